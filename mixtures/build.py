@@ -77,7 +77,10 @@ def validate_mixtures(recipe: Recipe) -> None:
         RecipeError: a mixture is wrong, or a stage would train on samples that another one holds out.
     """
     mixtures = {stage.name: read_stage_mixture(recipe, stage) for stage in recipe.stages}
-    columns = list_signal_columns(recipe.list_values())
+    for stage in recipe.stages:
+        if stage.policy in recipe.policies:
+            bound_visual_tokens(recipe, stage, mixtures[stage.name])
+    columns = list_signal_columns(recipe.list_values(), recipe.list_labels())
     if taken := [column for column in columns if column in WHERE_COLUMNS or columns.count(column) > 1]:
         raise RecipeError(f"signals: {taken[0]!r} is a column of shards already; rename the signal that gives it")
     for mixture in mixtures.values():
@@ -93,6 +96,26 @@ def validate_mixtures(recipe: Recipe) -> None:
                         f"evaluation and {other!r} would train on it; write held_out: {{{source}: {fraction}}} in "
                         "both"
                     )
+
+
+def bound_visual_tokens(recipe: Recipe, stage: Stage, mixture: MixtureSettings) -> int | None:
+    """How many visual tokens its budget of patches leaves a sequence of a stage; None: any number.
+
+    Raises:
+        RecipeError: the budget is less than one token, or the stage's images are not at native resolution.
+    """
+    if mixture.patches_per_sequence is None:
+        return None
+    policy, key = recipe.policies[stage.policy], f"stages.{stage.name}.mixture.patches_per_sequence"
+    each: int | None = getattr(policy, "patches_per_token", None)
+    if each is None:
+        raise RecipeError(
+            f"{key}: images of policy {stage.policy} ({policy.kind}) are inputs of bounded size, whose number "
+            "tiles_per_sequence bounds; patches are for kind native"
+        )
+    if mixture.patches_per_sequence < each:
+        raise RecipeError(f"{key} is {mixture.patches_per_sequence}; a visual token of {stage.policy} has {each}")
+    return mixture.patches_per_sequence // each
 
 
 def _hold_out(recipe: Recipe, stage: str, mixture: MixtureSettings) -> dict[str, float]:
@@ -115,6 +138,7 @@ class _Stage:
         self.read = self._compute_read_fractions()
         self.mixture = read_stage_mixture(run.recipe, stage, self.read)
         self.chat = find_format(run.recipe.chat)
+        self.visual = bound_visual_tokens(run.recipe, stage, self.mixture)
 
     def build(self) -> None:
         """Every step in turn, then publish."""
@@ -162,7 +186,7 @@ class _Stage:
         """The mix step, which weighs what a scaled run read of a source as if it were exactly the scale of it."""
         scale = self.run.recipe.scale
         weights = {name: scale / fraction for name, fraction in self.read.items()}
-        return Mix(self.stage.name, self.mixture, self.run.recipe.seed, weights)
+        return Mix(self.stage.name, self.mixture, self.run.recipe.seed, weights, self.visual)
 
     def _policy(self) -> Any:
         return self.run.recipe.policies[self.stage.policy]
@@ -210,7 +234,7 @@ class _Stage:
     ) -> tuple[File, ...]:
         dedupe = self.run.recipe.dedupe
         near = None if dedupe is None else dedupe.image
-        steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead, near)
+        steps = list_selects(self.mixture, shards, self.run.recipe.seed, self.chat.overhead, near, self.visual)
         pairs = () if dedupe is None else list_image_pairs(self.run.root)
         chains = [
             Chain(

@@ -8,7 +8,8 @@
       tiles_per_sequence: 24
 
 The long form says more about each source: `entries: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition:
-8}}`. `repeat: {web: 1, quiz: 4}` declares epochs instead of shares.
+8}}`. `repeat: {web: 1, quiz: 4}` declares epochs instead of shares. A share may move within the stage: `web: [[0, 0.5],
+[1, 0.1]]` (algorithms/course.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any, Literal, get_args
+from itertools import pairwise
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
@@ -33,9 +35,16 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 Totals = Mapping[str, float]
 """Amounts by unit; also `tiles`, `segments` where they are known."""
 
+Point = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0)]]
+"""A fraction of the stage's budget, and the share of a source there."""
+
+Share = float | tuple[Point, ...]
+"""Of a source: one for the whole stage, or one that moves along points, linear between them."""
+
 POSITIVE = (
     "sequence_length",
     "tiles_per_sequence",
+    "patches_per_sequence",
     "max_repetition",
     "shard_window",
     "pack_window",
@@ -53,14 +62,31 @@ TAKE = re.compile(r"all|(first|end|random):(\d+|\d+(?:\.\d+)?%)")
 
 
 @dataclass(frozen=True, config=STRICT)
+class Balance:
+    """How many samples of one group an entry has at most, as MetaCLIP curates (Xu et al. 2023, arXiv:2309.16671).
+
+    Of a group of n samples, min(n, cap) are kept, chosen by a hash of their ids.
+    """
+
+    by: str  # a column that names groups: a signal of kind clusters, `group`, `licence` or another of `where`
+    cap: int  # samples of a group at most
+
+    def __post_init__(self) -> None:
+        """Refuse a cap that leaves nothing."""
+        if self.cap < 1:
+            raise ValueError(f"balance by {self.by!r} has the cap {self.cap}; it is 1 or more")
+
+
+@dataclass(frozen=True, config=STRICT)
 class MixtureEntry:
     """One source's entry in a mixture, or that of a group of sources. A source may stand in several entries."""
 
     source: str  # a source, a `group`, or a pattern such as `cauldron-*`; those with entries of their own are not meant
-    share: float | None = None  # of the mixture's unit; shares are read as proportions
+    share: Share | None = None  # of the unit; read as proportions; [[0, 0.5], [1, 0.1]] falls from start to end
     repeat: float | None = None  # epochs of the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
     where: str | None = None  # SQL condition on the columns of index and lengths: licence = 'CC0-1.0' and images <= 4
+    balance: Balance | None = None  # samples at most of each group, of what `where` leaves; `take` comes after
     max_repetition: float | None = None  # epochs at most; of a share 16 where neither entry nor mixture declares any
     sequence_length: int | None = None  # of this source's segments, where shorter than the mixture's
 
@@ -74,10 +100,33 @@ class MixtureEntry:
         amount = self.take.partition(":")[2]
         if amount and not (float(amount.rstrip("%")) > 0 and (not amount.endswith("%") or float(amount[:-1]) <= 100)):
             raise ValueError(f"take of {self.source!r} is {self.take!r}; N is above 0, and a percentage at most 100%")
-        for name in ("share", "repeat", "max_repetition", "sequence_length"):
+        if self.moves:
+            self._check_points()
+        for name in (*(() if self.moves else ("share",)), "repeat", "max_repetition", "sequence_length"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} of {self.source!r} is {value}; it must be a finite number above 0")
+
+    def _check_points(self) -> None:
+        """Refuse points that do not go on, or never rise above 0."""
+        places = [place for place, _ in self.points]
+        if len(places) < 2 or any(one >= other for one, other in pairwise(places)):
+            raise ValueError(
+                f"share of {self.source!r} moves along {places}; two or more points, each a larger fraction of the "
+                "budget than the one before, such as [[0, 0.5], [1, 0.1]]"
+            )
+        if not any(share for _, share in self.points):
+            raise ValueError(f"share of {self.source!r} is 0 at every point; it must be above 0 at one")
+
+    @property
+    def moves(self) -> bool:
+        """Whether its share is not the same throughout the stage."""
+        return isinstance(self.share, tuple)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Its share along the stage."""
+        return self.share if isinstance(self.share, tuple) else ((0.0, self.share or 0.0),)
 
     @property
     def bound(self) -> float:
@@ -94,11 +143,12 @@ class MixtureEntry:
         return min(wanted, number)
 
     def scaled(self, fraction: float) -> MixtureEntry:
-        """The same for a run that read this fraction of the source's rows: `take` of a number is as much less."""
+        """The same for a run that read this fraction of the source's rows: numbers of samples are as much less."""
         how, _, amount = self.take.partition(":")
-        if not amount or amount.endswith("%"):
-            return self
-        return replace(self, take=f"{how}:{max(1, round(int(amount) * fraction))}")
+        numbered = amount and not amount.endswith("%")
+        take = f"{how}:{max(1, round(int(amount) * fraction))}" if numbered else self.take
+        balance = self.balance and replace(self.balance, cap=max(1, round(self.balance.cap * fraction)))
+        return replace(self, take=take, balance=balance)
 
 
 def _allow_mapping(schema: dict[str, Any]) -> None:
@@ -116,7 +166,7 @@ class MixtureSettings:
     """
 
     sequence_length: int  # tokens of a packed sequence at most
-    shares: Mapping[str, float] = field(default_factory=dict)  # source -> its share of the unit
+    shares: Mapping[str, Share] = field(default_factory=dict)  # source -> its share of the unit
     repeat: Mapping[str, float] = field(default_factory=dict)  # source -> epochs, times `epochs`
     entries: tuple[MixtureEntry, ...] = Field(default=(), json_schema_extra=_allow_mapping)  # the long form
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
@@ -124,6 +174,7 @@ class MixtureSettings:
     tokens: float | None = None  # budget: tokens in sequences, padding aside
     sequences: float | None = None  # budget: packed sequences; met within the error of a guess at their fill
     tiles_per_sequence: int = 64  # encoder inputs of a sequence at most
+    patches_per_sequence: int | None = None  # of images at native resolution, which are one input each; None: any
     truncate: bool = False  # cut an answer that does not fit at the sequence's end; else its turn is lost, and counted
     max_repetition: float | None = None  # epochs of any source that declares no other; of shares 16 by default
     held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation
@@ -198,6 +249,11 @@ class MixtureSettings:
             sequences=None if self.sequences is None else self.sequences * scale,
             entries=tuple(entry.scaled(read.get(entry.source, scale)) for entry in self.entries),
         )
+
+    @property
+    def moves(self) -> bool:
+        """Whether a share is not the same throughout the stage."""
+        return any(entry.moves for entry in self.resolved())
 
     @property
     def by_share(self) -> bool:

@@ -10,7 +10,7 @@ from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.reports.forecast import ForecastStep
 
-SELECTING = ("unit", "sequence_length", "tiles_per_sequence", "truncate", "held_out")
+SELECTING = ("unit", "sequence_length", "tiles_per_sequence", "patches_per_sequence", "truncate", "held_out")
 """Keys of a mixture that select steps look at, beside its entries."""
 
 

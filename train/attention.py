@@ -1,7 +1,7 @@
 """How packed documents attend to themselves alone, at the speed of the hardware.
 
-Without a mask and a cache transformers infers the borders of documents from position ids (see train/data.py). Its SDPA
-path lays them down as a mask of length x length, which no flash kernel takes, and repeats keys and values for all
+Without a mask and a cache transformers infers the borders of documents from positions in them (see train/data.py). Its
+SDPA path lays them down as a mask of length x length, which no flash kernel takes, and repeats keys and values for all
 heads. On a GPU a stage is trained with PyTorch's variable-length attention in its place: it is given where documents
 begin and never looks across. FlexAttention would be exact, too, and compiles anew for new shapes of batches. Vision
 towers need none of this: their inputs are of one size, or padded.
@@ -73,13 +73,13 @@ def supports_flash(model: PreTrainedModel) -> bool:
     )
 
 
-def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, Any]:
+def find_borders(model: PreTrainedModel, documents: torch.Tensor) -> dict[str, Any]:
     """Arguments of forward about documents besides positions: none, but within `attend_packed`.
 
     Args:
-        model: on the device of `positions`.
-        positions: (sequences, length), from 0 in every document and in the padding behind; sequences are laid end to
-            end.
+        model: on the device of `documents`.
+        documents: (sequences, length), the number of each token's document in its sequence, see `Batch`; sequences are
+            laid end to end.
 
     Returns:
         Where documents begin, and the end of the last (int32), and how long the longest is; under transformers' names
@@ -87,10 +87,11 @@ def find_borders(model: PreTrainedModel, positions: torch.Tensor) -> dict[str, A
     """
     if model.config.get_text_config()._attn_implementation != VARLEN:  # noqa: SLF001
         return {}
-    flat = positions.flatten()
-    starts = torch.nonzero(flat == 0).flatten().to(torch.int32)
-    bounds = torch.cat([starts, starts.new_tensor([flat.numel()])])
-    longest = int(positions.max()) + 1
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents.diff(dim=1) != 0
+    starts = torch.nonzero(begins.flatten()).flatten().to(torch.int32)
+    bounds = torch.cat([starts, starts.new_tensor([documents.numel()])])
+    longest = int(bounds.diff().max())
     return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
 
 

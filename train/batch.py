@@ -15,6 +15,9 @@ from vlmill.pipeline.images import Layout
 PADDING = -1
 """The source of a token that belongs to none."""
 
+PLANES = ("ids", "labels", "positions", "documents", "sources")
+"""What a batch says of every token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -25,23 +28,34 @@ class Document:
     labels: Sequence[int]  # IGNORE where nothing is supervised
     tiles: tuple[Sequence[np.ndarray], ...] = ()  # per image its encoder inputs: (height, width, 3) uint8
     layouts: tuple[Layout, ...] = ()  # per image
+    weights: np.ndarray | None = None  # per supervised token, see loss_weights.py; None: 1 each
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are supervised."""
+        return len(self.labels) - list(self.labels).count(IGNORE)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed sequences, padded to one length. Images are those of all sequences, in reading order."""
+    """Packed sequences, padded to one length. Images are those of all sequences, in reading order.
+
+    The padding of a sequence counts as a document.
+    """
 
     ids: torch.Tensor  # (sequences, length) int64
     labels: torch.Tensor  # (sequences, length) int64, not shifted; the first token of a document is never supervised
-    positions: torch.Tensor  # (sequences, length) int64, from 0 in every document
+    positions: torch.Tensor  # (sequences, length) int64, of each token in its document, from 0
+    documents: torch.Tensor  # (sequences, length) int64, the number of its document in the sequence, from 0
     sources: torch.Tensor  # (sequences, length) int64, PADDING where there is none
     tiles: tuple[Sequence[np.ndarray], ...]
     layouts: tuple[Layout, ...]
+    weights: torch.Tensor  # (supervised tokens,) float32, in reading order
     blank: bool = False  # whether its only image is one that no document shows
 
     def to(self, device: torch.device) -> Batch:
         """The same with its tokens on a device."""
-        planes = {name: getattr(self, name).to(device) for name in ("ids", "labels", "positions", "sources")}
+        planes = {name: getattr(self, name).to(device) for name in PLANES}
         return replace(self, **planes)
 
     @property
@@ -76,21 +90,25 @@ def pad_sequences(
     if blank is not None and sequences and not any(document.tiles for sequence in sequences for document in sequence):
         return replace(pad_sequences([[*sequences[0], blank], *sequences[1:]], pad, left=left), blank=True)
     length = max(sum(len(document.ids) for document in sequence) for sequence in sequences)
-    planes = np.empty((4, len(sequences), length), np.int64)
-    ids, labels, positions, sources = planes
-    ids[:], labels[:], positions[:], sources[:] = pad, IGNORE, np.arange(length), PADDING
+    planes = np.empty((len(PLANES), len(sequences), length), np.int64)
+    ids, labels, positions, documents, sources = planes
+    ids[:], labels[:], positions[:], documents[:], sources[:] = pad, IGNORE, np.arange(length), 0, PADDING
     for number, sequence in enumerate(sequences):
         end = length - sum(len(document.ids) for document in sequence) if left else 0
-        for document in sequence:
+        for place, document in enumerate(sequence, start=end > 0):
             start, end = end, end + len(document.ids)
             ids[number, start:end], labels[number, start:end] = document.ids, document.labels
             positions[number, start:end], sources[number, start:end] = np.arange(end - start), document.source
+            documents[number, start:] = place
         positions[number, end:] = np.arange(length - end)
-    documents = [document for sequence in sequences for document in sequence]
-    tiles = tuple(tile for document in documents for tile in document.tiles)
-    layouts = tuple(layout for document in documents for layout in document.layouts)
-    filled = torch.from_numpy(planes)
-    return Batch(filled[0], filled[1], filled[2], filled[3], tiles, layouts)
+        documents[number, end:] += 1
+    shown = [document for sequence in sequences for document in sequence]
+    tiles = tuple(tile for document in shown for tile in document.tiles)
+    layouts = tuple(layout for document in shown for layout in document.layouts)
+    filled = dict(zip(PLANES, torch.from_numpy(planes), strict=True))
+    weights = [one.weights if one.weights is not None else np.ones(one.supervised) for one in shown]
+    weighed = torch.from_numpy(np.concatenate(weights or [np.empty(0)]).astype(np.float32))
+    return Batch(**filled, tiles=tiles, layouts=layouts, weights=weighed)
 
 
 def collect_batches(

@@ -36,7 +36,10 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
+    get_optimizer_state_dict,
     get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
     set_state_dict,
 )
 from torch.distributed.checkpoint.state_dict_loader import load as load_states
@@ -122,9 +125,75 @@ def restore_checkpoint(
     Raises:
         StoreError: it was made under other settings or data; the message names the differences. Or it is damaged.
     """
+    step = check_identity(path, identity)
+    weights, moments = get_state_dict(model, optimizer)
+    _fill_states(path, {"model": weights, "optimizer": moments}, no_dist=group.size == 1)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    return step
+
+
+def restore_optimizer(
+    path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, group: ProcessGroup
+) -> None:
+    """Load what a checkpoint has of the optimizer's state, every rank its share; parameters that it lacks start anew.
+
+    For a model whose weights were read from it, and which has other adapters since.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    moments = get_optimizer_state_dict(model, optimizer)
+    there = _list_names(path)
+    state: dict[str, Any] = moments["state"]  # type: ignore[assignment]
+    kept = {name: found for name, found in state.items() if f"optimizer.state.{name}.step" in there}
+    if kept:
+        _fill_states(path, {"optimizer": {"state": kept}}, no_dist=group.size == 1)
+    for name in state.keys() - kept.keys():
+        state[name]["step"].zero_()
+    set_optimizer_state_dict(model, optimizer, moments)
+
+
+def read_weights(path: Path, model: PreTrainedModel, may_lack: tuple[str, ...] = ()) -> None:
+    """Load the weights of a checkpoint into a whole model, each rank for itself.
+
+    Parameters of `may_lack` stay as they are if the checkpoint lacks them.
+
+    Raises:
+        StoreError: it has other parameters, or is damaged.
+    """
+    weights, there = get_model_state_dict(model), _list_names(path)
+    lacking = {name for name in weights if f"model.{name}" not in there}
+    if lacking - set(may_lack):
+        raise StoreError(f"{path} holds the weights of another model: it lacks {sorted(lacking - set(may_lack))[:5]}")
+    wanted = {name: value for name, value in weights.items() if name not in lacking}
+    _fill_states(path, {"model": wanted}, no_dist=True)
+    set_model_state_dict(model, {**weights, **wanted})
+
+
+def _list_names(path: Path) -> set[str]:
+    """What a checkpoint holds, by dotted name."""
+    with _explain_errors(f"{path} cannot be read", _describe_cure(path)):
+        return set(_CheckpointReader(path).read_metadata().state_dict_metadata)
+
+
+def _fill_states(path: Path, states: dict[str, Any], *, no_dist: bool) -> None:
+    """Fill the tensors of `states` from a checkpoint, in place."""
+    with _explain_errors(f"{path} cannot be read", _describe_cure(path)), _silence_warning():
+        load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=no_dist)
+
+
+def _describe_cure(path: Path) -> str:
     before = [str(kept) for kept in list_complete(path.parent) if kept < path]
-    cure = f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
-    with _explain_errors(f"{path} cannot be read", cure):
+    return f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
+
+
+def check_identity(path: Path, identity: Mapping[str, Any]) -> int:
+    """Compare what a checkpoint was trained under with what is asked for; returns how many steps it has behind it.
+
+    Raises:
+        StoreError: it was made under other settings or data; the message names the differences. Or it is damaged.
+    """
+    with _explain_errors(f"{path} cannot be read", _describe_cure(path)):
         state = read_state(path)
     differing = [
         name for name in sorted({*identity, *state["identity"]}) if identity.get(name) != state["identity"].get(name)
@@ -137,11 +206,6 @@ def restore_checkpoint(
             f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to "
             "begin anew"
         )
-    weights, moments = get_state_dict(model, optimizer)
-    with _explain_errors(f"{path} cannot be read", cure), _silence_warning():
-        states = {"model": weights, "optimizer": moments}
-        load_states(states, storage_reader=_CheckpointReader(path), planner=_Planner(), no_dist=group.size == 1)
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return int(state["step"])
 
 

@@ -4,7 +4,8 @@ Samples are read, encoded and packed in threads, a bounded number of steps ahead
 
 The loader's whole state is the number of the step. A packed sequence is several documents that must not see each other:
 transformers' classes infer their borders from position ids that start again at 0, if they get no attention mask and no
-cache (`_preprocess_mask_arguments` in masking_utils). What is not document is padding, one more document.
+cache (`_preprocess_mask_arguments` in masking_utils). All else goes by the numbers of documents that a batch carries.
+What is not document is padding, one more document.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
-from vlmill.pipeline.chat.encode import IGNORE, Loss, get_mark_id, join_segment, load_tokenizer
+from vlmill.pipeline.chat.encode import IGNORE, Loss, encode_nodes, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images import Layout
 from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
-from vlmill.train.settings import ModelSettings, Training
+from vlmill.train.loss_weights import weigh_tokens
+from vlmill.train.settings import LossWeights, ModelSettings, Training
 from vlmill.train.steps import PlanOrder, list_step_sequences
 
 
@@ -39,6 +42,7 @@ class Reader:
     tokenizer: Tokenizer
     family: Family
     loss: Loss
+    weights: LossWeights | None = None
 
     def sequence(self, number: int) -> tuple[Document, ...]:
         """The documents of a sequence of the plan, in order."""
@@ -62,7 +66,12 @@ class Reader:
                 "build again, so that its lengths are measured anew"
             )
         tiles = tuple(self._tiles(segment, *image) for image in zip(stored.parts[mine], layouts[mine], strict=True))
-        return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine])
+        weights = None
+        if self.weights is not None:
+            taught = sum(label != IGNORE for label in encoded.labels)
+            answers = self._number_answers(nodes, layouts[mine])[:taught] if self.weights.turns != "all" else ()
+            weights = weigh_tokens(self.weights, self._entries[segment.source], taught, answers)
+        return Document(segment.source, encoded.ids, encoded.labels, tiles, layouts[mine], weights)
 
     @cached_property
     def blank(self) -> Document:
@@ -73,6 +82,20 @@ class Reader:
         tiles = policy.tiles({name: np.asarray(picture) for name, picture in drawn.items()}, layout)
         ids = [get_mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
         return Document(PADDING, ids, [IGNORE] * len(ids), (tiles,), (layout,))
+
+    @cached_property
+    def _entries(self) -> tuple[str, ...]:
+        """What the recipe calls each entry."""
+        return tuple(source["name"] for source in self.mixture.lock["sources"])
+
+    def _number_answers(self, nodes: Sequence[Node], layouts: Sequence[Layout]) -> list[int]:
+        """Of each supervised token of a conversation the number of its answer, from 0; nothing of a document."""
+        if all(node.role == "none" for node in nodes):
+            return []
+        parts = encode_nodes(nodes, layouts, self.tokenizer, self.mixture.chat, self.loss)
+        turns = [node.turn for node, part in zip(nodes, parts, strict=True) for _ in range(part.supervised)]
+        numbers = {turn: number for number, turn in enumerate(dict.fromkeys(turns))}
+        return [numbers[turn] for turn in turns]
 
     def _layouts(self, segment: Segment, stored: Stored) -> tuple[Layout, ...]:
         """Layouts of all images of a sample. Index, policy and model class must agree about their tokens."""
@@ -103,7 +126,9 @@ class Reader:
         return f"{source['shards'][segment.shard]['path']} row {segment.row}"
 
 
-def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Reader:
+def open_reader(
+    mixture: PlannedMixture, model: ModelSettings, loss: Loss, weights: LossWeights | None = None
+) -> Reader:
     """The reader of a mixture for a model.
 
     Raises:
@@ -111,7 +136,7 @@ def open_reader(mixture: PlannedMixture, model: ModelSettings, loss: Loss) -> Re
         StoreError: the tokenizer is not the one that lengths were measured with.
     """
     family = find_family(model, mixture.policy, mixture.chat_settings)
-    return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, loss)
+    return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, loss, weights)
 
 
 def decode_stored(data: bytes) -> np.ndarray:

@@ -212,8 +212,9 @@ def generate_answers(
         len(reader.tokenizer.encode(turn.answer, add_special_tokens=False).ids) for turn, _ in asked
     )
     batch = pad_sequences([[document] for _, document in asked], settings.pad_token_id, left=True).to(device)
+    inputs = {name: value for name, value in reader.family.inputs(model, batch).items() if name != "position_ids"}
     said = model.generate(
-        **{**reader.family.inputs(model, batch), "attention_mask": (batch.sources != PADDING).long()},
+        **{**inputs, "attention_mask": (batch.sources != PADDING).long()},
         input_ids=batch.ids,
         generation_config=settings,
     )

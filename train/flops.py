@@ -28,8 +28,8 @@ ORDER: tuple[Component, ...] = ("vision", "projector", "text")
 PEAK: Mapping[str, float] = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L40S": 362e12}
 """Dense bfloat16 operations per second, from NVIDIA's data sheets (SXM where there are several)."""
 
-QUERIES = ("q_proj", "query", "q")
-"""What transformers' classes call the layer that makes queries; its width is that of attention."""
+QUERIES = {"q_proj": 1, "query": 1, "q": 1, "qkv": 3}
+"""What transformers' classes call the layer that makes queries, and how many times the width of attention it has."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +41,49 @@ class Cost:
     head: int
     passes: Mapping[Component, int]  # forward; gradients of inputs; gradients of weights
     patch: int  # pixels of a patch's side
+    group: int = 1  # patches that the projector takes as one
+    windowed: int = 0  # attention of those layers of the vision tower that see windows alone
+    window: int = 1  # patches of a window's side
 
     def of(self, batch: Batch) -> float:
         """Floating point operations of a batch, forward and backward."""
         real = batch.sources != PADDING
         tokens, supervised = int(real.sum()), batch.supervised
-        pairs = int((batch.positions + 1)[real].sum())  # every token looks at those before it and at itself
-        sizes = [tile.shape[0] * tile.shape[1] // self.patch**2 for tiles in batch.tiles for tile in tiles]
-        patches, squares = (0, 0) if batch.blank else (sum(sizes), sum(size**2 for size in sizes))
+        pairs = int((batch.positions + 1)[real].sum())  # a token sees those before it in its document, and itself
+        shown = () if batch.blank else batch.tiles
+        tiles = [tile for image in shown for tile in image]
+        grids: list[tuple[int, int]] = [(tile.shape[0] // self.patch, tile.shape[1] // self.patch) for tile in tiles]
+        sizes = [rows * columns for rows, columns in grids]
+        patches, squares = sum(sizes), sum(size**2 for size in sizes)
+        near = sum(self._count_near(rows) * self._count_near(columns) for rows, columns in grids)
         adds = {
-            "vision": self.linear["vision"] * patches + self.attention["vision"] * squares,
-            "projector": self.linear["projector"] * patches,
+            "vision": self.linear["vision"] * patches + self.attention["vision"] * squares + self.windowed * near,
+            "projector": self.linear["projector"] * patches // self.group,
             "text": self.linear["text"] * tokens + self.attention["text"] * pairs + self.head * supervised,
         }
         return 2.0 * sum(adds[component] * self.passes[component] for component in ORDER)
+
+    def _count_near(self, length: int) -> int:
+        """Pairs of patches of a row of `length` that are in one window."""
+        windows, rest = divmod(length, self.window)
+        return windows * self.window**2 + rest**2
 
 
 def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Component]) -> Cost:
     """What a model costs whose `trained` components learn."""
     linear = dict.fromkeys(ORDER, 0)
-    attention = dict.fromkeys(ORDER, 0)
-    head = model.get_output_embeddings()
+    attention, windowed = dict.fromkeys(ORDER, 0), 0
+    head, whole = model.get_output_embeddings(), _list_whole_layers(model)
     for name, module in model.named_modules():
         component = family.component(f"{name}.weight")
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and module is not head:
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)) and module is not head:
             linear[component] += module.weight.numel()
-            if component == "vision" and name.rpartition(".")[2] in QUERIES:
-                attention[component] += 2 * module.weight.shape[0]
+            if component == "vision" and (times := QUERIES.get(name.rpartition(".")[2])):
+                width = 2 * module.weight.shape[0] // times
+                if whole is None or whole & {int(part) for part in name.split(".") if part.isdigit()}:
+                    attention[component] += width
+                else:
+                    windowed += width
     text: Any = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     attention["text"] = 2 * text.num_hidden_layers * text.num_attention_heads * width
@@ -75,15 +91,29 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
     for component in ORDER:
         passes[component] = 1 + (component in trained or before) + (component in trained)
         before |= component in trained
-    weight = head.weight
-    return Cost(linear, attention, weight.numel(), passes, _find_patch(model))
+    patch, tower = _find_patch(model), model.config.vision_config
+    window = max(1, getattr(tower, "window_size", patch) // patch)
+    group = _count_group(model.config)
+    return Cost(linear, attention, head.weight.numel(), passes, patch, group, windowed, window)
+
+
+def _list_whole_layers(model: PreTrainedModel) -> set[int] | None:
+    """The layers of the vision tower that see whole images; None: all of them."""
+    found = getattr(model.config.vision_config, "fullatt_block_indexes", None)
+    return None if found is None else set(found)
+
+
+def _count_group(config: Any) -> int:
+    """Patches that the projector takes as one: after pixel shuffle, or Qwen's merging."""
+    side = getattr(config.vision_config, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    return int(side or round(1 / getattr(config, "downsample_ratio", 1))) ** 2
 
 
 def _find_patch(model: PreTrainedModel) -> int:
     """The side of a patch: that of the first convolution."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return int(module.kernel_size[0])
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            return int(module.kernel_size[-1])
     return 14
 
 

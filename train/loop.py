@@ -30,6 +30,7 @@ from vlmill.train.distributed import ProcessGroup
 from vlmill.train.flops import count_flops, find_peak
 from vlmill.train.log import Log
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
+from vlmill.train.phases import Phase
 from vlmill.train.settings import Machine, Training
 
 
@@ -41,6 +42,7 @@ class Setup:
     model: PreTrainedModel
     training: Training
     steps: int
+    phase: Phase
     identity: Mapping[str, Any]  # what the course of the training depends on
     folder: Path  # of checkpoints and the log
     device: torch.device
@@ -65,7 +67,9 @@ class Learner(nn.Module):
 
 
 def run_stage(setup: Setup, console: Console) -> Path:
-    """Train from the newest checkpoint to the last step; returns the last checkpoint.
+    """Train from the newest checkpoint to the last step of the phase; returns the last checkpoint.
+
+    The newest one is of the phase, or the last one of the phase before, whose weights the model has already.
 
     Raises:
         RecipeError: the sequences of a step cannot be shared out.
@@ -84,7 +88,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
     group.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.list_complete(folder)
-    done = checkpoint.restore_checkpoint(kept[-1], setup.model, optimizer, setup.identity, group) if kept else 0
+    done = _restore_progress(setup, optimizer, kept[-1]) if kept else 0
     group.wait()
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
     most = find_peak(setup.device, training.dtype)
@@ -97,7 +101,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         attend_packed(setup.model, setup.device, dtype),
         closing(_load_batches(setup, done)) as batches,
     ):
-        for step in range(done, setup.steps):
+        for step in range(done, setup.phase.last):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
@@ -106,7 +110,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
             line["flops"] = float(group.total(flops))
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
-            if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.steps:
+            if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.phase.last:
                 checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, group)
                 if group.leads:
                     checkpoint.prune_checkpoints(folder, training.keep_last)
@@ -114,9 +118,18 @@ def run_stage(setup: Setup, console: Console) -> Path:
     return checkpoint.list_complete(folder)[-1]
 
 
+def _restore_progress(setup: Setup, optimizer: torch.optim.Optimizer, path: Path) -> int:
+    """Load a checkpoint, and return how many steps it has behind it."""
+    done = checkpoint.check_identity(path, setup.identity)
+    if done > setup.phase.first:
+        return checkpoint.restore_checkpoint(path, setup.model, optimizer, setup.identity, setup.group)
+    checkpoint.restore_optimizer(path, setup.model, optimizer, setup.group)
+    return done
+
+
 def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     """This rank's micro-batches of every step from `done` on."""
-    group, machine, steps = setup.group, setup.machine, range(done, setup.steps)
+    group, machine, steps = setup.group, setup.machine, range(done, setup.phase.last)
     return load_step_batches(
         setup.reader, setup.training, steps, group.rank, group.size, machine.readers, machine.ahead
     )
@@ -127,19 +140,22 @@ def _take_step(
 ) -> dict[str, Any]:
     """One update of the weights; returns the step's line of the log, without its times.
 
-    The gradient is that of the mean over all supervised tokens of the step, whatever ranks and micro-batches they stand
-    in.
+    The gradient is that of the weighted mean over all supervised tokens of the step, whatever ranks and micro-batches
+    they stand in.
     """
     training, group = setup.training, setup.group
     torch.manual_seed(int(hash_value([training.seed, step, group.rank])[:15], 16))  # of dropout
-    counts = group.total(torch.tensor(_count_tokens(batch), device=setup.device)).tolist()
-    supervised, tokens, places, tiles = counts
-    sums = torch.zeros(2, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
+    counted = torch.tensor(_count_tokens(batch), dtype=torch.float64, device=setup.device)
+    *counts, weight = group.total(counted).tolist()
+    supervised, tokens, places, tiles = map(int, counts)
+    sums = torch.zeros(3, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
     for micro in batch:
         losses, sources = learner(micro)
-        (losses.sum() / max(supervised, 1)).backward()
-        sums[0].index_add_(0, sources, losses.detach().double())
-        sums[1].index_add_(0, sources, torch.ones_like(sources, dtype=torch.float64))
+        weights = micro.weights.to(losses.device)
+        ((losses * weights).sum() / (weight or 1.0)).backward()
+        sums[0].index_add_(0, sources, (losses.detach() * weights).double())
+        sums[1].index_add_(0, sources, weights.double())
+        sums[2].index_add_(0, sources, torch.ones_like(sources, dtype=torch.float64))
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in trained:  # no gradient counts as zero, so that the optimizer's state is whole after any step
         if parameter.grad is None:
@@ -148,14 +164,14 @@ def _take_step(
     rates = set_rates(optimizer, scale_rate(step, setup.steps, training))
     optimizer.step()
     optimizer.zero_grad()
-    lost, counted = group.total(sums).tolist()
+    lost, weighed, taught = group.total(sums).tolist()
     return {
         "step": step,
-        "loss": sum(lost) / max(supervised, 1),
+        "loss": sum(lost) / (weight or 1.0),
         "sources": {
-            name: {"loss": lost[i] / counted[i], "supervised": int(counted[i])}
+            name: {"loss": lost[i] / weighed[i], "weight": weighed[i] / weight, "supervised": int(taught[i])}
             for i, name in enumerate(setup.reader.mixture.sources)
-            if counted[i]
+            if weighed[i]
         },
         "learning_rate": dict(rates),
         "gradient_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
@@ -166,8 +182,9 @@ def _take_step(
     }
 
 
-def _count_tokens(batch: tuple[Batch, ...]) -> list[int]:
-    """Supervised tokens, tokens, places (tokens and padding) and tiles of a rank's step."""
+def _count_tokens(batch: tuple[Batch, ...]) -> list[float]:
+    """Supervised tokens, tokens, places (tokens and padding), tiles and weight of the loss of a rank's step."""
     tiles = sum(micro.shown for micro in batch)
     places = sum(micro.ids.numel() for micro in batch)
-    return [sum(micro.supervised for micro in batch), sum(micro.tokens for micro in batch), places, tiles]
+    weight = sum(float(micro.weights.sum(dtype=torch.float64)) for micro in batch)
+    return [sum(micro.supervised for micro in batch), sum(micro.tokens for micro in batch), places, tiles, weight]

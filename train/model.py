@@ -64,7 +64,7 @@ def create_model(
         elif new is not None:
             new_rows.draw_rows(model, tokenizer, new)
         if adapter is not None:
-            adapters.inject_adapters(model, family, adapter)
+            adapters.change_adapters(model, family, adapter)
     return model
 
 
@@ -111,7 +111,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
     them). A group's `component` names it, its `peak` is its learning rate before the schedule.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-    adapted = training.adapter.components if training.adapter else ()
+    adapted = training.adapted
     rates = {
         new_rows.NAME: new_rows.choose_rate(training),
         **{str(component): rate for component, rate in training.learning_rate.items()},
@@ -180,9 +180,9 @@ def _add_noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Ite
     if alpha is None:
         yield
         return
-    document = (batch.positions == 0).cumsum(1)
-    counts = document.new_zeros(len(document), int(document.max()) + 1)
-    lengths = counts.scatter_add(1, document, torch.ones_like(document)).gather(1, document)
+    documents = batch.documents
+    counts = documents.new_zeros(len(documents), int(documents.max()) + 1)
+    lengths = counts.scatter_add(1, documents, torch.ones_like(documents)).gather(1, documents)
 
     def add(_: torch.nn.Module, __: Any, embedded: torch.Tensor) -> torch.Tensor:
         bound = alpha / (lengths * embedded.shape[-1]).sqrt()
@@ -196,13 +196,15 @@ def _add_noise(model: PreTrainedModel, batch: Batch, alpha: float | None) -> Ite
 
 
 def compute_features(model: PreTrainedModel, family: Family, batch: Batch) -> torch.Tensor:
-    """The last hidden states (rows, length, width) of packed rows on the model's device."""
+    """The last hidden states (rows, length, width) of packed rows on the model's device.
+
+    Positions are places in documents, unless the family gives others.
+    """
     found: Any = model.base_model(
-        **{"attention_mask": None, **family.inputs(model, batch)},
+        **{"attention_mask": None, "position_ids": batch.positions, **family.inputs(model, batch)},
         input_ids=batch.ids,
-        position_ids=batch.positions,
         use_cache=False,
-        **find_borders(model, batch.positions),
+        **find_borders(model, batch.documents),
     )
     states: torch.Tensor = found.last_hidden_state
     return states

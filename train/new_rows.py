@@ -91,8 +91,7 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
 
 def trains_rows_alone(training: Training) -> bool:
     """Whether a stage trains new rows as separate parameters, as it does not train their matrices."""
-    adapted = training.adapter is not None and "text" in training.adapter.components
-    return adapted or "text" not in training.learning_rate
+    return "text" in training.adapted or "text" not in training.learning_rate
 
 
 def choose_rate(training: Training) -> float:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from vlmill.mixtures.reader import PlannedMixture
@@ -36,8 +35,10 @@ from vlmill.train.export import export_model, load_export
 from vlmill.train.families.pretrained import choose_export_dtype
 from vlmill.train.loop import Setup, run_stage
 from vlmill.train.model import WEIGHTS, create_model, save_weights
+from vlmill.train.network import CONTINUED, NetworkBuilder, list_adapters_before
+from vlmill.train.phases import Phase, find_phase, list_phases
 from vlmill.train.scoring import Scorer, remove_partial_scores
-from vlmill.train.settings import Machine, ModelSettings, Training, read_model_settings, read_training_settings
+from vlmill.train.settings import Adapter, Machine, ModelSettings, Training, read_model_settings, read_training_settings
 from vlmill.train.steps import count_steps
 
 ANSWERS = "held_out.jsonl"
@@ -151,18 +152,25 @@ def train_stage(
             f"{mixture.folder} was made under {mixture.policy}, and the recipe's policy is {policy}; "
             f"run the build again: vlmill build RECIPE --out {directory}"
         )
-    reader = open_reader(mixture, model, training.loss)
-    steps, identity = count_steps(training, mixture.sequences), _describe_identity(mixture, training, model, start_from)
+    reader = open_reader(mixture, model, training.loss, training.loss_weights)
+    before = list_adapters_before(training, start_from)
+    builder = NetworkBuilder(reader, training, model, start_from, before)
+    phases = list_phases(training, count_steps(training, mixture.sequences), before)
+    identity = _describe_identity(mixture, training, model, start_from, before)
     folder, dtype = directory / "train" / stage, choose_export_dtype(model)
     finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else take_device(machine)
     with prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
         if not finished:
-            network = _build_network(reader, training, model, start_from)
-            setup = Setup(reader, network, training, steps, identity, folder, device, machine, group)
-            last = run_stage(setup, console)
-            _export_network(setup, model, last, dtype)
-            del setup, network
+            for place in _list_phases_left(phases, folder, identity):
+                network = _open_network(builder, phases, place, folder)
+                setup = Setup(
+                    reader, network, training, phases[-1].last, phases[place], identity, folder, device, machine, group
+                )
+                last = run_stage(setup, console)
+                if phases[place] == phases[-1]:
+                    _export_network(setup, builder, last, dtype)
+                del setup, network
             found = _score_checkpoint(last, reader, training, device, group)
             scores = summarise_scores(found, mixture, group)
             if group.leads:
@@ -185,21 +193,27 @@ def _score_checkpoint(
     return scorer.score_held_out(training.evaluate, scorer.keep_scores(last / WEIGHTS, last.parents[1]))
 
 
-def _build_network(
-    reader: Reader, training: Training, model: ModelSettings, start_from: Path | None = None
-) -> PreTrainedModel:
-    """The model of a stage, with what it trains in place of whole components."""
-    chat, own = reader.mixture.chat, Tokenizer.from_file(str(reader.mixture.tokenizer))
-    new = new_rows.find_new_rows(model, reader.tokenizer, chat, own.get_vocab(with_added_tokens=True))
-    network = create_model(
-        reader.family, reader.tokenizer, chat, training.seed, start_from, adapter=training.adapter, new=new
-    )
-    if new_rows.trains_rows_alone(training):
-        new_rows.insert_rows(network, new)
-    return network
+def _list_phases_left(phases: Sequence[Phase], folder: Path, identity: Mapping[str, Any]) -> range:
+    """The places of the phases that have steps to do, or the last one, for whoever comes to export it.
+
+    Raises:
+        StoreError: the newest checkpoint was made under other settings.
+    """
+    kept = checkpoint.list_complete(folder / "checkpoints")
+    done = checkpoint.check_identity(kept[-1], identity) if kept else 0
+    place = find_phase(phases, done)
+    return range(min(place + (done == phases[place].last), len(phases) - 1), len(phases))
 
 
-def _export_network(setup: Setup, model: ModelSettings, last: Path, dtype: torch.dtype) -> None:
+def _open_network(builder: NetworkBuilder, phases: Sequence[Phase], place: int, folder: Path) -> PreTrainedModel:
+    """The model with which the training of a phase begins, or goes on from the newest checkpoint."""
+    kept, phase = checkpoint.list_complete(folder / "checkpoints"), phases[place]
+    if kept and int(kept[-1].name) > phase.first:
+        return builder.build(phase)
+    return builder.go_on(phases[place - 1], phase, kept[-1]) if phase.first else builder.start(phase)
+
+
+def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: torch.dtype) -> None:
     """Have the first rank write the whole trained model, beside its checkpoint and as an export.
 
     Adapters and new rows are merged into it.
@@ -208,7 +222,7 @@ def _export_network(setup: Setup, model: ModelSettings, last: Path, dtype: torch
     weights = checkpoint.gather_weights(network)
     if group.leads:
         if group.size > 1:  # what ranks share between them cannot be used by one alone
-            network = _build_network(reader, setup.training, model)
+            network = builder.build(setup.phase)
             network.load_state_dict(weights)
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)
@@ -297,7 +311,11 @@ def _check_export(export: Path) -> None:
 
 
 def _describe_identity(
-    mixture: PlannedMixture, training: Training, model: ModelSettings, start_from: Path | None
+    mixture: PlannedMixture,
+    training: Training,
+    model: ModelSettings,
+    start_from: Path | None,
+    adapters_before: Sequence[Adapter],
 ) -> dict[str, Any]:
     """What the weights of a stage are a function of; what only saves, exports or scores them is left out."""
     settings = {
@@ -308,10 +326,13 @@ def _describe_identity(
     before = hash_value(checkpoint.read_state(start_from)) if start_from else None
     towers = json.loads(to_json(model))
     towers.pop("export_dtype")
+    if towers["positions"] is None:  # so that stages of before the key are still known
+        towers.pop("positions")
     return {
         "mixture": mixture.sha256,
         "start_from": before,
         "model": towers,
+        **({CONTINUED: json.loads(to_json(adapters_before))} if adapters_before else {}),
         **json.loads(to_json(settings)),
     }
 

@@ -5,7 +5,9 @@ Read before any work begins, so nothing heavy is imported here.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -28,6 +30,8 @@ Width = Annotated[int, Field(ge=1, le=1 << 20)]
 Layers = Annotated[int, Field(ge=1, le=1024)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 ExportDtype = Literal["float32", "bfloat16", "float16"]
+Positions = Literal["flat", "mrope", "rope_tie", "rope_tie_v2"]
+"""How tokens are placed for rotary embeddings of three axes (train/families/positions.py)."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,10 +39,38 @@ class Adapter:
     """LoRA: low-rank updates of the linear layers of some components, in place of all their weights. Needs peft."""
 
     components: tuple[Component, ...] = ("text",)
+    layers: Annotated[str, Field(pattern=r"^(all|last:[1-9][0-9]*)$")] = "all"  # last:N: of each stack of layers
     rank: Positive = 16
     alpha: Rate | None = None  # updates are scaled by alpha / rank; None: not at all
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dora: bool = False  # directions and magnitudes apart (Liu et al., 2024), as Idefics2 was trained
+    at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of several: from this fraction of the stage's steps on
+    continued: bool = False  # with the adapters that the stage before ended with, in place of what they were merged to
+
+    @property
+    def depth(self) -> int | None:
+        """How many layers of each stack are adapted, from the last; None: all."""
+        return None if self.layers == "all" else int(self.layers.partition(":")[2])
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossWeights:
+    """How much each supervised token counts in a step's loss, which is a weighted mean over all of them.
+
+    A token of an answer with `turns` weight t, in a segment of a source of weight s, counts s * t / L**p: L is the sum
+    of t over the segment's supervised tokens, and p is 0, 0.5 or 1 by `average` (InternVL 2.5, arXiv 2412.05271).
+    """
+
+    average: Literal["tokens", "square_root", "samples"] = "tokens"  # samples: each segment counts alike
+    sources: Mapping[str, Rate] = field(default_factory=dict)  # entry of the mixture -> its weight; 1 for others
+    turns: Literal["all", "last"] | tuple[Annotated[float, Field(ge=0)], ...] = (
+        "all"  # a list weighs the answers of a conversation from its first on, the last number all further ones
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse weights under which nothing is learned."""
+        if not isinstance(self.turns, str) and not any(self.turns):
+            raise ValueError("turns: at least one answer has to have a weight above 0")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -56,8 +88,9 @@ class Training:
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW
     clip: Rate | None = 1.0  # of the gradient's norm
     loss: Loss = "answers"
-    adapter: Adapter | None = (
-        None  # what is trained of some components in place of their weights, and merged at the end
+    loss_weights: LossWeights | None = None  # None: every supervised token counts alike
+    adapter: Adapter | tuple[Adapter, ...] | None = (
+        None  # what is trained of some components in place of their weights, and merged at the end; a list: in turn
     )
     neftune: Rate | None = None  # alpha of noise on the embeddings of tokens (Jain et al., 2023)
     seed: Seed = 0  # of new weights, dropout and noise
@@ -72,29 +105,74 @@ class Training:
             raise ValueError("give either steps or epochs")
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
-        idle = [
-            component
-            for component in (self.adapter.components if self.adapter else ())
-            if component not in self.learning_rate
-        ]
-        if idle:
+        if idle := [component for component in self.adapted if component not in self.learning_rate]:
             raise ValueError(f"adapter.components: {', '.join(idle)} has no learning_rate")
+        self._check_adapters()
+        if self.loss == "text" and self.loss_weights and self.loss_weights.turns != "all":
+            raise ValueError("loss_weights.turns weighs answers, and loss: text learns questions as well")
         if self.sequences % self.accumulation:
             raise ValueError(
                 f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation)"
             )
+
+    def _check_adapters(self) -> None:
+        """Refuse adapters in turn under which what was learned could not go on."""
+        if self.adapter == ():
+            raise ValueError("adapter: an empty list; leave it out to train whole weights")
+        if self.adapters and self.adapters[0].at:
+            raise ValueError(f"adapter: the first begins at {self.adapters[0].at:g}; the first begins at 0")
+        for before, after in pairwise(self.adapters):
+            if after.at <= before.at:
+                raise ValueError(f"adapter.at: {after.at:g} comes behind {before.at:g}; each begins later")
+            if after.continued:
+                raise ValueError("adapter.continued is of the first; the others go on with the one before in any case")
+            check_succession(before, after)
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The adapters in turn; none where whole weights are trained."""
+        return self.adapter if isinstance(self.adapter, tuple) else (self.adapter,) if self.adapter else ()
+
+    @property
+    def adapted(self) -> tuple[Component, ...]:
+        """Components that adapters stand for at any time; their weights are frozen throughout the stage."""
+        return tuple(dict.fromkeys(component for adapter in self.adapters for component in adapter.components))
+
+
+def check_succession(before: Adapter, after: Adapter) -> None:
+    """Refuse adapters that cannot take over from others without a change of what the model computes.
+
+    Raises:
+        ValueError: ranks fall, or DoRA's magnitudes would have to be divided.
+    """
+    if before.dora != after.dora:
+        raise ValueError(
+            "adapter.dora changes; adapters that go on keep it, and a stage that merges first may change it"
+        )
+    if after.rank < before.rank:
+        raise ValueError(f"adapter.rank falls from {before.rank} to {after.rank}; ranks stay or grow")
+    if after.dora and after.rank > before.rank:
+        raise ValueError(
+            f"adapter.rank grows from {before.rank} to {after.rank} with dora; a magnitude belongs to one update, so "
+            "add layers or components, or let the rank grow without dora"
+        )
 
 
 @dataclass(frozen=True, config=STRICT)
 class VisionTower:
     """A vision transformer with new weights, of transformers' class for `kind`."""
 
-    kind: Literal["siglip", "clip", "dinov2", "internvit"]
+    kind: Literal["siglip", "clip", "dinov2", "internvit", "qwen2_5_vl", "qwen3_vl"]
     hidden_size: Width
     layers: Layers
     heads: Layers
-    image_size: Width  # side of its input, in pixels
     patch_size: Width
+    image_size: Width | None = None  # side of its input, in pixels; of qwen3_vl, side of its table of positions
+
+    def __post_init__(self) -> None:
+        """Refuse a tower of no size, but where it takes images of any."""
+        if self.image_size is None and self.kind != "qwen2_5_vl":
+            raise ValueError(f"image_size is missing: {self.kind} has positions for an input of one size")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -135,7 +213,7 @@ class FusedTower:
 class Connector:
     """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
 
-    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct"] | None = None
+    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct", "merger"] | None = None
     depth: Layers | None = None  # layers of a perceiver resampler; None: as the family's paper has it
     interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
 
@@ -149,6 +227,7 @@ class ModelSettings:
     text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
     connector: Connector = Connector()
     checkpoint: Pretrained | None = None  # of the family's own class
+    positions: Positions | None = None  # of tokens; None: as the family, or the checkpoint, has them
     export_dtype: ExportDtype | None = None  # None: what the pretrained language model or checkpoint was published in
 
     def __post_init__(self) -> None:

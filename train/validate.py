@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmill.mixtures.build import LOCK, read_stage_mixture, validate_mixtures
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.train.families import find_class
 from vlmill.train.settings import (
+    Adapter,
     FusedTower,
     ModelSettings,
     Pretrained,
     VisionTower,
+    check_succession,
     read_model_settings,
     read_training_settings,
 )
@@ -80,10 +83,43 @@ def validate_training(recipe: Recipe) -> None:
     model = read_model_settings(recipe)
     policies = {stage.policy: recipe.policies[stage.policy] for stage in recipe.stages}
     pass_all(
-        *(partial(read_training_settings, stage, recipe.scale) for stage in recipe.stages),
+        *(partial(_check_training, recipe, stage) for stage in recipe.stages),
         *(partial(find_class, model, policy, recipe.chat) for policy in policies.values()),
         *(partial(_check_tower, model, name, policy) for name, policy in policies.items()),
     )
+
+
+def _check_training(recipe: Recipe, stage: Stage) -> None:
+    """Read a stage's `train` block, and compare it with the stage's mixture."""
+    training, mixture = read_training_settings(stage, recipe.scale), read_stage_mixture(recipe, stage)
+    if mixture.moves and training.epochs is not None and training.epochs > 1:
+        raise RecipeError(
+            f"stages.{stage.name}.train.epochs is {training.epochs}, and shares of its mixture move: a second epoch "
+            f"over the plan would begin their course again, in another order; write train.epochs: 1 and "
+            f"mixture.epochs: {training.epochs * (mixture.epochs or 1):g} for one course over all of it"
+        )
+    if training.adapters and training.adapters[0].continued:
+        _check_continued(recipe, stage, training.adapters[0])
+    weights, entries = training.loss_weights, [entry.source for entry in mixture.resolved()]
+    for name in weights.sources if weights else ():
+        if name not in entries:
+            raise RecipeError(
+                f"stages.{stage.name}.train.loss_weights.sources: {name!r} is no entry of the stage's mixture; "
+                f"{suggest_names(name, entries)}"
+            )
+
+
+def _check_continued(recipe: Recipe, stage: Stage, adapter: Adapter) -> None:
+    """Whether a stage can go on with the adapters of the one before."""
+    place = [item.name for item in recipe.stages].index(stage.name) - 1
+    before = read_training_settings(recipe.stages[place], recipe.scale).adapters if place >= 0 else ()
+    where = f"stages.{stage.name}.train.adapter.continued"
+    if not before:
+        raise RecipeError(f"{where}: the stage before has no adapters to go on with; leave it out")
+    try:
+        check_succession(before[-1], adapter)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
@@ -101,7 +137,7 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
             )
 
 
-def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> dict[str, int]:
+def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> dict[str, int | None]:
     """`image_size` and `patch_size` of a tower, as far as they can be read without transformers and the network.
 
     Of a pretrained one its `config.json` tells, where it lies on this machine. Where a family fits the tower to the
@@ -123,7 +159,9 @@ def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> di
 
 
 def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
-    """A sentence with the next command for each stage of a built run whose training wants more than its plan has.
+    """A sentence with the next command for each stage of a built run whose plan does not fit its training.
+
+    The training wants more than there is; or shares move, and it ends before they have come to their end.
 
     Args:
         root: the run's folder.
@@ -134,7 +172,13 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
             planned = read_json(root / "mixtures" / stage.name / LOCK)["plan"]["sequences"]
             training = read_training_settings(stage, recipe.scale)
             try:
-                count_steps(training, planned)
+                used = count_steps(training, planned) * training.sequences
+                if used < planned - training.sequences and read_stage_mixture(recipe, stage).moves:
+                    yield (
+                        f"{stage.name}: train.steps reads {used:,} of {planned:,} sequences, and shares of its mixture "
+                        f"move up to the last: they end where {used / planned:.0%} of the plan is read. train.epochs: "
+                        "1 in place of steps reads all"
+                    )
             except RecipeError as error:
                 most = int(planned // training.sequences / recipe.scale)  # as the recipe has them, of the whole run
                 way = f"the same build with --accept-changes --set stages.{stage.name}.train.steps={most}"

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmill.mixtures.algorithms.course import Course
+
 ROUNDS = 4  # enough for a balanced Feistel network to be a strong permutation (Luby and Rackoff 1988)
 SMALL = 4096  # below, sorting a whole domain is quicker than walking through it
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the step between round keys, as in SplitMix64
@@ -154,7 +156,51 @@ class SourceOrder:
         return np.split(shuffled, [int(np.argmin(np.abs(2 * held - held[-1]))) + 1])
 
 
-def merge_sources(totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]]) -> Iterator[int]:
+class _EvenPace:
+    """When items are due where shares stay the same: in time that is counted in what all sources add up to."""
+
+    def __init__(self, totals: Sequence[int]) -> None:
+        whole = sum(totals)
+        self.pace = [whole / total if total else 0.0 for total in totals]
+        self.slack = whole * 1e-15  # what a product of two floats may be off by
+
+    def start(self, source: int, amount: int) -> float:
+        """The time before which a source that has had `amount` gets no more."""
+        return amount * self.pace[source]
+
+    def end(self, source: int, amount: int) -> float:
+        """The time by which a source is due to have had `amount`."""
+        return amount * self.pace[source]
+
+    def now(self, amount: int) -> float:
+        """The time at which all sources together have had `amount`."""
+        return amount
+
+
+class _MovingPace:
+    """The same where shares move: in the time of their course."""
+
+    slack = 1e-12
+
+    def __init__(self, totals: Sequence[int], course: Course) -> None:
+        self.curves, self.whole = course.draw(totals)
+
+    def start(self, source: int, amount: int) -> float:
+        """As above."""
+        return self.curves[source].find_time(amount, last=True)
+
+    def end(self, source: int, amount: int) -> float:
+        """As above."""
+        return self.curves[source].find_time(amount)
+
+    def now(self, amount: int) -> float:
+        """As above."""
+        return self.whole.find_time(amount)
+
+
+def merge_sources(
+    totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]], course: Course | None = None
+) -> Iterator[int]:
     """Interleave sources so that every prefix has their shares: yields the index of the source that comes next.
 
     This is the chairman assignment problem (Tijdeman 1980) for items of unlike length, decided by deadlines: of the
@@ -166,24 +212,24 @@ def merge_sources(totals: Sequence[int], spent: Sequence[int], lengths: Sequence
         totals: what each source adds up to in the end; the shares are these over their sum.
         spent: what each has added up to before the first item.
         lengths: the lengths of each source's remaining items. The merge ends when all have ended.
+        course: of shares that move; then "its share" is what the source should have had by then.
     """
     done, clock = list(spent), sum(spent)
-    whole = sum(totals)
-    pace = [whole / total if total else 0.0 for total in totals]
-    slack = whole * 1e-15  # what a product of two floats may be off by
-    waiting = [(spent * pace, source) for source, (spent, pace) in enumerate(zip(done, pace, strict=True))]
+    pace = _EvenPace(totals) if course is None else _MovingPace(totals, course)
+    waiting = [(pace.start(source, amount), source) for source, amount in enumerate(done)]
     heapq.heapify(waiting)
     ready: list[tuple[float, int, int]] = []
     while waiting or ready:
-        while waiting and (waiting[0][0] <= clock + slack or not ready):
+        now = pace.now(clock) + pace.slack
+        while waiting and (waiting[0][0] <= now or not ready):
             source = heapq.heappop(waiting)[1]
             length = next(lengths[source], None)
             if length is not None:
-                heapq.heappush(ready, ((done[source] + length) * pace[source], source, length))
+                heapq.heappush(ready, (pace.end(source, done[source] + length), source, length))
         if not ready:
             return
         _, source, length = heapq.heappop(ready)
         yield source
         done[source] += length
         clock += length
-        heapq.heappush(waiting, (done[source] * pace[source], source))
+        heapq.heappush(waiting, (pace.start(source, done[source]), source))

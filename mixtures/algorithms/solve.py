@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vlmill.mixtures.algorithms.course import find_course
 from vlmill.mixtures.config import MAX_EPOCHS, MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
@@ -65,7 +66,12 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     """
     labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
-    rates = [_compute_rate(mixture, entry, totals) for entry, totals in zip(mixture.resolved(), available, strict=True)]
+    course = find_course(mixture, available)
+    shares = course.compute_means() if course else [entry.points[0][1] for entry in mixture.resolved()]
+    rates = [
+        _compute_rate(mixture, entry, share, totals)
+        for entry, share, totals in zip(mixture.resolved(), shares, available, strict=True)
+    ]
     caps = [entry.bound for entry in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
@@ -99,11 +105,11 @@ def explain_refusal(solution: Solution) -> str:
     return f"mixture: {'; '.join(map(str, solution.binding))}. Raise the caps, or {', or '.join(ways)}"
 
 
-def _compute_rate(mixture: MixtureSettings, entry: MixtureEntry, totals: Totals) -> float:
-    """Passes over an entry per level; 0 for one that has nothing to give."""
+def _compute_rate(mixture: MixtureSettings, entry: MixtureEntry, share: float, totals: Totals) -> float:
+    """Passes over an entry per level; 0 for one that has nothing to give. `share` is its mean where shares move."""
     if not totals["tokens"] or (entry.share is not None and not totals[mixture.unit]):
         return 0.0
-    return entry.repeat or 1.0 if entry.share is None else entry.share / totals[mixture.unit]
+    return entry.repeat or 1.0 if entry.share is None else share / totals[mixture.unit]
 
 
 def _compute_budget(

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import vl_convert
@@ -40,13 +41,20 @@ SAMPLES = 20_000
 """That can be searched."""
 
 
-def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss], samples: int = SAMPLES) -> str:
+def render_mixture_page(
+    root: Path,
+    stage: str | None,
+    losses: Mapping[str, Loss],
+    shares: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    samples: int = SAMPLES,
+) -> str:
     """The page of one stage, or of all.
 
     Args:
         root: the run's folder.
         stage: one of the recipe's, or None.
         losses: what each stage learns; of one without a `train` block, which is not in it, the answers are marked.
+        shares: what share of the loss each source of a stage has, where the loss is weighed.
         samples: that can be searched, at most.
 
     Raises:
@@ -56,6 +64,7 @@ def render_mixture_page(root: Path, stage: str | None, losses: Mapping[str, Loss
     recipe, stats = read_locked_recipe(root), dict[str, Any]()
     for name in [item.name for item in recipe.stages if is_mixed(root, item.name)] if stage is None else [stage]:
         stats |= read_stats(root, name)
+        stats[name]["loss_shares"] = shares.get(name, {})
     mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
     colours = plots.choose_colours(recipe.list_groups())

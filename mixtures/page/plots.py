@@ -55,8 +55,11 @@ def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[st
     by_source = choose_colours(list(dict.fromkeys([*by_source, *entries])))
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
+    moving = "lines: as declared; points: as planned"
+    along = [_describe_plot("Shares along the plan", moving, _plot_course(stats, labels))] if "course" in stats else []
     return [
         _describe_plot("Declared and realised share", f"of {stats['unit']}", _plot_shares(stats)),
+        *along,
         _describe_plot("What the sequences are made of", "realised share in every unit", _plot_units(stats, labels)),
         _describe_plot(
             "Length of a sample", "tokens, of what lies in the shards", _plot_lengths(counted.lengths, here)
@@ -145,6 +148,24 @@ def _plot_shares(stats: Mapping[str, Any]) -> Any:
         )
         .properties(width=WIDTH, height=max(HEIGHT, 26 * len(names)))
     )
+
+
+def _plot_course(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
+    course = stats["course"]
+    begins = [0.0, *course["ends"][:-1]]
+    rows = [
+        {"source": source["name"], "at": (begin + end) / 2, "declared": due, "planned": has}
+        for source, dues, found in zip(stats["sources"], course["due"], course["has"], strict=True)
+        for begin, end, due, has in zip(begins, course["ends"], dues, found, strict=True)
+    ]
+    percent = alt.Axis(format="%")
+    base = _make_chart(rows).encode(
+        alt.X("at:Q", title="of the budget", axis=percent, scale=alt.Scale(domain=[0, 1])),
+        _colour_by_source(labels),
+        tooltip=["source:N", *(alt.Tooltip(f"{name}:Q", format=".2%") for name in ("at", "declared", "planned"))],
+    )
+    lines = base.mark_line().encode(alt.Y("declared:Q", title=None, axis=percent))
+    return (lines + base.mark_point(filled=True).encode(alt.Y("planned:Q"))).properties(width=WIDTH, height=HEIGHT)
 
 
 def _plot_units(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:

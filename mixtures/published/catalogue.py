@@ -234,7 +234,8 @@ def make_published_tables(published: PublishedMixture, only: str | None = None) 
 
 def _describe_entry(entry: MixtureEntry) -> str:
     """What an entry was declared with."""
-    how = f"share {entry.share:g}" if entry.share is not None else f"x {entry.repeat or 1:g}"
+    points = ", ".join(f"{share:g} at {point:g}" if entry.moves else f"{share:g}" for point, share in entry.points)
+    how = f"share {points}" if entry.share is not None else f"x {entry.repeat or 1:g}"
     return how + ("" if entry.take == "all" else f", {entry.take}") + (f" where {entry.where}" if entry.where else "")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from vlmill.mixtures.algorithms.course import Course
 from vlmill.mixtures.config import UNITS
 
 
@@ -20,7 +21,7 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
 
     Args:
         mix: what the mix step wrote.
-        packing: `sequences`, `tokens`, `tiles` and `most_tiles` (in one sequence) of the whole plan.
+        packing: `sequences`, `tokens`, `tiles`, `most_tiles` and `most_visual` (in one sequence) of the whole plan.
     """
     settings, entries = mix["mixture"], mix["entries"]
     declared = _compute_declared(mix)
@@ -41,16 +42,28 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
                 "most": packing["most_tiles"],
                 "budget": settings["tiles_per_sequence"],
             },
+            **_describe_visual(mix, totals, packing),
         },
+        **({"course": _describe_course(mix["course"])} if "course" in mix else {}),
         "binding": mix["binding"],
         "exact_up_to": mix["exact_up_to"],
         "warnings": mix["warnings"],
     }
 
 
+def _describe_visual(mix: Mapping[str, Any], totals: Mapping[str, float], packing: Mapping[str, int]) -> dict[str, Any]:
+    """Visual tokens of a sequence, where a budget of patches bounds them."""
+    if "visual_per_sequence" not in mix:
+        return {}
+    mean = _round_ratio(totals["visual"], packing["sequences"])
+    return {"visual_per_sequence": {"mean": mean, "most": packing["most_visual"], "budget": mix["visual_per_sequence"]}}
+
+
 def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
     """The declared share of every entry; with repeats, what they come to in the mixture's unit."""
     unit = mix["mixture"]["unit"]
+    if course := Course.of(mix):
+        return [_round_ratio(mean, 1.0) for mean in course.compute_means()]
     amounts = [
         entry["entry"]["share"]
         if entry["entry"]["share"] is not None
@@ -58,6 +71,15 @@ def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
         for entry in mix["entries"]
     ]
     return [_round_ratio(amount, sum(amounts)) for amount in amounts]
+
+
+def _describe_course(course: Mapping[str, Any]) -> dict[str, Any]:
+    """The share that each entry is due and has in stretches of the plan that end at `ends`, in the mixture's unit."""
+    found: dict[str, Any] = {"ends": course["ends"]}
+    for name in ("due", "has"):
+        whole = [sum(amounts) for amounts in zip(*course[name], strict=True)]
+        found[name] = [list(map(_round_ratio, amounts, whole)) for amounts in course[name]]
+    return found
 
 
 def _describe_source(entry: Mapping[str, Any], declared: float, totals: Mapping[str, int]) -> dict[str, Any]:
@@ -73,6 +95,7 @@ def _describe_source(entry: Mapping[str, Any], declared: float, totals: Mapping[
         "mean_length": _round_ratio(planned["tokens"], planned["samples"]),
         "lost": {**lost, **entry["too_long"]},
         "cut": entry["cut"],
+        **({"balance": entry["balance"]} if "balance" in entry else {}),
         "licences": entry["licences"],
     }
 
@@ -118,6 +141,12 @@ SHORT = (
 )
 """The same in two lines, which leaves nine more columns to long names."""
 
+OFF = 0.01
+"""Fraction of a stretch by which a share has to move, or be off, to be shown."""
+
+COLUMNS = 6
+"""Sources whose share moves, that have a column of their own."""
+
 NUMBERS = 72
 """Columns of a terminal that numbers under HEADINGS take, to five digits and a blank each."""
 
@@ -150,6 +179,31 @@ def make_stats_table(stats: Mapping[str, Any], width: int = 80) -> Table:
     return result
 
 
+def make_course_table(stats: Mapping[str, Any]) -> Table:
+    """The share that each source has along the plan, where shares move: a line for each stretch.
+
+    Of sources whose share moves by more than a point those that move most have a column; the last has all others.
+    """
+    course = stats["course"]
+    moved = [max(due) - min(due) for due in course["due"]]
+    largest = sorted(range(len(moved)), key=lambda entry: -moved[entry])[:COLUMNS]
+    shown = sorted(entry for entry in largest if moved[entry] > OFF)
+    caption = "at: up to this fraction of the budget. In brackets: what was due, where there is a point more or less"
+    result = make_grid(f"{stats['stage']}: shares in {stats['unit']} along the plan", caption)
+    result.add_column("at", justify="right", no_wrap=True)
+    for entry in shown:
+        result.add_column(stats["sources"][entry]["name"], justify="right", overflow="fold")
+    if len(shown) < len(moved):
+        result.add_column("others", justify="right")
+    for place, end in enumerate(course["ends"]):
+        found = [(course["has"][entry][place], course["due"][entry][place]) for entry in shown]
+        if len(shown) < len(moved):
+            found.append((1 - sum(has for has, _ in found), 1 - sum(due for _, due in found)))
+        said = (f"{has:.1%}" + (f" ({due:.1%})" if abs(has - due) > OFF else "") for has, due in found)
+        result.add_row(f"{end:.2f}", *said)
+    return result
+
+
 def format_epochs(stats: Mapping[str, Any]) -> float:
     """Tokens planned over tokens there are."""
     return _round_ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
@@ -166,13 +220,30 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} "
         f"tiles (most {tiles['most']})"
     )
+    if visual := packing.get("visual_per_sequence"):
+        numbers = f"{visual['mean']:,.0f} of {visual['budget']:,} visual tokens (most {visual['most']:,})"
+        yield f"a sequence: {numbers}, which its budget of patches comes to"
+    if weighed := [source for source in stats["sources"] if "loss_share" in source]:
+        said = ", ".join(f"{source['name']} {source['loss_share']:.2%}" for source in weighed)
+        yield f"share of the loss, as the recipe weighs it: {said}"
     for source in stats["sources"]:
+        if balance := source.get("balance"):
+            yield f"balance of {source['name']}: {_format_balance(balance)}"
         if cut := _format_cuts(source["cut"]):
             yield f"cut of {source['name']}: {cut}"
         lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes", "tokens", "supervised")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
     yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
+
+
+def _format_balance(balance: Mapping[str, Any]) -> str:
+    """What balancing came to: `12 of 340 groups of topic over 200; 8,012 of 9,400 samples`."""
+    without = f"; {balance['without']:,} samples in none" if balance["without"] else ""
+    return (
+        f"{balance['capped']:,} of {balance['groups']:,} groups of {balance['by']} over {balance['cap']:,}; "
+        f"{balance['kept']:,} of {balance['samples']:,} samples{without}"
+    )
 
 
 def _format_cuts(cut: Mapping[str, int]) -> str:

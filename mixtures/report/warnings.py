@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from vlmill.mixtures.algorithms.course import interpolate_share, list_points
 from vlmill.mixtures.algorithms.solve import Solution, format_epochs
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.reasons import Reason
@@ -51,9 +54,10 @@ def warn_of_settings(
         warnings.append(
             f"{', '.join(twice)}: stands in several entries, so its samples may come more often than any one entry says"
         )
-    shares = [entry.share for entry in mixture.resolved() if entry.share is not None]
-    if shares and not any(abs(sum(shares) - whole) < whole * 1e-3 for whole in (1, 100)):
-        warnings.append(f"the shares add up to {sum(shares):g}; they are read as proportions")
+    sums = _sum_shares(mixture) if mixture.by_share else {}
+    if odd := [at for at, found in sums.items() if not any(abs(found - whole) < whole * 1e-3 for whole in (1, 100))]:
+        where = f"at {odd[0]:g} of the budget " if mixture.moves else ""
+        warnings.append(f"{where}the shares add up to {sums[odd[0]]:g}; they are read as proportions")
     sequences = max(
         1.0,
         sum(plan["tokens"] for plan in planned) / mixture.sequence_length,
@@ -72,6 +76,17 @@ def warn_of_settings(
     return warnings
 
 
+NOT_THERE = (Reason.HELD_OUT, Reason.NOT_TAKEN, Reason.OVER_CAP)
+"""Reasons of samples that `take` cannot have."""
+
+
+def _sum_shares(mixture: MixtureSettings) -> dict[float, float]:
+    """What the shares add up to, at each point of the budget that any of them names."""
+    at = list_points(mixture)
+    sums = sum(interpolate_share(entry, at) for entry in mixture.resolved())
+    return dict(zip(at, np.asarray(sums).tolist(), strict=True))
+
+
 def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[str]:
     how, _, amount = entry.take.partition(":")
     if how in {"first", "end"}:
@@ -80,7 +95,7 @@ def _warn_of_take(entry: MixtureEntry, selected: Mapping[str, Any]) -> Iterator[
             "from all of it"
         )
     samples = selected["counts"]["samples"]
-    there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in (Reason.HELD_OUT, Reason.NOT_TAKEN))
+    there = samples["in"] - sum(samples["dropped"].get(reason, 0) for reason in NOT_THERE)
     if amount.isdigit() and int(amount) > there:
         yield f"take {entry.take} asks for more than the {there:,} samples there are; all are taken"
 
@@ -110,5 +125,5 @@ def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
     if whole and long > whole * LOSS:
         yield (
             f"{long / whole:.0%} of its nodes do not fit a sequence; a longer sequence_length or more "
-            "tiles_per_sequence would keep them"
+            "tiles_per_sequence (of native resolution, patches_per_sequence) would keep them"
         )

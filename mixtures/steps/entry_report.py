@@ -19,12 +19,13 @@ from vlmill.mixtures.steps.cut import CutSample, Nodes
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 
-ELIGIBLE, KEPT_OUT, PASSED_OVER, REFUSED, CHANGED = range(5)
+ELIGIBLE, KEPT_OUT, PASSED_OVER, REFUSED, CHANGED, CAPPED = range(6)
 LOST = {
     KEPT_OUT: Reason.HELD_OUT,
     PASSED_OVER: Reason.NOT_TAKEN,
     REFUSED: Reason.TEMPLATE_REFUSED,
     CHANGED: Reason.TEMPLATE_CHANGED,
+    CAPPED: Reason.OVER_CAP,
 }
 """Why a row that is not eligible is not."""
 
@@ -40,6 +41,7 @@ class EntryReport:
     supervised: Counter[Reason] = field(default_factory=Counter)  # of these
     licences: Counter[str] = field(default_factory=Counter)
     ids: Any = field(default_factory=hashlib.sha256)
+    balance: Mapping[str, Any] = field(default_factory=dict)  # see balance.py
 
     def add_cut(self, nodes: Nodes, cut: CutSample) -> None:
         """Count what cutting a sample made of it, in segments and in tokens that no segment holds."""
@@ -93,6 +95,7 @@ class EntryReport:
             **about,
             "counts": {"samples": self.samples.to_json(), "nodes": self.nodes.to_json()},
             "cut": dict(self.cut),
+            **({"balance": self.balance} if self.balance else {}),
             "too_long": {"tokens": dict(self.tokens), "supervised": dict(self.supervised)},
             "licences": dict(self.licences),
             "ids_sha256": self.ids.hexdigest(),

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard, get_source
+from vlmill.mixtures.algorithms.budget import ImageBudget
 from vlmill.mixtures.config import MixtureEntry
 from vlmill.mixtures.report.stats import describe_stage, to_json
 from vlmill.mixtures.steps.select import HELD_OUT, Select
@@ -82,6 +83,7 @@ class Lock:
                 name: settings[name]
                 for name in ("unit", "sequence_length", "tiles_per_sequence", "truncate", "shard_window", "pack_window")
             },
+            **({"visual_per_sequence": mix["visual_per_sequence"]} if "visual_per_sequence" in mix else {}),
             "epochs": _compute_epochs(mix["entries"]),
             "policy": dict(self.policy),
             "tokenizer": dict(self.tokenizer),
@@ -134,7 +136,7 @@ def _compute_epochs(entries: Sequence[Mapping[str, Any]]) -> float:
 def _describe_blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The blocks in order, `first` being the number of a block's first sequence; and what all sequences add up to."""
     blocks: list[dict[str, Any]] = []
-    packing = {"sequences": 0, "tokens": 0, "tiles": 0, "most_tiles": 0}
+    packing = {"sequences": 0, "tokens": 0, "tiles": 0, "most_tiles": 0, "most_visual": 0}
     for name in sorted(name for name in inputs if name.startswith("plan/")):
         sums = pq.read_table(inputs[name], columns=["tokens", "tiles"])
         blocks.append(
@@ -150,6 +152,9 @@ def _describe_blocks(inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, in
         packing["tokens"] += int(tokens.sum(dtype=np.int64))
         packing["tiles"] += int(tiles.sum(dtype=np.int64))
         packing["most_tiles"] = max(packing["most_tiles"], int(tiles.max(initial=0)))
+        if "visual" in pq.read_schema(inputs[name]).names:
+            visual = pq.read_table(inputs[name], columns=["visual"])["visual"].to_numpy()
+            packing["most_visual"] = max(packing["most_visual"], int(visual.max(initial=0)))
     return blocks, packing
 
 
@@ -208,6 +213,9 @@ def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path)
         yield f"{block['path']} has {sequences.num_rows} sequences, the lock says {block['sequences']}"
     segments = sequences["segments"].combine_chunks()
     parents = segments.value_parent_indices().to_numpy()
+    most = lock.get("visual_per_sequence")
+    if most is not None and np.any(sequences["visual"].to_numpy() > most):
+        yield f"{block['path']}: visual tokens of its sequences exceed {most}"
     for name, budget in (("tokens", lock["sequence_length"]), ("tiles", lock["tiles_per_sequence"])):
         sums = np.bincount(parents, segments.flatten().field(name).to_numpy(), sequences.num_rows)
         if np.any(sums != sequences[name].to_numpy()) or np.any(sums > budget):
@@ -223,7 +231,7 @@ def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs
         seed=lock["seed"],
         unit=lock["unit"],
         sequence_length=lock["sequence_length"],
-        tiles_per_sequence=lock["tiles_per_sequence"],
+        budget=ImageBudget(lock["tiles_per_sequence"], lock.get("visual_per_sequence")),
         overhead=lock["overhead"],
         held_out=source["held_out"],
         near=source["near"],

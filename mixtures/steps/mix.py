@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmill.mixtures.algorithms.budget import COARSE, ImageBudget
+from vlmill.mixtures.algorithms.course import Course, find_course
 from vlmill.mixtures.algorithms.order import merge_sources
 from vlmill.mixtures.algorithms.pack import pack_segments
 from vlmill.mixtures.algorithms.solve import Solution, solve_mixture
@@ -25,6 +27,13 @@ from vlmill.mixtures.steps.selection import FILES, Selection
 from vlmill.mixtures.steps.window import find_stretches, gather_segments
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.step import Count, Counts, Inputs
+
+WINDOWS = 32
+"""Packing windows of a plan whose shares move, at least: within a window sequences are dealt out evenly, so shares
+move from window to window."""
+
+STRETCHES = 20
+"""Of a plan whose shares move, for which the statistics say what each entry has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +49,10 @@ class Mix:
     weights: Mapping[str, float] = field(
         default_factory=dict
     )  # source -> what one of its samples counts as; 1 if absent
+    visual: int | None = None  # visual tokens of a sequence at most
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     @property
@@ -66,10 +76,13 @@ class Mix:
         solution = self._solve(available)
         counts = _count_samples(mixture, entries, solution)
         if mixture.sequences is not None:
-            solution = self._solve(available, _estimate_fill(mixture, entries, counts))
+            solution = self._solve(available, _estimate_fill(mixture, entries, counts, self.visual))
             counts = _count_samples(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
-        starts = _count_starts(entries, counts, mixture.pack_window * mixture.windows_per_block)
+        course = find_course(mixture, available)
+        if course:
+            mixture = replace(mixture, pack_window=max(1, min(mixture.pack_window, sum(counts) // WINDOWS)))
+        starts = _count_starts(entries, counts, mixture.pack_window * mixture.windows_per_block, course)
         np.save(folder / "starts.npy", starts)
         planned = [entry.prefix(count) for entry, count in zip(entries, counts, strict=True)]
         data = {
@@ -77,6 +90,7 @@ class Mix:
             "stage": self.stage,
             "seed": self.seed,
             "mixture": asdict(mixture),
+            **({} if self.visual is None else {"visual_per_sequence": self.visual}),
             "blocks": len(starts) - 1,
             "samples": sum(counts),
             "entries": [
@@ -93,6 +107,7 @@ class Mix:
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
+            **({} if course is None else {"course": asdict(course) | _follow_course(course, entries, counts)}),
             "warnings": warn_of_settings(mixture, selected, solution, planned, scaled=bool(self.weights)),
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
@@ -154,22 +169,45 @@ def _describe_budget(mixture: MixtureSettings) -> str:
     return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
 
 
-def _count_starts(entries: Sequence[Selection], counts: Sequence[int], block: int) -> np.ndarray:
+def _follow_course(course: Course, entries: Sequence[Selection], counts: Sequence[int]) -> dict[str, Any]:
+    """`ends` of stretches of the plan, in fractions of the budget, and what each entry is `due` and `has` in each.
+
+    In the mixture's unit. By entry, as its shares at the points of the course.
+    """
+    size = max(1, -(-sum(counts) // STRETCHES))
+    starts = _count_starts(entries, counts, size, course)
+    had = np.array([[entry.spent(int(count)) for entry, count in zip(entries, line, strict=True)] for line in starts])
+    curves, whole = course.draw(had[-1].tolist())
+    times = [whole.find_time(amount) for amount in had.sum(axis=1).tolist()]
+    due = np.array([[curve.amount(time) for curve in curves] for time in times])
+    return {
+        "ends": [round(time, 6) for time in times[1:]],
+        "has": np.diff(had, axis=0).T.tolist(),
+        "due": np.diff(due, axis=0).T.round(3).tolist(),
+    }
+
+
+def _count_starts(
+    entries: Sequence[Selection], counts: Sequence[int], block: int, course: Course | None = None
+) -> np.ndarray:
     """Items of each entry before each block of `block` samples, and in the end."""
-    order = order_samples(entries, [0] * len(entries), counts)
+    order = order_samples(entries, [0] * len(entries), counts, course)
     starts = [np.zeros(len(entries), np.int64)]
     while (here := np.fromiter(islice(order, block), np.int64)).size:
         starts.append(starts[-1] + np.bincount(here, minlength=len(entries)))
     return np.stack(starts)
 
 
-def order_samples(entries: Sequence[Selection], start: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
+def order_samples(
+    entries: Sequence[Selection], start: Sequence[int], counts: Sequence[int], course: Course | None = None
+) -> Iterator[int]:
     """The entry of each sample of the mixture, from the given items of each entry on.
 
     Args:
         entries: in the order of the mixture.
         start: items of each that came before.
         counts: items of each in the whole plan.
+        course: of shares that move.
     """
     totals = [entry.spent(count) for entry, count in zip(entries, counts, strict=True)]
     spent = [entry.spent(count) for entry, count in zip(entries, start, strict=True)]
@@ -177,7 +215,7 @@ def order_samples(entries: Sequence[Selection], start: Sequence[int], counts: Se
     if any(count and not total for count, total in zip(counts, totals, strict=True)):
         totals, spent = list(counts), list(start)  # a repeat of what holds nothing of the unit: by samples
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
-    return merge_sources(totals, spent, lengths)
+    return merge_sources(totals, spent, lengths, course)
 
 
 def _iterate_weights(entry: Selection, first: int, last: int) -> Iterator[int]:
@@ -186,7 +224,9 @@ def _iterate_weights(entry: Selection, first: int, last: int) -> Iterator[int]:
     return chain.from_iterable(entry.weights(samples).tolist() for _, samples in entry.items(first, last))
 
 
-def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int]) -> float:
+def _estimate_fill(
+    mixture: MixtureSettings, entries: Sequence[Selection], counts: Sequence[int], visual: int | None
+) -> float:
     """How full sequences will be: as full as those of the first window."""
     start = [0] * len(entries)
     order = np.fromiter(islice(order_samples(entries, start, counts), mixture.pack_window), np.int64)
@@ -195,5 +235,6 @@ def _estimate_fill(mixture: MixtureSettings, entries: Sequence[Selection], count
     if not tokens.size:
         return 1.0
     apart = find_stretches(segments, [entry.source for entry in mixture.resolved()])
-    sequences = pack_segments(tokens, segments["tiles"], mixture.sequence_length, mixture.tiles_per_sequence, apart)
+    taken, most = ImageBudget(mixture.tiles_per_sequence, visual).measure(segments["tiles"], segments["visual"], COARSE)
+    sequences = pack_segments(tokens, taken, mixture.sequence_length, most, apart)
     return float(tokens.sum()) / ((int(sequences.max()) + 1) * mixture.sequence_length)

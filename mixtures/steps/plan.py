@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmill.mixtures.algorithms.budget import COARSE, ImageBudget
+from vlmill.mixtures.algorithms.course import Course
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.algorithms.pack import GOLDEN_RATIO, Stretches, pack_segments
 from vlmill.mixtures.steps.mix import order_samples
@@ -52,6 +54,8 @@ SEQUENCES = pa.schema(
         pa.field("segments", pa.list_(pa.field("item", SEGMENT, nullable=False)), nullable=False),
     ]
 )
+VISUAL = pa.field("visual", pa.int32(), nullable=False)
+"""Visual tokens of a sequence, behind its tiles where they are bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Plan:
     @property
     def reads(self) -> tuple[str, ...]:
         """The mix, and the entries' arrays behind their labels."""
-        return ("mix.json", "starts.npy", "*/sizes.npy", "*/cuts.npy", "*/shards.npy")
+        return ("mix.json", "starts.npy", "*/sizes.npy", "*/units.npy", "*/cuts.npy", "*/shards.npy")
 
     def made_by(self) -> Mapping[str, str]:
         """The array library and the table writer."""
@@ -77,33 +81,35 @@ class Plan:
         """Write `<block>.parquet`; counts samples, segments and packed sequences."""
         mix = json.loads(inputs["mix.json"].read_text(encoding="utf-8"))
         settings = mix["mixture"]
+        budget = ImageBudget(settings["tiles_per_sequence"], mix.get("visual_per_sequence"))
         starts = read_array(inputs["starts.npy"], mapped=False)
         entries = [
             Selection.open(inputs, entry["label"], settings["unit"], mix["seed"], settings["shard_window"])
             for entry in mix["entries"]
         ]
         samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
-        order = np.fromiter(
-            islice(order_samples(entries, starts[self.block].tolist(), starts[-1].tolist()), samples), np.int64
-        )
+        called = order_samples(entries, starts[self.block].tolist(), starts[-1].tolist(), Course.of(mix))
+        order = np.fromiter(islice(called, samples), np.int64)
         segments = gather_segments(entries, order, starts[self.block].tolist())
         sources = [entry["entry"]["source"] for entry in mix["entries"]]
         first = self.block * settings["windows_per_block"]
         packed = 0
-        with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", SEQUENCES, compression="zstd") as writer:
+        schema = SEQUENCES if budget.visual is None else SEQUENCES.insert(2, VISUAL)
+        with pq.ParquetWriter(folder / f"{self.block:05d}.parquet", schema, compression="zstd") as writer:
             for window, here in enumerate(split_windows(segments, settings["pack_window"]), start=first):
                 apart = find_stretches(here, sources)
-                sequences = pack_segments(
-                    here["tokens"], here["tiles"], settings["sequence_length"], settings["tiles_per_sequence"], apart
-                )
-                table = _make_table(here, sequences, apart, make_order_key(mix["seed"], "rows", window))
+                taken = budget.measure(here["tiles"], here["visual"], COARSE)
+                sequences = pack_segments(here["tokens"], taken[0], settings["sequence_length"], taken[1], apart)
+                table = _make_table(here, sequences, apart, make_order_key(mix["seed"], "rows", window), schema)
                 writer.write_table(table)
                 packed += table.num_rows
         numbers = {"samples": order.size, "segments": segments["row"].size, "packed_sequences": packed}
         return {level: Count(number, number) for level, number in numbers.items()}
 
 
-def _make_table(segments: Columns, packed: np.ndarray, apart: Stretches | None, key: int) -> pa.Table:
+def _make_table(
+    segments: Columns, packed: np.ndarray, apart: Stretches | None, key: int, schema: pa.Schema
+) -> pa.Table:
     """The packed sequences of a window, dealt out; a sequence's segments stay in order."""
     count = int(packed.max(initial=-1)) + 1
     packed = _deal_sequences(segments, packed, apart, key)[packed]
@@ -113,14 +119,14 @@ def _make_table(segments: Columns, packed: np.ndarray, apart: Stretches | None, 
     fields = [pa.array(columns[f.name][order], f.type) for f in SEGMENT]
     return pa.table(
         [
-            *(pa.array(np.bincount(packed, segments[name], count).astype(np.int32)) for name in ("tokens", "tiles")),
+            *(pa.array(np.bincount(packed, segments[name], count).astype(np.int32)) for name in schema.names[:-1]),
             pa.ListArray.from_arrays(
                 pa.array(offsets, pa.int32()),
                 pa.StructArray.from_arrays(fields, fields=list(SEGMENT)),
                 type=SEQUENCES.field("segments").type,
             ),
         ],
-        schema=SEQUENCES,
+        schema=schema,
     )
 
 

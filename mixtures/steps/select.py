@@ -1,6 +1,6 @@
 """The select step, one task per entry of a mixture: which samples may be planned, and how long they are.
 
-    held-out split -> `where` -> `take` -> cutting of what does not fit a sequence
+    held-out split -> `where` -> `balance` -> `take` -> cutting of what does not fit a sequence
 
 It reads the tables beside the shards and leaves arrays with one entry per sample, in the order of shards and rows, that
 later tasks map into memory: `sizes.npy` is all that ordering and packing look at, 8 bytes per sample. A sample that was
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,10 +20,13 @@ import numpy as np
 import polars as pl
 
 from vlmill.mixtures import Shard
+from vlmill.mixtures.algorithms.budget import FINE, ImageBudget
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
+from vlmill.mixtures.steps.balance import GroupCaps, find_capped
 from vlmill.mixtures.steps.cut import Bounds, Nodes, cut_sample
 from vlmill.mixtures.steps.entry_report import (
+    CAPPED,
     CHANGED,
     ELIGIBLE,
     KEPT_OUT,
@@ -34,6 +37,7 @@ from vlmill.mixtures.steps.entry_report import (
 )
 from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
 from vlmill.pipeline.chat.encode import WHOLE
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Counts, Inputs
@@ -76,25 +80,26 @@ class Select:
     seed: int
     unit: Unit
     sequence_length: int
-    tiles_per_sequence: int
+    budget: ImageBudget  # of a sequence
     overhead: int  # tokens of a segment beside its nodes: the chat format's BOS and EOS
     held_out: float = 0.0  # fraction of documents, with all that show a picture of theirs
     near: float | None = None  # similarity from which pictures are the same there, where dedupe measured it
     truncate: bool = False  # cut an answer that does not fit, in place of losing it
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Index and lengths of every shard; to hold out, lineage, which knows pictures, and pairs of similar ones.
 
-        Where there is a condition, the signals.
+        Where there is a condition or a balance, the signals.
         """
         pictures = tuple(shard.lineage for shard in self.shards if self.held_out)
         pairs = (f"*/{IMAGE_PAIRS_FILE}",) if self.held_out and self.near is not None else ()
-        signals = tuple(shard.signals for shard in self.shards if self.entry.where is not None and shard.signals)
+        asked = self.entry.where is not None or self.entry.balance is not None
+        signals = tuple(shard.signals for shard in self.shards if asked and shard.signals)
         return (*(path for shard in self.shards for path in (shard.index, shard.lengths)), *pictures, *pairs, *signals)
 
     def made_by(self) -> Mapping[str, str]:
@@ -110,11 +115,11 @@ class Select:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
         kept_out = self._kept_out(inputs)
         states = [self._classify(inputs, shard, held) for shard, held in zip(self.shards, kept_out, strict=True)]
+        report = EntryReport(balance=self._balance(inputs, states))
         self._take(states)
         rows = sum(shard.samples for shard in self.shards)
         sizes = _map_array(folder / "sizes.npy", SIZES, rows)
         units = _map_array(folder / "units.npy", UNITS, rows)
-        report = EntryReport()
         totals = np.zeros(len(self.shards), SHARDS)
         cuts, start = [], 0
         for number, (shard, state) in enumerate(zip(self.shards, states, strict=True)):
@@ -138,10 +143,7 @@ class Select:
         """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat template refuses is not held out."""
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
-            table = _join_tables(inputs, shard, INDEX_COLUMNS)
-            if shard.signals:
-                table = table.hstack(_read_table(inputs[shard.signals], shard).drop("row"))
-            states[~_apply_condition(self.entry, table)] = PASSED_OVER
+            states[~_apply_condition(self.entry, _read_conditioned(inputs, shard))] = PASSED_OVER
         states[kept_out] = KEPT_OUT
         reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
@@ -165,6 +167,21 @@ class Select:
             found |= {shard.path: rows_out for shard, rows_out in zip(here, held, strict=True)}
         return [found[shard.path] for shard in self.shards]
 
+    def _balance(self, inputs: Inputs, states: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Pass over the eligible rows beyond the caps of their groups, in place; what that came to."""
+        if self.entry.balance is None:
+            return {}
+        caps, by = GroupCaps(self.entry.balance, self.seed), self.entry.balance.by
+        for shard, state in zip(self.shards, states, strict=True):
+            table = _read_conditioned(inputs, shard).select("id", by).filter(pl.Series(state == ELIGIBLE))
+            caps.add(table["id"].to_list(), table[by])
+        bounds = caps.find_bounds()
+        for shard, state in zip(self.shards, states, strict=True):
+            rows = np.flatnonzero(state == ELIGIBLE)
+            table = _read_conditioned(inputs, shard).select("id", by)[rows]
+            state[rows[find_capped(table["id"].to_list(), table[by], bounds, caps.key)]] = CAPPED
+        return caps.report()
+
     def _take(self, states: Sequence[np.ndarray]) -> None:
         """Pass over the eligible rows that `take` does not want, in place."""
         number = sum(int((state == ELIGIBLE).sum()) for state in states)
@@ -186,7 +203,8 @@ class Select:
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = states == ELIGIBLE
         blank = columns["images"] >= columns["nodes"]
-        fits = (columns["tokens"] <= self.limit) & (columns["tiles"] <= self.tiles_per_sequence)
+        taken, whole_budget = self.budget.measure(columns["tiles"], columns["visual"], FINE)
+        fits = (columns["tokens"] <= self.limit) & (taken <= whole_budget)
         narrow = np.all([column < WIDE for column in columns.values()], axis=0)
         whole = eligible & fits & ~blank
         wide = _make_whole_cuts(columns, np.flatnonzero(whole & ~narrow))
@@ -206,7 +224,9 @@ class Select:
         for row, columns in zip(rows.tolist(), _read_nodes(inputs[shard.lengths], rows), strict=True):
             tokens = [text + visual for text, visual in zip(columns["text"], columns["visual"], strict=True)]
             nodes = Nodes(tokens, **{name: columns[name] for name in NODE_COLUMNS[2:]})
-            cut = cut_sample(nodes, self.limit - self.overhead, self.tiles_per_sequence, truncate=self.truncate)
+            taken, most = self.budget.measure(np.array(nodes.tiles), np.array(columns["visual"]), FINE)
+            measured = replace(nodes, tiles=taken.tolist())
+            cut = cut_sample(measured, self.limit - self.overhead, most, truncate=self.truncate)
             lost[row] = Counter(cut.lost.values())
             report.add_cut(nodes, cut)
             segments += [(row, *part, *self._measure_part(nodes, columns["visual"], part)) for part in cut.segments]
@@ -256,10 +276,12 @@ def list_selects(
     seed: int,
     overhead: int,
     near: float | None = None,
+    visual: int | None = None,
 ) -> dict[str, Select]:
     """The select step of every entry, by the entry's label.
 
-    `near` is the similarity from which dedupe takes images for the same; None where it measured none.
+    `near` is the similarity from which dedupe takes images for the same; None where it measured none. `visual` bounds
+    the visual tokens of a sequence.
 
     Raises:
         RecipeError: an entry names a source that has no shards here.
@@ -277,7 +299,7 @@ def list_selects(
             seed=seed,
             unit=mixture.unit,
             sequence_length=mixture.sequence_length,
-            tiles_per_sequence=mixture.tiles_per_sequence,
+            budget=ImageBudget(mixture.tiles_per_sequence, visual),
             overhead=overhead,
             held_out=mixture.held_out.get(entry.source, 0.0),
             near=near if mixture.held_out.get(entry.source) else None,
@@ -326,12 +348,25 @@ def _join_tables(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.Dat
     return index.hstack(_read_table(inputs[shard.lengths], shard, LENGTH_COLUMNS))
 
 
+def _read_conditioned(inputs: Inputs, shard: Shard) -> pl.DataFrame:
+    """What conditions and balances may name of a shard's samples: columns of index, lengths and signals."""
+    table = _join_tables(inputs, shard, INDEX_COLUMNS)
+    return table.hstack(_read_table(inputs[shard.signals], shard).drop("row")) if shard.signals else table
+
+
 def check_where(entry: MixtureEntry, signals: Sequence[str] = ()) -> None:
     """Try an entry's condition on a table without rows, so that a mistake shows before there are shards.
 
     Raises:
-        RecipeError: it is no condition on the columns of index and lengths, and of the recipe's `signals`.
+        RecipeError: it is no condition on the columns of index and lengths, and of the recipe's `signals`; or its
+            balance names none of these.
     """
+    columns = (*WHERE_COLUMNS, *signals)
+    if entry.balance is not None and entry.balance.by not in columns:
+        raise RecipeError(
+            f"balance of {entry.source!r}: there is no column {entry.balance.by!r}; "
+            f"{suggest_names(entry.balance.by, columns)}"
+        )
     if entry.where is not None:
         schema = {name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS} | dict.fromkeys(signals, pl.Float32)
         _apply_condition(entry, pl.DataFrame(schema=schema))

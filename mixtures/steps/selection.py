@@ -39,6 +39,7 @@ class Segments:
     end: np.ndarray
     tokens: np.ndarray
     tiles: np.ndarray
+    visual: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Selection:
     shards: np.ndarray  # SHARDS
     unit: Unit
     walk: SourceOrder
-    units: np.ndarray | None = None  # UNITS, per sample; for `prefix` alone
+    units: np.ndarray | None = None  # UNITS, per sample; for `prefix` and `segments` alone
 
     @classmethod
     def open(cls, inputs: Inputs, label: str, unit: Unit, seed: int, window: int) -> Selection:
@@ -105,6 +106,7 @@ class Selection:
             "end": np.concatenate([np.full(whole.size, WHOLE, np.int32), parted["end"]]),
             "tokens": np.concatenate([sizes["tokens"][whole], parted["tokens"]]).astype(np.int32),
             "tiles": np.concatenate([sizes["tiles"][whole], parted["tiles"]]).astype(np.int32),
+            "visual": np.concatenate([self._count_visual(samples[whole]), parted["visual"]]).astype(np.int32),
         }
         return Segments(item[order], **{name: column[order] for name, column in columns.items()})
 
@@ -167,7 +169,15 @@ class Selection:
             "visual": sums["tokens"] - sums["text"] - segments * self._overhead,
         }
 
-    @property
+    def _count_visual(self, samples: np.ndarray) -> np.ndarray:
+        """Visual tokens of whole samples: what remains of their tokens. Needs `units`."""
+        if self.units is None:
+            raise ValueError("this selection was opened without units.npy")
+        visual: np.ndarray = self.sizes["tokens"][samples].astype(np.int64) - self.units["text"][samples]
+        visual -= self._overhead
+        return visual
+
+    @cached_property
     def _overhead(self) -> int:
         """Tokens of a segment beside its nodes, from what all segments add up to."""
         totals = {name: int(self.shards[name].sum()) for name in AMOUNTS}

@@ -17,7 +17,7 @@ from vlmill.mixtures.steps.selection import Selection
 Columns = dict[str, np.ndarray]
 """Segments in order, an entry per segment in each array of COLUMNS."""
 
-COLUMNS = ("position", "source", "shard", "row", "first", "last", "begin", "end", "half", "tokens", "tiles")
+COLUMNS = ("position", "source", "shard", "row", "first", "last", "begin", "end", "half", "tokens", "tiles", "visual")
 """Position in the mixture's order, entry, place of the sample, nodes and where in them, halves of an epoch of the entry
 before this one, costs."""
 
@@ -40,7 +40,7 @@ def gather_segments(entries: Sequence[Selection], order: np.ndarray, start: Sequ
             count = segments.item.size
             columns = {"position": here[segments.item], "shard": shard, "row": row}
             columns |= {"source": np.full(count, source), "half": np.full(count, half)}
-            columns |= {name: getattr(segments, name) for name in (*BOUNDS, "tokens", "tiles")}
+            columns |= {name: getattr(segments, name) for name in (*BOUNDS, "tokens", "tiles", "visual")}
             found.append(columns)
     if not found:
         return {name: np.empty(0, np.int64) for name in COLUMNS}

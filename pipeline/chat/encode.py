@@ -23,6 +23,7 @@ from vlmill.pipeline.chat.image_tokens import (
     BRACKETED,
     FENCED,
     TAGGED,
+    VISION,
     ImageLayout,
     ImageTokenTemplate,
 )
@@ -100,7 +101,7 @@ class ChatFormat:
         The part between the generation tags is what "answers" supervises.
         """
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
-        image = self.image + self.image_tokens.after
+        image = self.image_tokens.before + self.image + self.image_tokens.after
         content = (
             "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
             f"message.content %}}{{% if part.type == 'image' %}}{{{{ {image!r} }}}}{{% else "
@@ -208,6 +209,7 @@ FORMATS: dict[str, ChatFormat] = {
     "idefics": ChatFormat(image_tokens=FENCED),
     "idefics3": ChatFormat(image_tokens=TAGGED),
     "internvl": ChatFormat(image_tokens=BRACKETED, image="<IMG_CONTEXT>"),
+    "qwen": ChatFormat(image_tokens=VISION, image="<|image_pad|>"),
 }
 """One set of turn marks; images as the processor of a model family writes them."""
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 FENCE, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 UTTERANCE, VIDEO = "<end_of_utterance>", "<video>"  # processors add these to tokenizers that lack them
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 MOST = 6  # rows and columns that Idefics3's processor has tags for
 
 
@@ -49,8 +50,14 @@ class ImageTokenTemplate:
 
     write: Callable[[ImageLayout], ImageTokens]  # pure
     specials: tuple[str, ...] = ()  # marks in it, and of its processor besides
+    before: str = ""  # what it begins with, and a processor has to be given in front of its placeholder
     after: str = ""  # text that it ends with, and that a processor has to be given behind its placeholder
     merged: str = ""  # a mark of which two that touch become one, and which a space keeps from a word behind it
+
+    def write_inside(self, image: ImageLayout) -> ImageTokens:
+        """What a processor writes for its placeholder: all but `before` and `after`."""
+        tokens = self.write(image)
+        return tokens[bool(self.before) : len(tokens) - bool(self.after)]
 
 
 def _write_bare(image: ImageLayout) -> ImageTokens:
@@ -85,6 +92,10 @@ def _write_bracketed(image: ImageLayout) -> ImageTokens:
     return [("<img>", 1), (None, image.tokens), ("</img>", 1)]
 
 
+def _write_vision(image: ImageLayout) -> ImageTokens:
+    return [(VISION_START, 1), (None, image.tokens), (VISION_END, 1)]
+
+
 def _name_tile(row: int, column: int) -> str:
     return f"<row_{row + 1}_col_{column + 1}>"
 
@@ -108,3 +119,8 @@ TAGGED = ImageTokenTemplate(_write_tagged, (FENCE, OVERVIEW, *TAGS, UTTERANCE))
 
 BRACKETED = ImageTokenTemplate(_write_bracketed, ("<img>", "</img>", VIDEO))
 """A mark before and one behind: `InternVLProcessor`."""
+
+VISION = ImageTokenTemplate(
+    _write_vision, (VISION_START, VISION_END, "<|video_pad|>"), before=VISION_START, after=VISION_END
+)
+"""The same by other names, which chat templates write themselves: `Qwen2_5_VLProcessor` and `Qwen3VLProcessor`."""

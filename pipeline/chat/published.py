@@ -99,7 +99,8 @@ class PublishedFormat(ChatFormat):
     @property
     def template(self) -> str:
         """The template as the export has it: it takes contents as processors give them."""
-        return accept_parts(self.source, self.image) if self.flat else self.source
+        image = self.image_tokens.before + self.image + self.image_tokens.after
+        return accept_parts(self.source, image) if self.flat else self.source
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -249,7 +250,7 @@ class PublishedFormat(ChatFormat):
         for node in nodes:
             text = (node.text or "") + self.separator
             _refuse_guards([text])
-            body = [Piece(text, 0)] if node.kind == "text" else list(self._write_image(next(shown), 0))
+            body = [Piece(text, 0)] if node.kind == "text" else list(self._list_image(next(shown), 0))
             found = self._encode_pieces([Piece("", 0, mark=BARE), *body], tokenizer)
             ids = [token for token, piece in found if piece.mark != BARE]
             taught = node.kind == "text" and (node.supervised or loss == "text")
@@ -306,7 +307,7 @@ class PublishedFormat(ChatFormat):
         shown = dict(zip((place for place, node in enumerate(nodes) if node.kind == "image"), images, strict=True))
         for part in parts:
             if part.kind == "image":
-                yield from self._write_image(shown[part.node], part.node)
+                yield from self._list_image(shown[part.node], part.node, inside=not self.flat)
             elif part.kind == "hole":
                 supervised = part.answer >= 0 and nodes[part.node].supervised
                 yield Piece(texts[part.node], part.node, labelled=supervised)
@@ -314,8 +315,9 @@ class PublishedFormat(ChatFormat):
                 mark = part.text if part.kind == "mark" else ""
                 yield Piece("" if mark else part.text, part.node, labelled=part.answer in taught, mark=mark)
 
-    def _write_image(self, image: ImageLayout, node: int) -> Iterator[Piece]:
-        for said, times in self.image_tokens.write(image):
+    def _list_image(self, image: ImageLayout, node: int, *, inside: bool = False) -> Iterator[Piece]:
+        """The pieces of an image; `inside`: without what the template itself writes around it."""
+        for said, times in self.image_tokens.write_inside(image) if inside else self.image_tokens.write(image):
             if said is None or said in self.image_tokens.specials:
                 many = times if said is None else 1
                 for _ in range(times if said is not None else 1):

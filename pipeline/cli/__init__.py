@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +14,12 @@ import typer
 from rich.markup import escape
 
 import vlmill
+from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
+from vlmill.pipeline.cli.new import new
 from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
@@ -34,7 +38,12 @@ app = typer.Typer(
     help="Curate vision-language data, plan training mixtures, and train a compact model on them.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then "
     "[bold]vlmill train demo[/bold].",
+    epilog="Exit status: 0 done; 1 an error, or a check that found something; 2 a wrong option; 130 interrupted.",
 )
+
+
+VERBOSE: ContextVar[bool] = ContextVar("verbose", default=False)
+"""Whether errors show where in the code they came up."""
 
 
 def _show_version(asked: bool) -> None:
@@ -45,14 +54,22 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def read_options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback has read it
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Say which version this is, and where it lies."
         ),
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors and JSON alone; the exit status says how it went.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where in the code an error came up.")] = False,
 ) -> None:
     """Options before the name of a command."""
+    if quiet and verbose:
+        raise typer.BadParameter("choose one of --quiet and --verbose")
+    console.quiet = quiet
+    VERBOSE.set(verbose)
 
 
 RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate"})
@@ -75,6 +92,7 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for command in (
+    new,
     check,
     build,
     status,
@@ -139,4 +157,7 @@ def _explain_table(error: Exception) -> str:
 
 
 def _print_error(message: str) -> None:
+    """Print the error that is being handled."""
+    if VERBOSE.get():
+        make_console(stderr=True, wrap=False).print(traceback.format_exc(), markup=False)
     make_console(stderr=True, wrap=False).print(f"[bold red]error:[/] {escape(message)}")

@@ -57,14 +57,14 @@ def stats(
         vlmill stats demo
         vlmill stats demo --html demo.html
     """
-    from vlmill.mixtures.build import read_stats
-    from vlmill.mixtures.report.stats import make_stats_table
+    from vlmill.mixtures.report.stats import make_course_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
+    from vlmill.train.loss_shares import read_weighted_stats
 
     if html is not None:  # which shows samples and losses of a run without stages as well
         _write_page(directory, stage, html)
         return
-    found = read_stats(directory, stage)
+    found = read_weighted_stats(directory, stage)
     if not found:
         raise NotBuiltError(
             f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
@@ -74,6 +74,8 @@ def stats(
         return
     for stats_of_stage in found.values():
         console.print(make_stats_table(stats_of_stage, console.width))
+        if "course" in stats_of_stage:
+            console.print(make_course_table(stats_of_stage))
         console.print(summarise_repetition(stats_of_stage["repetition"]))
 
 

@@ -33,6 +33,16 @@ SCORES_SUFFIX = ".scores.parquet"
 """Of the table that a signal leaves: what its model says of each image or text. Read with `read_scores`."""
 EMBEDDINGS_SUFFIX = ".embeddings.parquet"
 """Of the table that a signal leaves whose values are vectors. Read with `read_scores`."""
+SAMPLED_SUFFIX = ".sampled.npy"
+"""Of the vectors of a partition that centroids are trained on."""
+CENTROIDS_SUFFIX = ".centroids.npy"
+"""Of the centroids of a signal's clusters."""
+ASSIGNED_SUFFIX = ".assigned.parquet"
+"""Of the table of a partition that says which cluster each vector is in."""
+SIZES_SUFFIX = ".sizes.npy"
+"""Of the numbers of vectors of a run in each cluster."""
+DETECTIONS_SUFFIX = ".detections.parquet"
+"""Of the table that a signal leaves that finds things in images: a row each."""
 MODEL_SUFFIX = ".model.json"
 """Of the file that says which model gave a signal's values, and on what device."""
 QUANTILES_FILE = "quantiles.json"
@@ -68,3 +78,8 @@ def name_scores(signal: str) -> str:
 def name_embeddings(signal: str) -> str:
     """The file with the vectors of a signal. Read with `read_scores`."""
     return f"{signal}{EMBEDDINGS_SUFFIX}"
+
+
+def name_detections(signal: str) -> str:
+    """The file with what a signal found in images."""
+    return f"{signal}{DETECTIONS_SUFFIX}"

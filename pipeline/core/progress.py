@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.meter import METER, Work
 
 SHOWN = ("rows", "images", "texts", "bytes", "failed", "dropped")
@@ -96,13 +97,13 @@ class _Bars(Progress):
 
 
 class ProgressBars:
-    """A Watcher that shows every phase of a run, and what the meter notes meanwhile."""
+    """A Watcher that shows every phase of a run, and what the meter notes meanwhile. Phases go into `log`, too."""
 
     EVERY = 5.0
     """Seconds between two plain lines of one phase."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, log: EventLog | None = None) -> None:
+        self.console, self.log = console, log
         self.bars = (
             _Bars(
                 TextColumn("{task.description:<18}"),
@@ -139,6 +140,8 @@ class ProgressBars:
         METER.flush()
         self._close()
         self.name, self.total, self.count = name, total, 0
+        if self.log:
+            self.log.write("phase", phase=name, tasks=total)
         self.said = time.monotonic()
         self.rates = Rates(self.said)
         if self.bars:
@@ -165,6 +168,10 @@ class ProgressBars:
             self._line(self.rates.measure_recent(now))
 
     def _close(self) -> None:
+        if self.log and self.name:
+            spent = round(time.monotonic() - self.rates.began, 3)
+            work = {kind: number for kind, number in sorted(self.rates.total.items()) if number}
+            self.log.write("phase_end", phase=self.name, tasks=self.count, seconds=spent, work=work)
         if self.bars:
             self.bars.rates = None
         elif self.name:

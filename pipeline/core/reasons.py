@@ -105,6 +105,8 @@ class Reason(StrEnum):
     EXACT_IMAGE = "exact_image", DROPPED
     NEAR_IMAGE = "near_image", DROPPED
     BOILERPLATE_IMAGE = "boilerplate_image", DROPPED
+    SEMANTIC_IMAGE = "semantic_image", DROPPED  # its vector is close to that of an image that is kept
+    SEMANTIC_TEXT = "semantic_text", DROPPED  # the same of a text
     HOST_IMAGE = "host_image", DROPPED  # one that many documents of its host show
     SAME_ADDRESSES = "same_addresses", DROPPED  # a document that shows the addresses that another shows
     REPEATED_PARAGRAPH = "repeated_paragraph", DROPPED  # one that stands in many documents of a domain
@@ -122,6 +124,7 @@ class Reason(StrEnum):
     # dropped: by the mixture of a stage
     HELD_OUT = "held_out", DROPPED  # kept for evaluation
     NOT_TAKEN = "not_taken", DROPPED  # past the part's `where` or `take`
+    OVER_CAP = "over_cap", DROPPED  # past the cap of its group in an entry with `balance`
     TOO_LONG = "too_long", DROPPED  # does not fit a row, and cannot be cut
     LATER_TURNS = "later_turns", DROPPED  # turns after those that fit a row
     TRUNCATED = "truncated", DROPPED  # tokens of an answer behind those that fit a row, where the mixture says so

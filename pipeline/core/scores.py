@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import StoreError
@@ -80,6 +81,39 @@ def read_scores(path: Path, columns: Sequence[str] | None = None) -> pl.DataFram
         raise StoreError(
             f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
         ) from error
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The vectors of a signal over a partition, those that are there, ordered by sample and node.
+
+    Attributes:
+        samples: rows in samples.parquet, (n,) int32.
+        nodes: indices into Sample.nodes, (n,) int32.
+        vectors: (n, length) float16.
+    """
+
+    samples: np.ndarray
+    nodes: np.ndarray
+    vectors: np.ndarray
+
+
+def read_embeddings(path: Path, column: str) -> Embeddings:
+    """The vectors of a signal's table.
+
+    Raises:
+        StoreError: the file is not there, or damaged.
+    """
+    try:
+        table = pq.read_table(path)
+    except DAMAGED_TABLE as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
+        ) from error
+    table = table.filter(pc.is_valid(table.column(column)))
+    vectors = table.column(column).combine_chunks()
+    flat = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), vectors.type.list_size)
+    return Embeddings(table.column("sample").to_numpy(), table.column("node").to_numpy(), flat)
 
 
 def list_value_columns(path: Path) -> list[str]:

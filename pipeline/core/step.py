@@ -6,8 +6,10 @@ store nor other steps, so it is tested by calling it. The store names, hashes an
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -123,3 +125,17 @@ RUNTIME: Mapping[str, Any] = {"shapes_result": False}
 def get_parameters(step: Any) -> dict[str, Any]:
     """The fields of a step that shape its result, for the key."""
     return {f.name: getattr(step, f.name) for f in fields(step) if f.metadata.get("shapes_result", True)}
+
+
+def match_names(names: Iterable[str], wanted: Iterable[str]) -> list[str]:
+    """The names that are among `wanted` or match a pattern there (`*.tar`), sorted; pure.
+
+    Takes time for names and `wanted` added, not multiplied: a mixture reads the files of each shard by name.
+    """
+    exact = set(wanted)
+    patterns = {want for want in exact if _WILD.search(want)}
+    matches = re.compile("|".join(map(fnmatch.translate, sorted(patterns))) if patterns else r"\b\B").match
+    return sorted(name for name in names if name in exact or matches(name))
+
+
+_WILD = re.compile(r"[*?\[]")

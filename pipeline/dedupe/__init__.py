@@ -1,8 +1,9 @@
-"""Dedupe: exact and near duplicates of texts and images, within and across sources, in four steps.
+"""Dedupe: exact and near duplicates of texts and images, within and across sources.
 
     signature       per partition   hashes that let similar things meet, and what similarity is measured on
     candidates   per bucket      which texts and images of everything are worth comparing
     pairs        per share       how similar they are: no threshold, no filter
+    semantic     per partition   vectors by cluster, where the recipe asks for it; then per bucket, how similar they are
     resolve      once            which of them go, among what the filters left
 
 A new threshold, another filter or a new priority redoes `resolve` alone, which takes seconds.
@@ -21,9 +22,10 @@ from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, FindCandidates
 from vlmill.pipeline.dedupe.domain import LEAST
 from vlmill.pipeline.dedupe.pairs import FLOORS, MeasurePairs
 from vlmill.pipeline.dedupe.resolve import Resolve
+from vlmill.pipeline.dedupe.semantic import CompareVectors, FileVectors, Semantic, SemanticRule, Thing
 from vlmill.pipeline.dedupe.signature import ComputeSignatures
 
-__all__ = ["ComputeSignatures", "Dedupe", "FindCandidates", "MeasurePairs", "Resolve"]
+__all__ = ["CompareVectors", "ComputeSignatures", "Dedupe", "FileVectors", "FindCandidates", "MeasurePairs", "Resolve"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -62,6 +64,9 @@ class Dedupe:
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
         16  # tasks that look for candidates, and that measure them
     )
+    semantic: Semantic | None = None
+    """Which vectors of a signal are compared as well, within the clusters of another; null: none. Pairs and pages go
+    with their images, web documents lose the image or paragraph, conversations are not asked."""
     cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see candidates
 
     def signature(self) -> ComputeSignatures:
@@ -82,12 +87,22 @@ class Dedupe:
             for share in range(self.buckets)
         )
 
+    def semantic_steps(self, clusters: int, priority: Mapping[str, int]) -> tuple[CompareVectors, ...]:
+        """The steps for the buckets of clusters; none where no vectors are compared."""
+        if self.semantic is None:
+            return ()
+        return tuple(
+            CompareVectors(bucket, self.buckets, clusters, self.semantic.floor, priority)
+            for bucket in range(self.buckets)
+        )
+
     def resolve(
         self,
         partitions: tuple[str, ...],
         priority: Mapping[str, int],
         filters: tuple[str, ...],
         captioned: Collection[str],
+        thing: Thing = "image",
     ) -> Resolve:
         """The last step.
 
@@ -96,6 +111,7 @@ class Dedupe:
             priority: Source -> number; the lower one is kept.
             filters: The names of those before.
             captioned: Sources of pairs of an image and a caption.
+            thing: What the vectors are of that `semantic` compares.
         """
         return Resolve(
             partitions=partitions,
@@ -111,4 +127,5 @@ class Dedupe:
             same_addresses=self.same_addresses,
             paragraphs=self.paragraphs,
             host_images=self.host_images,
+            semantic=SemanticRule(thing, semantic.min, semantic.sources) if (semantic := self.semantic) else None,
         )

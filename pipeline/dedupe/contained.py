@@ -35,14 +35,14 @@ def find_contained(texts: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
         score="similarity",
     )
     edges = edges.filter(pl.col("early") != pl.col("late")).group_by("early", "late").agg(pl.col("score").max())
-    gone = _find_gone(ranked.height, edges["early"].to_numpy(), edges["late"].to_numpy())
+    gone = find_gone(ranked.height, edges["early"].to_numpy(), edges["late"].to_numpy())
     kept = ranked.filter(pl.Series(~gone)).select(early="rank", keeper="holder")
     held = edges.join(kept, on="early").sort("late", "early").unique("late", keep="first")
     held = held.join(ranked.select("label", late="rank"), on="late").select("label", "keeper", "score")
     return texts.join(held, on="label").select("order", "keeper", "score").sort("order")
 
 
-def _find_gone(count: int, early: NDArray[Any], late: NDArray[Any]) -> NDArray[np.bool_]:
+def find_gone(count: int, early: NDArray[Any], late: NDArray[Any]) -> NDArray[np.bool_]:
     """(count,): which go, if each of 0 ... count - 1 in turn is kept unless an edge leads to it from one that is."""
     gone, kept = np.zeros(count, bool), np.zeros(count, bool)
     while not (gone | kept).all():

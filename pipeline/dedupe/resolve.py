@@ -15,6 +15,7 @@ never the first to arrive.
 - An image that comes twice in a web document goes the second time; one that stands in more than `boilerplate` documents
   leaves
   them all, as OBELICS removed images by address (Laurencon et al., 2023, section 3.2).
+- On request images or texts go whose vectors are close to those of one that is kept (`semantic_drops.py`), last of all.
 - Where the recipe says so, a web document falls that shows the addresses that another shows, and a paragraph or an
   image leaves all documents of a domain that has it in many (`domain.py`).
 """
@@ -41,6 +42,8 @@ from vlmill.pipeline.dedupe.components import find_components
 from vlmill.pipeline.dedupe.contained import find_contained
 from vlmill.pipeline.dedupe.domain import find_common_paragraphs, find_host_images, find_same_addresses
 from vlmill.pipeline.dedupe.overlap import compute_overlap
+from vlmill.pipeline.dedupe.semantic import SemanticRule
+from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops
 from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
 from vlmill.pipeline.dedupe.survivors import read_survivors
 
@@ -58,7 +61,7 @@ class Resolve:
     """
 
     name: ClassVar[str] = "resolve"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     partitions: tuple[str, ...]  # "<source>/<partition>" of every partition
@@ -74,6 +77,7 @@ class Resolve:
     same_addresses: bool
     paragraphs: int | None
     host_images: float | None
+    semantic: SemanticRule | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -82,6 +86,7 @@ class Resolve:
             "*/text.pairs.parquet",
             "*/image.pairs.parquet",
             *(("*/contained.pairs.parquet",) if self.containment is not None else ()),
+            *(("*/semantic.pairs.parquet",) if self.semantic is not None else ()),
             "*/line.repeats.parquet",
             f"*/*/{OUTLINE_FILE}",
             *(f"*/*/{name_verdicts(filter_)}" for filter_ in self.filters),
@@ -93,11 +98,14 @@ class Resolve:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Cluster, keep one of each cluster, and write why the others go."""
-        samples, nodes = read_survivors(inputs, self.partitions, self.filters, self.priority, self._repeats(inputs))
+        texts_too = self.semantic is not None and self.semantic.thing == "text"
+        samples, every = read_survivors(
+            inputs, self.partitions, self.filters, self.priority, self._repeats(inputs), all_texts=texts_too
+        )
         texts = _find_clusters(samples.filter("long")["text"], _read_pairs(inputs, "text"), self.text)
         samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
-        documents, images = self._drop_documents(samples, inputs), nodes.filter(pl.col("kind") == "image")
-        nodes = nodes.join(documents, on="order", how="anti")
+        documents, images = self._drop_documents(samples, inputs), every.filter(pl.col("kind") == "image")
+        nodes = every.join(documents, on="order", how="anti")
         clusters = _find_clusters(images["key"], _read_pairs(inputs, "image"), self.image)
         images = images.join(clusters, on="key").sort("order", "node")
         shown = images.join(documents, on="order", how="anti")
@@ -106,6 +114,7 @@ class Resolve:
         turns = _drop_turns(nodes.filter((pl.col("kind") == "text") & (pl.col("unit") == TURNS)), asked_of)
         web = nodes.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti")
         drops = [documents, pages, turns, *self._drop_of_web(web, shown.join(web, on=["order", "node"], how="semi"))]
+        drops.append(self._drop_semantic(every, samples, pl.concat(drops), inputs))
         self._write(folder, samples, pl.concat(drops).sort("order", "node"))
         overlap = compute_overlap(samples, images)
         (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
@@ -137,6 +146,16 @@ class Resolve:
             score=pl.when("same_files").then(1.0).otherwise("likeness"),
         )
         return pl.concat([by_picture, _drop_whole_pages(samples.filter(~single))])
+
+    def _drop_semantic(
+        self, nodes: pl.DataFrame, samples: pl.DataFrame, drops: pl.DataFrame, inputs: Inputs
+    ) -> pl.DataFrame:
+        """What is similar by its vector to something else that the other rules left."""
+        if self.semantic is None:
+            return DROPS.to_frame()
+        left = nodes.join(drops.filter(pl.col("node") == WHOLE_SAMPLE), on="order", how="anti")
+        left = left.join(drops, on=["order", "node"], how="anti")
+        return find_semantic_drops(left, samples, _read_pairs(inputs, "semantic"), self.semantic).cast(DROPS)
 
     def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
         """Places of the lines that may have to go; the filters may have left less of them."""

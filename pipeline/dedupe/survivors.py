@@ -23,6 +23,8 @@ def read_survivors(
     filters: Sequence[str],
     priority: Mapping[str, int],
     lines: NDArray[np.uint64],
+    *,
+    all_texts: bool = False,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Samples that the filters left, and the nodes that they left of these. Independent of the order of `parts`.
 
@@ -32,15 +34,17 @@ def read_survivors(
         filters: Whose verdicts count, in recipe order.
         priority: Source -> number; the lower one comes first.
         lines: Places of the lines of documents that are wanted, sorted.
+        all_texts: Whether texts of documents without wanted lines are wanted as well.
 
     Returns:
         Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it
             (`order`), `part`, `sample` (row), the number of nodes `left`, and what stands in the outline but for the
             nodes.
         Nodes by sample and node: `order`, `node`, the `places` of wanted lines, whether these are the `whole` node, and
-            what stands in the outline but for the lines. Texts of documents without wanted lines are left out.
+            what stands in the outline but for the lines. Texts of documents without wanted lines are left out unless
+            `all_texts`.
     """
-    found = [_read_part(inputs, partition, filters, lines) for partition in sorted(partitions)]
+    found = [_read_part(inputs, partition, filters, lines, all_texts=all_texts) for partition in sorted(partitions)]
     ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)
     samples = pl.concat([samples for samples, _ in found]).with_columns(priority=ranks)
     samples = samples.sort("priority", "source", "file", "row", "page").with_row_index("order")
@@ -50,7 +54,7 @@ def read_survivors(
 
 
 def _read_part(
-    inputs: Mapping[str, Path], partition: str, filters: Sequence[str], lines: NDArray[np.uint64]
+    inputs: Mapping[str, Path], partition: str, filters: Sequence[str], lines: NDArray[np.uint64], *, all_texts: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     outline = pl.read_parquet(inputs[f"{partition}/{OUTLINE_FILE}"]).with_row_index("sample")
     outline = outline.with_columns(partition=pl.lit(partition))
@@ -70,7 +74,8 @@ def _read_part(
     left = nodes.group_by("sample").agg(left=pl.len())
     nodes = _add_places(nodes.join(outline.select("sample", "unit", "host"), on="sample"), lines)
     wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("places").is_not_null()
-    return outline.drop("nodes").join(left, on="sample"), nodes.filter(wanted).drop("reason", "lines")
+    nodes = nodes if all_texts else nodes.filter(wanted)
+    return outline.drop("nodes").join(left, on="sample"), nodes.drop("reason", "lines")
 
 
 def _add_places(nodes: pl.DataFrame, lines: NDArray[np.uint64]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 survey      one chain per input file          cut it into partitions
 benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
 curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
-signals     one flow over all, then a chain each  models score images and texts; quantiles; filters on signals
+signals     one flow over all, then a chain each  models score images and texts; clusters, quantiles; filters on signals
 dedupe      one task per bucket, then one     pairs, resolve
 shard       one chain per partition, policy    render, token lengths
 outcomes    one chain per partition            counts of what is kept, where no shards are made
@@ -21,14 +21,12 @@ from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
-from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.core.progress import Watcher
-from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.decontaminate import Decontaminate
-from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.engine import benchmarks
+from vlmill.pipeline.engine import benchmarks, deduping
 from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
+from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
@@ -79,7 +77,7 @@ class Build:
         self.serving, self.retry = serving, retry
         self.partitions: dict[str, list[surveys.PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
-        self.quantiles: tuple[File, ...] = ()
+        self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
@@ -152,41 +150,18 @@ class Build:
         if self.recipe.signals:
             self.recipe = find_signal_weights(self.recipe, self.root, self.base)
             score_partitions(self)
-            self.quantiles = compute_quantiles(self)
+            self.over_all = find_clusters(self)
+            self.over_all += compute_quantiles(self)
             for _ in self.run_chains("signals: filters", [self.chain(found) for found in self.all_partitions()]):
                 pass
 
     def dedupe(self) -> None:
         """Find pairs over all sources, then say which of them go."""
-        settings = self.recipe.dedupe
-        if settings is None:
-            return
-        signatures = self.gather_files("signature")
-        candidates = self._each("candidates", settings.candidates(), signatures)
-        pairs = self._each("pairs", settings.pair_steps(), (*candidates, *signatures))
-        filtered = tuple(file for filter_ in self.recipe.verdict_steps() for file in self.gather_files(filter_))
-        stats_files, read = self.gather_files("image_stats"), self.gather_files("read")
-        files = (*pairs, *candidates, *signatures, *filtered, *stats_files, *read)
-        chain = Chain("all", (ChainStep("steps/dedupe/resolve", self._resolution(settings)),), files=files)
-        for _ in self.run_chains("dedupe: resolve", [chain]):
-            pass
-
-    def _each(self, name: str, steps: Sequence[Step], files: tuple[File, ...]) -> tuple[File, ...]:
-        """One chain per step, all over the same files; what they leave, named `<number>/<name>`."""
-        chains = [
-            Chain(f"{number:05d}", (ChainStep(f"steps/dedupe/{name}", step),), files=files)
-            for number, step in enumerate(steps)
-        ]
-        found = [receipts[-1][1] for _, receipts in self.run_chains(f"dedupe: {name}", chains)]
-        return tuple(
-            replace(file, name=f"{receipt.partition}/{file.name}")
-            for receipt in sorted(found, key=lambda receipt: receipt.partition)
-            for file in receipt.files
-        )
+        deduping.resolve_duplicates(self)
 
     def shard(self) -> None:
         """Render every partition under the policies that stages use of its source, and count its token lengths."""
-        tokenizer, verdicts = self._tokenizer(), self.dedupe_verdicts()
+        tokenizer, verdicts = self._tokenizer(), deduping.list_verdicts(self)
         chains = []
         used = {source: self.recipe.list_policies(source) for source in self.recipe.sources}
         for policy in self.recipe.policies:
@@ -209,7 +184,7 @@ class Build:
         `scored` adds its signals and the filters on them.
         """
         steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
-        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index, *self.quantiles)
+        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index, *self.over_all)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
@@ -269,10 +244,17 @@ class Build:
             if against.action == "drop":
                 yield ChainStep(f"{folder}/decontaminate", Decontaminate())
         if scored:
-            for called, signal in self.recipe.signals.items():
-                yield ChainStep(f"{folder}/{called}", ScoreSignal(called, signal))
+            yield from self._scored(name)
             for filter_ in on_signals:
                 yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
+
+    def _scored(self, name: str) -> Iterator[ChainStep]:
+        """What models say of a partition of a source, and what follows from that."""
+        for called, signal in self.recipe.models.items():
+            yield ChainStep(f"steps/{name}/{called}", ScoreSignal(called, signal))
+        yield from list_cluster_steps(self.recipe, name)
+        if vectors := self.recipe.vector_step():
+            yield ChainStep(f"steps/{name}/semantic", vectors)
 
     def _sharding(self, partition: surveys.PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
         folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards
@@ -286,7 +268,7 @@ class Build:
         )
         steps = [ChainStep(folder, render)]
         if values := self.recipe.list_values():
-            steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values)))
+            steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values, self.recipe.list_labels())))
         if self.recipe.tokenizer:
             steps.append(ChainStep(f"{folder}/lengths", CountTokens(self.recipe.chat)))
         return tuple(steps)
@@ -294,27 +276,6 @@ class Build:
     def _fetch(self, source: str) -> Fetch:
         fetch = self.recipe.fetch_step(source)
         return replace(fetch, mirrors={**fetch.mirrors, **self.serving.get(source, {})})
-
-    def _resolution(self, settings: Dedupe) -> Step:
-        partitions = tuple(
-            f"{source}/{partition.name}" for source in sorted(self.partitions) for partition in self.partitions[source]
-        )
-        return self.recipe.resolve_step(settings, partitions)
-
-    def dedupe_verdicts(self) -> dict[str, tuple[File]]:
-        """What dedupe says of each partition, by `<source>/<partition>`."""
-        if self.recipe.dedupe is None:
-            return {}
-        files = {file.name: file for file in self.manifest("steps/dedupe/resolve")[0].files}
-        return {
-            f"{partition.input_file.source}/{partition.name}": (
-                replace(
-                    files[name_resolved_verdicts(f"{partition.input_file.source}/{partition.name}")],
-                    name=name_verdicts("dedupe"),
-                ),
-            )
-            for partition in self.all_partitions()
-        }
 
     @cached_property
     def _lists(self) -> tuple[File, ...]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vlmill.pipeline.engine.chain import ChainStep
+from vlmill.pipeline.engine.deduping import list_verdicts
 from vlmill.pipeline.steps.count_outcomes import CountOutcomes
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
     folders = {source: f"shards/{source}/{policies[0]}" for source, policies in used.items() if policies}
     steps_by_phase = {"curate": recipe.unscored_verdict_steps(), "signals": recipe.verdict_steps()}
     step = CountOutcomes(steps_by_phase.get(until or "", recipe.all_verdict_steps()))
-    verdicts, chains = {} if until in steps_by_phase else run.dedupe_verdicts(), []
+    verdicts, chains = {} if until in steps_by_phase else list_verdicts(run), []
     for partition in run.all_partitions():
         if partition.input_file.source in folders:
             continue

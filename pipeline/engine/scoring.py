@@ -57,7 +57,7 @@ class SignalStage:
     @property
     def unit(self) -> str:
         """What progress counts of it."""
-        return "images" if self.signal.of in {"images", "pairs"} else "texts"
+        return "texts" if self.signal.view() is None else "images"
 
     def open_worker(self) -> AnsweringWorker:
         """A worker."""
@@ -131,20 +131,20 @@ def find_signal_weights(recipe: Recipe, root: Path, base: Path | None) -> Recipe
 
 def score_partitions(run: Build) -> None:
     """Score what has no scores yet of the partitions of a build that are curated, and write the manifests."""
-    found = {(source, name): list[Receipt]() for source in run.partitions for name in run.recipe.signals}
+    found = {(source, name): list[Receipt]() for source in run.partitions for name in run.recipe.models}
     store, jobs = Store(run.root), list[ScoringJob]()
     for chain, receipts in run.curated:
         files = (*chain.files, *(file for _, receipt in receipts for file in receipt.files))
         source, lacking = chain.steps[0].folder.split("/")[1], list[str]()
         job = ScoringJob(source, chain.partition, {file.name: file for file in files}, ())
-        for name, signal in run.recipe.signals.items():
+        for name, signal in run.recipe.models.items():
             receipt = store.find(job.make_task(ScoreSignal(name, signal)))
             lacking += [name] if receipt is None else []
             found[source, name] += [receipt] if receipt is not None else []
         if lacking:
             jobs.append(replace(job, signals=tuple(lacking)))
     run.watcher.phase("signals", len(jobs))
-    for event in run.executor.stream(ScoringFlow(run.root, run.recipe.signals), jobs):
+    for event in run.executor.stream(ScoringFlow(run.root, run.recipe.models), jobs):
         METER.note({event.unit: event.amount})
         if event.job is not None:
             run.watcher.done()

@@ -20,7 +20,6 @@ loser adopts
 from __future__ import annotations
 
 import fcntl
-import fnmatch
 import json
 import shutil
 import uuid
@@ -34,7 +33,7 @@ from typing import Any, Self
 from vlmill.pipeline.core.errors import StoreError, VlmillError
 from vlmill.pipeline.core.files import TEMPORARY, explain_full_disk, flush_path, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
-from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step
+from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step, match_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class Task:
 
 def select_files(files: Mapping[str, File], wanted: tuple[str, ...]) -> dict[str, File]:
     """The files whose names match one of the names or patterns that a step reads."""
-    return {name: files[name] for name in sorted(files) if any(fnmatch.fnmatchcase(name, want) for want in wanted)}
+    return {name: files[name] for name in match_names(files, wanted)}
 
 
 class Store:

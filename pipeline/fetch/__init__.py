@@ -20,7 +20,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field, replace
-from fnmatch import fnmatchcase
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -33,7 +32,7 @@ from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
-from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
 from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, find_listed_images
 from vlmill.pipeline.fetch.process import FetchOutcome, download_images
@@ -222,7 +221,7 @@ def _may_have_passed(row: Row) -> bool:
 
 def _list_opt_outs(inputs: Inputs) -> dict[str, Path]:
     """The lists of addresses that are opted out."""
-    return {name: path for name, path in inputs.items() if any(fnmatchcase(name, wanted) for wanted in ADDRESSES)}
+    return {name: inputs[name] for name in match_names(inputs, ADDRESSES)}
 
 
 def _refuse_images(inputs: Inputs) -> dict[int, FetchOutcome]:

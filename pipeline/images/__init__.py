@@ -11,6 +11,7 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.policy import Layout, Policy, Size, Unrenderable
 from vlmill.pipeline.images.resize import Resize
@@ -26,6 +27,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "crop": Crop,
     "internvl": InternVL,
     "letterbox": Letterbox,
+    "native": Native,
     "navit": NaViT,
     "resize": Resize,
     "tiles": Tiles,

@@ -6,8 +6,9 @@ A view is arithmetic and Pillow's resize alone, so that CPU tasks make it withou
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class View:
     side: int  # pixels of the square
     shorter: int | None = None  # the shorter side is resized to it and the centre cropped; None: the whole is squashed
     resample: int = 3  # one of RESAMPLES
+    squash: int | None = None  # the whole is squashed to this side and the centre cropped; None: to `side` itself
+    jpeg: int | None = None  # quality of a JPEG that the picture goes through before the crop
 
     def draw(self, image: Image.Image) -> np.ndarray:
         """The square (side, side, 3) of an RGB image; pure.
@@ -46,12 +49,23 @@ class View:
             Unrenderable: the image is too long for it.
         """
         how = Image.Resampling(self.resample)
-        if self.shorter is None:
-            return np.asarray(image.resize((self.side, self.side), how))
-        width, height = self._resize(check_size(image.size), self.shorter)
+        square = self.squash or self.side
+        width, height = (square, square) if self.shorter is None else self._resize(check_size(image.size), self.shorter)
         left, top = (width - self.side) // 2, (height - self.side) // 2
         whole = image.resize((width, height), how)
+        if self.jpeg is not None:
+            buffer = io.BytesIO()
+            whole.save(buffer, "JPEG", quality=self.jpeg)
+            whole = Image.open(buffer).convert("RGB")
         return np.asarray(whole.crop((left, top, left + self.side, top + self.side)))
+
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Drawn pictures as (n, side, side, 3); black where there is none."""
+        found = np.zeros((len(drawn), self.side, self.side, 3), np.uint8)
+        for place, picture in enumerate(drawn):
+            if picture is not None:
+                found[place] = picture
+        return found
 
     @staticmethod
     def _resize(size: Size, shorter: int) -> Size:
@@ -60,6 +74,28 @@ class View:
         if shorter * longer > MOST_PIXELS:
             raise Unrenderable(f"{size[0]} x {size[1]} px would be {longer} px long before the crop")
         return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+
+
+@dataclass(frozen=True)
+class WholeView:
+    """The whole picture in its own shape, for a model whose processor draws it itself."""
+
+    longest: int  # pixels of the longer side at most; smaller pictures stay as they are
+
+    def draw(self, image: Image.Image) -> np.ndarray:
+        """The picture (height, width, 3) of an RGB image, bicubic where it is too large; pure."""
+        if max(image.size) <= self.longest:
+            return np.asarray(image)
+        width, height = (max(1, round(side * self.longest / max(image.size))) for side in image.size)
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+    def gather(self, drawn: Sequence[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
+        """Drawn pictures in order."""
+        return tuple(drawn)
+
+
+PictureView = View | WholeView
+"""How a signal's model gets pictures."""
 
 
 @dataclass(frozen=True)

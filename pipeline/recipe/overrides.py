@@ -34,7 +34,7 @@ STEP_NAMES = (
         "contamination",
         "decontaminate",
     ),
-    *("dedupe", "render", "outcomes", "quantiles"),
+    *("dedupe", "semantic", "render", "outcomes", "quantiles"),
 )
 """Names of steps beside the filters, which no custom filter may take."""
 

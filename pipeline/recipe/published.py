@@ -217,6 +217,7 @@ def describe_left_out(data: dict[str, Any], mapped: Sequence[Mapped]) -> Iterato
         here = [item for item in mapped if item.stage == stage.get("name") and item.without]
         entries = stage["mixture"].get("entries") if here else None
         shares = [entry["share"] for entry in entries or () if isinstance(entry, dict) and "share" in entry]
+        shares = [share for share in shares if isinstance(share, int | float)]
         if here and shares and len(shares) == len(here):
             said = ", ".join(
                 f"{item.entry} {100 * share / sum(shares):.4g} %" for item, share in zip(here, shares, strict=True)

@@ -26,12 +26,12 @@ from vlmill.pipeline.chat.settings import ChatField
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.decontaminate import Decontamination
-from vlmill.pipeline.dedupe import Dedupe, Resolve
+from vlmill.pipeline.dedupe import CompareVectors, Dedupe, FileVectors, Resolve
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Threshold, reads_tables
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
-from vlmill.pipeline.signals import SIGNALS, Signal
+from vlmill.pipeline.signals import DERIVED, SIGNALS, Clusters, Signal
 from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
@@ -144,7 +144,7 @@ class Recipe:
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
     image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
-    signals: Mapping[str, Annotated[Signal, OneOf(SIGNALS, name_custom_signal)]] = field(
+    signals: Mapping[str, Annotated[Signal | Clusters, OneOf({**SIGNALS, **DERIVED}, name_custom_signal)]] = field(
         default_factory=dict
     )  # what models say of images and texts, by names that thresholds and conditions use
     filters: tuple[Annotated[Filter, OneNamed(FILTERS, _name_custom_filter)], ...] = field(
@@ -187,7 +187,7 @@ class Recipe:
             "A custom filter comes with --filter FILE"
         )
 
-    def _find_signal(self, name: str, found: Signal) -> Signal:
+    def _find_signal(self, name: str, found: Signal | Clusters) -> Signal | Clusters:
         """The same signal, one of a user with the code of its kind. It may run where that is trusted."""
         if not isinstance(found, CustomSignal):
             return found
@@ -196,9 +196,19 @@ class Recipe:
                 trusted = code.code if isinstance(code, TrustedCode) else None
                 return dataclasses.replace(found, sha256=code.sha256, code=trusted, file=file)
         raise ValueError(
-            f"signals.{name}.kind: {found.kind!r} is unknown; {suggest_names(found.kind, list(SIGNALS))}. "
+            f"signals.{name}.kind: {found.kind!r} is unknown; {suggest_names(found.kind, [*SIGNALS, *DERIVED])}. "
             "A custom signal comes with --filter FILE"
         )
+
+    @property
+    def models(self) -> dict[str, Signal]:
+        """Its signals that ask a model."""
+        return {name: signal for name, signal in self.signals.items() if not isinstance(signal, Clusters)}
+
+    @property
+    def clusters(self) -> dict[str, Clusters]:
+        """Its signals that group the vectors of others."""
+        return {name: signal for name, signal in self.signals.items() if isinstance(signal, Clusters)}
 
     def source(self, name: str) -> Source:
         """The row shape of a source, with its options."""
@@ -279,21 +289,25 @@ class Recipe:
         """Steps whose verdicts count before dedupe's, in order: signals, filters, and decontaminate where it drops."""
         dropping = self.decontaminate is not None and self.decontaminate.action == "drop"
         filters = (filter_.name for filter_ in self.filters)
-        return (*self.signals, *filters, *(("decontaminate",) if dropping else ()))
+        return (*self.models, *filters, *(("decontaminate",) if dropping else ()))
 
     def unscored_verdict_steps(self) -> tuple[str, ...]:
         """Those of them that need no signal, so that they are there before any model was asked."""
-        scored = {*self.signals, *(filter_.name for filter_ in self.filters if reads_tables(filter_))}
+        scored = {*self.models, *(filter_.name for filter_ in self.filters if reads_tables(filter_))}
         return tuple(name for name in self.verdict_steps() if name not in scored)
 
     def list_values(self) -> tuple[str, ...]:
         """The values that its signals give, by name; of vectors none."""
         return tuple(column for name, signal in self.signals.items() for column in signal.columns(name))
 
+    def list_labels(self) -> tuple[str, ...]:
+        """Those of its values that are numbers of groups, not amounts."""
+        return tuple(column for name, signal in self.clusters.items() for column in signal.labels(name))
+
     def list_needs(self) -> dict[str, bool]:
         """What an executor of the recipe has to have: room for pictures on their way to models, and GPUs."""
-        gpus = any(signal.resources.gpus for signal in self.signals.values())
-        return {"models": bool(self.signals), "gpus": gpus}
+        gpus = any(signal.resources.gpus for signal in self.models.values())
+        return {"models": bool(self.models), "gpus": gpus}
 
     def find_threshold(self) -> Threshold | None:
         """The filter on signals, if there is one."""
@@ -310,4 +324,26 @@ class Recipe:
             priority={name: source.priority for name, source in self.sources.items()},
             filters=self.verdict_steps(),
             captioned=[name for name, source in self.sources.items() if source.options.captions],
+            thing="text" if self._find_semantic()[0] == "texts" else "image",
         )
+
+    def _find_semantic(self) -> tuple[str, str]:
+        """What the vectors of `dedupe.semantic` are of, and the signal of clusters that they are compared within."""
+        semantic = self.dedupe and self.dedupe.semantic
+        if not semantic:
+            return "", ""
+        within = [name for name, signal in self.clusters.items() if signal.of == semantic.of]
+        return self.models[semantic.of].of, semantic.within or within[0]
+
+    def list_semantic_steps(self) -> tuple[CompareVectors, ...]:
+        """The steps that compare vectors, for the buckets of clusters."""
+        if self.dedupe is None or self.dedupe.semantic is None:
+            return ()
+        clusters = self.clusters[self._find_semantic()[1]].clusters
+        return self.dedupe.semantic_steps(clusters, {name: source.priority for name, source in self.sources.items()})
+
+    def vector_step(self) -> FileVectors | None:
+        """The step that files the vectors of a partition for them."""
+        if self.dedupe is None or self.dedupe.semantic is None:
+            return None
+        return FileVectors(self.dedupe.semantic.of, self._find_semantic()[1])

@@ -6,7 +6,7 @@ Names are folders, each source says which files are its own, and what blocks nam
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RESERVED = ("benchmarks", "dedupe", "mixtures", "signals")
 """Folders under steps/ that belong to no source."""
+EMBEDDINGS = ("image_embedding", "text_embedding")
+"""Kinds of signals whose values are vectors."""
 LONGEST = 100
 """Bytes of a name: it is a part of file names, which have 255."""
 
@@ -101,6 +103,7 @@ def validate_recipe(recipe: Recipe) -> None:
         partial(_check_sources, recipe),
         partial(_check_filters, recipe),
         partial(_check_signals, recipe),
+        partial(_check_clusters, recipe),
         *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
         *(partial(_check_fetch, recipe, name) for name in recipe.sources),
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
@@ -146,6 +149,11 @@ def _check_signals(recipe: Recipe) -> None:
         raise RecipeError(f"signals: two of them give a value {doubled[0]!r}; rename one")
     threshold = recipe.find_threshold()
     for column in threshold.columns if threshold else ():
+        if column in recipe.list_labels():
+            raise RecipeError(
+                f"filters.threshold: {column!r} is the number of a cluster, not an amount; bound {column}_size or "
+                f"{column}_similarity"
+            )
         if column not in columns:
             raise RecipeError(
                 f"filters.threshold: no signal of the recipe gives {column!r}; {suggest_names(column, columns)}"
@@ -158,6 +166,45 @@ def _check_signals(recipe: Recipe) -> None:
             raise RecipeError(
                 f"filters.threshold: the recipe has no source {name!r}; {suggest_names(name, recipe.sources)}"
             )
+
+
+def _check_clusters(recipe: Recipe) -> None:
+    """Clusters are those of an embedding that the recipe has, and semantic dedupe compares one of these within them."""
+    embeddings = [name for name, signal in recipe.models.items() if signal.kind in EMBEDDINGS]
+    for name, settings in recipe.clusters.items():
+        _check_embedding(f"signals.{name}.of", settings.of, embeddings)
+    semantic = recipe.dedupe and recipe.dedupe.semantic
+    if not semantic:
+        return
+    _check_embedding("dedupe.semantic.of", semantic.of, embeddings)
+    within = [name for name, settings in recipe.clusters.items() if settings.of == semantic.of]
+    if semantic.within is not None and semantic.within not in within:
+        raise RecipeError(
+            f"dedupe.semantic.within: no signal of kind clusters of {semantic.of!r} is called {semantic.within!r}; "
+            f"{suggest_names(semantic.within, within)}"
+        )
+    if semantic.within is None and len(within) != 1:
+        raise RecipeError(
+            f"dedupe.semantic: vectors are compared within clusters, and {len(within)} signals group {semantic.of!r}; "
+            + (
+                f"say which with `within`: {', '.join(within)}"
+                if within
+                else f"add one to `signals`: topic: {{kind: clusters, of: {semantic.of}, clusters: 1000}}"
+            )
+        )
+    for name in semantic.sources:
+        if not fnmatch.filter(recipe.sources, name):
+            raise RecipeError(
+                f"dedupe.semantic.sources: the recipe has no source {name!r}; {suggest_names(name, recipe.sources)}"
+            )
+
+
+def _check_embedding(where: str, name: str, embeddings: Sequence[str]) -> None:
+    if name not in embeddings:
+        raise RecipeError(
+            f"{where}: the recipe has no signal {name!r} of kind {' or '.join(EMBEDDINGS)}; "
+            + (suggest_names(name, embeddings) if embeddings else "add one to `signals`")
+        )
 
 
 def _check_stages(recipe: Recipe) -> None:

@@ -8,7 +8,6 @@ step that runs again may leave the bytes that it left before; what reads them is
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,12 @@ from rich.table import Table
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.progress import ProgressBars
-from vlmill.pipeline.core.step import Step, get_parameters
+from vlmill.pipeline.core.step import Step, get_parameters, match_names
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import ChainStep, read_manifest
+from vlmill.pipeline.engine.clustering import list_run_steps
 from vlmill.pipeline.engine.executor import Inline
 from vlmill.pipeline.engine.table_history import TableHistory
 from vlmill.pipeline.engine.workdir import EDITIONS
@@ -31,6 +31,7 @@ from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
 from vlmill.pipeline.recipe.mapping import list_differences
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.signals.weights import list_weights
+from vlmill.pipeline.steps.clusters import AssignClusters, ValueClusters
 from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 
@@ -66,9 +67,13 @@ class StepForecast:
 def list_forecast_steps(root: Path, recipe: Recipe) -> list[ForecastStep]:
     """The steps of a recipe but those of mixtures, each behind those that it reads from."""
     run = Build(root, recipe, None, Inline(), ProgressBars(make_console(quiet=True)), {})
-    steps = [*_list_benchmarks(recipe), *(step for name in recipe.sources for step in _list_chain(run, name))]
+    chains = [list(_list_chain(run, name)) for name in recipe.sources]
+    before = [_count_before_clusters(recipe, chain) for chain in chains]
+    early = [step for chain, stop in zip(chains, before, strict=True) for step in chain[:stop]]
+    late = [step for chain, start in zip(chains, before, strict=True) for step in chain[start:]]
     resolved = tuple(_list_dedupe(recipe))
-    return [*steps, *resolved, *(step for name in recipe.sources for step in _list_shards(run, name, bool(resolved)))]
+    shards = (step for name in recipe.sources for step in _list_shards(run, name, bool(resolved)))
+    return [*_list_benchmarks(recipe), *early, *_list_clusters(recipe), *late, *resolved, *shards]
 
 
 def forecast_steps(
@@ -156,7 +161,9 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
             {"limit": recipe.limit, "scale": recipe.scale} if found.step.name == "read" else _name_weights(found.step)
         )
         directly = {"read": (chain[0],), "contamination": ("steps/benchmarks/index",)}
-        yield _make_step(found, chain, directly.get(found.step.name, ()), taken)
+        clusters = (found.step.called,) if isinstance(found.step, AssignClusters | ValueClusters) else ()
+        over_all = tuple(f"steps/signals/{name}/{step}" for name in clusters for step in ("centroids", "sizes"))
+        yield _make_step(found, chain, directly.get(found.step.name, over_all), taken)
         chain.append(found.folder)
 
 
@@ -180,8 +187,27 @@ def _list_reads(step: Step) -> tuple[str, ...]:
     return step.reads
 
 
+def _count_before_clusters(recipe: Recipe, chain: Sequence[ForecastStep]) -> int:
+    """The steps of a source's chain before the first that knows the centroids of the run."""
+    ends = tuple(f"/{name}/assigned" for name in recipe.clusters)
+    return next((number for number, step in enumerate(chain) if ends and step.folder.endswith(ends)), len(chain))
+
+
+def _list_clusters(recipe: Recipe) -> Iterable[ForecastStep]:
+    """What clusters need of all sources: samples of vectors, centroids, sizes."""
+    for name, settings in recipe.clusters.items():
+        vectors = tuple(f"steps/{source}/{settings.of}" for source in recipe.sources)
+        sampled = {source: f"steps/{source}/{name}/sample" for source in recipe.sources}
+        of, seed, number = settings.of, settings.seed, settings.clusters * settings.per_cluster
+        for folder in sampled.values():
+            yield ForecastStep(folder, {"of": of, "seed": seed, "number": number}, direct=vectors)
+        train, count = list_run_steps(name, settings)
+        yield ForecastStep(train.folder, canonicalise_value(get_parameters(train.step)), direct=tuple(sampled.values()))
+        yield ForecastStep(count.folder, {}, direct=(train.folder, *vectors))
+
+
 def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
-    """Candidates, pairs and resolve, over all sources."""
+    """Candidates, pairs, on request those of vectors, and resolve, over all sources."""
     if (settings := recipe.dedupe) is None:
         return
     signatures = tuple(f"steps/{source}/signature" for source in recipe.sources)
@@ -189,10 +215,14 @@ def _list_dedupe(recipe: Recipe) -> Iterable[ForecastStep]:
     sources = {"sources": sorted(recipe.sources)}
     resolve = recipe.resolve_step(settings, ())
     folders = [f"steps/dedupe/{name}" for name in ("candidates", "pairs", "resolve")]
+    compared = recipe.list_semantic_steps()
+    semantic = ("steps/dedupe/semantic",) if compared else ()
+    vectors = tuple(f"steps/{source}/semantic" for source in recipe.sources)
     for folder, steps, direct in (
         (folders[0], settings.candidates(), signatures),
         (folders[1], settings.pair_steps(), (folders[0], *signatures)),
-        (folders[2], (resolve,), (*folders[:2], *signatures, *verdicts)),
+        *((folder, compared, vectors) for folder in semantic),
+        (folders[2], (resolve,), (*folders[:2], *semantic, *signatures, *verdicts)),
     ):
         parameters = {"steps": [get_parameters(step) for step in steps], **sources}
         yield ForecastStep(folder, canonicalise_value(parameters), direct=direct)
@@ -223,7 +253,7 @@ def _find_inputs(root: Path, step: ForecastStep) -> list[str]:
     for folder in step.chain:
         for names in _read_names(root, folder):
             makers |= dict.fromkeys(names, folder)
-    wanted = [folder for name, folder in makers.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)]
+    wanted = [makers[name] for name in match_names(makers, step.reads)]
     unmade = [folder for folder in step.chain if not _read_names(root, folder)]
     named = [want for want in step.reads if "*" not in want and want not in makers]
     return list(dict.fromkeys([*step.direct, *wanted, *unmade, *named]))

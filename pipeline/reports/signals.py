@@ -64,6 +64,8 @@ def _list_signals(root: Path, recipe: Recipe) -> Iterator[SignalCounts]:
     for name, signal in recipe.signals.items():
         tables = {source: _list_tables(root, source, name) for source in sorted(recipe.sources)}
         for column in signal.columns(name):
+            if column in recipe.list_labels():
+                continue
             found = {source: _read_values(paths, column) for source, paths in tables.items()}
             edges = _choose_edges(np.concatenate([values for values, _ in found.values()]))
             for source, (values, missing) in found.items():

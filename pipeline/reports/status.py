@@ -65,7 +65,8 @@ def read_progress(root: Path) -> list[StepProgress]:
     recipe = read_locked_recipe(root)
     expected = {source: _count_partitions(root, source) for source in recipe.sources}
     folders = sorted({path.parent.relative_to(root) for path in root.glob("s*/**/made_by.json")})
-    scored = {*recipe.verdict_steps()} - {*recipe.unscored_verdict_steps()}
+    scored = {*recipe.verdict_steps(), *recipe.clusters, "semantic"} - {*recipe.unscored_verdict_steps()}
+    scored |= {f"{name} {step}" for name in recipe.clusters for step in ("sample", "assigned")}
     found = [_read_step(root, folder, expected, scored) for folder in folders]
     return sorted(found, key=lambda step: (*_rank_step(recipe, step), step.of))
 
@@ -90,9 +91,11 @@ def _name_step(parts: Sequence[str]) -> tuple[str, str, str]:
         return "shard", " ".join([*rest[1:], rest[0]] if rest[1:] else ["render", *rest]), first
     if first == "mixtures":
         return "mixture", rest[1], rest[0]
-    if first in ("benchmarks", "dedupe", "signals"):
+    if first == "signals":
+        return first, " ".join(rest), ""
+    if first in ("benchmarks", "dedupe"):
         return first, rest[-1], rest[0] if rest[1:] else ""
-    return {"survey": "survey", "outcomes": "shard"}.get(rest[-1], "curate"), rest[-1], first
+    return {"survey": "survey", "outcomes": "shard"}.get(rest[-1], "curate"), " ".join(rest), first
 
 
 def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
@@ -100,8 +103,10 @@ def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     filters = [filter_.name for filter_ in recipe.filters if filter_.name in recipe.unscored_verdict_steps()]
     shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "signals", "lengths")]
     order = ["survey", "read", "fetch", "retry", "takedown", "image_stats", "match", *filters, "signature"]
-    order += ["contamination", "decontaminate", *recipe.signals, "quantiles", "threshold"]
-    order += ["index", "candidates", "pairs", "resolve", *shards, "outcomes"]
+    order += ["contamination", "decontaminate", *recipe.models]
+    for name in recipe.clusters:
+        order += [f"{name} {step}" for step in ("sample", "centroids", "assigned", "sizes")] + [name]
+    order += ["quantiles", "semantic", "threshold", "index", "candidates", "pairs", "resolve", *shards, "outcomes"]
     order += ["select", "mix", "plan", "lock", "repetition"]
     place = order.index(step.step) if step.step in order else len(order)
     return PHASES.index(step.phase), place, step.step

@@ -5,13 +5,13 @@ Only steps whose settings changed run, over the tables of the run; they leave th
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.names import QUANTILES_FILE, SCORES_SUFFIX, name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.core.step import match_names
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.chain import read_manifest
@@ -72,9 +72,9 @@ def enter_filters(
 ) -> tuple[str, ...]:
     """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
     before, asked = now.filters, list[str]()
-    for name in (*now.signals, *(filter_.name for filter_ in before)):
+    for name in (*now.models, *(filter_.name for filter_ in before)):
         _enter_verdicts(root, f"steps/{{source}}/{name}", name, partitions)
-    for name in now.signals:
+    for name in now.models:
         for partition in partitions:
             partition.then[name] = partition.now[name]
     for filter_ in then.filters:
@@ -163,6 +163,7 @@ def enter_dedupe(
             "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE "
             "--accept-changes"
         )
+    _check_semantic(before, after)
     if before.containment is None and after.containment is not None:
         raise RecipeError(
             "dedupe.containment: this run has not looked for texts that stand in others; build it with: vlmill build "
@@ -172,6 +173,18 @@ def enter_dedupe(
     return []
 
 
+def _check_semantic(before: Dedupe, after: Dedupe) -> None:
+    """Refuse what no pairs were measured for."""
+    if after.semantic is None:
+        return
+    then, now = before.semantic, after.semantic
+    if then is None or (then.of, then.within, then.floor) != (now.of, now.within, now.floor):
+        raise RecipeError(
+            "dedupe.semantic: what-if answers for other values of `min` and `sources`, and for none; other vectors, "
+            "clusters or a lower floor have to be compared: vlmill build RECIPE --accept-changes"
+        )
+
+
 def _resolve_duplicates(
     root: Path, then: Recipe, settings: Dedupe, partitions: Sequence[WhatIfPartition], folder: Path
 ) -> None:
@@ -179,7 +192,7 @@ def _resolve_duplicates(
     step = replace(then.resolve_step(settings, names), filters=tuple(partitions[0].then))
     found = {
         f"{receipt.partition}/{file.name}": root / file.path
-        for step_before in ("candidates", "pairs")
+        for step_before in ("candidates", "pairs", *(("semantic",) if settings.semantic else ()))
         for receipt in read_manifest(root, f"steps/dedupe/{step_before}")
         for file in receipt.files
     }
@@ -192,10 +205,7 @@ def _resolve_duplicates(
             for filter_, path in partition.then.items()
         }
     folder.mkdir()
-    step.run(
-        {name: path for name, path in found.items() if any(fnmatch.fnmatchcase(name, want) for want in step.reads)},
-        folder,
-    )
+    step.run({name: found[name] for name in match_names(found, step.reads)}, folder)
     for partition in partitions:
         partition.then["dedupe"] = folder / name_resolved_verdicts(f"{partition.source}/{partition.name}")
 

@@ -6,10 +6,14 @@ for, and a line in SIGNALS. A signal of a user stays in a file of its own: see `
 
 from __future__ import annotations
 
+from vlmill.pipeline.signals.answer_loss import AnswerLoss
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
+from vlmill.pipeline.signals.clusters import Clusters
+from vlmill.pipeline.signals.faces import Faces
 from vlmill.pipeline.signals.perplexity import Perplexity
 from vlmill.pipeline.signals.similarity import ImageEmbedding, ImageScore, ImageTextSimilarity, TextEmbedding
+from vlmill.pipeline.signals.text_in_image import TextInImage
 
 SIGNALS: dict[str, type[Signal]] = {
     "image_text_similarity": ImageTextSimilarity,
@@ -19,6 +23,12 @@ SIGNALS: dict[str, type[Signal]] = {
     "image_score": ImageScore,
     "onnx_classifier": OnnxClassifier,
     "perplexity": Perplexity,
+    "answer_loss": AnswerLoss,
+    "text_in_image": TextInImage,
+    "faces": Faces,
 }
 
-__all__ = ["SIGNALS", "Signal", "SignalBatch", "Unit"]
+DERIVED: dict[str, type[Clusters]] = {"clusters": Clusters}
+"""Signals whose values follow from those of another one, over the whole run."""
+
+__all__ = ["DERIVED", "SIGNALS", "Clusters", "Signal", "SignalBatch", "Unit"]

@@ -13,9 +13,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from vlmill.pipeline.core.detections import Detection
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
-from vlmill.pipeline.images.views import View
+from vlmill.pipeline.images.views import PictureView
 
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a signal may be called: its name becomes a column in conditions and a folder of the run."""
@@ -37,6 +38,13 @@ class Unit:
     node: int  # index into Sample.nodes, or WHOLE_SAMPLE
     image: int | None = None  # Node.image
     texts: tuple[str, ...] = ()
+    images: tuple[int, ...] = ()  # of a whole sample: Node.image of those that go along
+    nodes: tuple[Node, ...] = ()  # of a conversation, for what is asked about it as a whole
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """All images that it needs."""
+        return self.images if self.image is None else (self.image, *self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,16 @@ class SignalBatch:
     filled: int
     images: np.ndarray | None = None  # (size, side, side, 3) uint8, black where nothing is
     texts: tuple[tuple[str, ...], ...] = ()  # `size` of them, empty where nothing is
+    nodes: tuple[tuple[Node, ...], ...] = ()  # conversations, `size` of them
+    pictures: tuple[tuple[np.ndarray, ...], ...] = ()  # whole ones, (height, width, 3) uint8 each; `size` of them
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What a signal says of a batch that finds things in pictures."""
+
+    values: np.ndarray  # (size, columns)
+    detections: tuple[tuple[Detection, ...], ...]  # of the places that hold something
 
 
 class Signal(Protocol):
@@ -94,7 +112,7 @@ class Signal(Protocol):
         """The columns of its values where a recipe calls it `name`; none where it gives vectors."""
         ...
 
-    def view(self) -> View | None:
+    def view(self) -> PictureView | None:
         """The pictures that the model takes; None where it looks at texts alone."""
         ...
 
@@ -110,8 +128,11 @@ class Signal(Protocol):
         """The model, on the device that its worker has."""
         ...
 
-    def score(self, model: Any, batch: SignalBatch) -> np.ndarray:
-        """The values of a batch: (size, columns), or (size, length) of vectors; what is padding is not looked at."""
+    def score(self, model: Any, batch: SignalBatch) -> np.ndarray | Detected:
+        """The values of a batch: (size, columns), or (size, length) of vectors; what is padding is not looked at.
+
+        Of a signal that finds things in pictures also these.
+        """
         ...
 
 

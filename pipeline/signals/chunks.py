@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Sample
-from vlmill.pipeline.images.views import View
+from vlmill.pipeline.images.views import PictureView, View
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 
 IMAGES = 64
 """Of a chunk, at most: 10 MB for each view of 224 px. A sample with more of them is in several chunks."""
+
+WHOLE_IMAGES = 8
+"""Of a chunk of whole pictures, at most, unless one sample has more: 3 MB each at 1024 px."""
 
 TEXT = 1 << 20
 """Characters of the texts of a chunk, about; a sample with more is alone."""
@@ -43,9 +47,11 @@ class SignalChunk:
     """Neighbouring samples of a partition with their pictures."""
 
     pieces: tuple[SamplePiece, ...]
-    pictures: Mapping[View, np.ndarray] = field(default_factory=dict)  # (n, side, side, 3) uint8
+    pictures: Mapping[PictureView, Any] = field(default_factory=dict)  # as the view gathers them
     places: Mapping[int, int] = field(default_factory=dict)  # number of an image -> its place in `pictures`
-    lost: Mapping[int, Mapping[View, Reason]] = field(default_factory=dict)  # image -> views that cannot be drawn of it
+    lost: Mapping[int, Mapping[PictureView, Reason]] = field(
+        default_factory=dict
+    )  # image -> views that cannot be drawn of it
 
     @property
     def images(self) -> int:
@@ -66,21 +72,34 @@ def list_asked(chunk: SignalChunk, signal: Signal) -> list[AskedUnit]:
     return [AskedUnit(piece.row, unit) for piece in chunk.pieces for unit in piece.list_units(signal)]
 
 
-def find_loss(chunk: SignalChunk, unit: Unit, view: View | None) -> Reason | None:
+def find_loss(chunk: SignalChunk, unit: Unit, view: PictureView | None) -> Reason | None:
     """Why a unit cannot be asked about; None where it can."""
-    return None if unit.image is None or view is None else chunk.lost.get(unit.image, {}).get(view)
+    if view is None:
+        return None
+    lost = (chunk.lost.get(image, {}).get(view) for image in unit.shown)
+    apart = any(image not in chunk.places for image in unit.shown)  # more images than a chunk has
+    return next((reason for reason in lost if reason is not None), Reason.TOO_MANY_IMAGES if apart else None)
 
 
-def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: View | None) -> SignalBatch:
+def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: PictureView | None) -> SignalBatch:
     """A batch of up to `size` units of a chunk, padded to `size` places."""
-    images = None
-    if view is not None:
+    images, empty = None, ((),) * (size - len(units))
+    pictures: tuple[tuple[np.ndarray, ...], ...] = ()
+    if isinstance(view, View):
         images = np.zeros((size, view.side, view.side, 3), np.uint8)
         for place, unit in enumerate(units):
             if unit.image is not None:
                 images[place] = chunk.pictures[view][chunk.places[unit.image]]
-    texts = (*(unit.texts for unit in units), *((),) * (size - len(units)))
-    return SignalBatch(size, len(units), images, texts)
+    elif view is not None:
+        pictures = tuple(tuple(chunk.pictures[view][chunk.places[image]] for image in unit.shown) for unit in units)
+    return SignalBatch(
+        size,
+        len(units),
+        images,
+        texts=(*(unit.texts for unit in units), *empty),
+        nodes=(*(unit.nodes for unit in units), *empty),
+        pictures=(*pictures, *((),) * (size - len(pictures))),
+    )
 
 
 def cut_pieces(row: int, sample: Sample, shown: Sequence[bool]) -> Iterator[tuple[SamplePiece, int]]:

@@ -65,6 +65,8 @@ class OnnxClassifier:
     model: WeightsField  # a file
     side: Side = 224  # of the square that it takes
     shorter: Side | None = None  # pixels of the shorter side before the centre is cropped; None squashes the whole
+    squash: Side | None = None  # side of the square to which the whole is squashed before its centre is cropped
+    jpeg: Annotated[int, Field(ge=1, le=95)] | None = None  # quality of a JPEG before the crop; open_nsfw wants 75
     resample: Annotated[int, Field(ge=0, le=3)] = 2  # Pillow's number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
     layout: Literal["nchw", "nhwc"] = "nchw"
     channels: Literal["rgb", "bgr"] = "rgb"
@@ -77,13 +79,20 @@ class OnnxClassifier:
     resources: Resources = field(default_factory=Resources, metadata=RUNTIME)
     seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)
 
+    def __post_init__(self) -> None:
+        if self.shorter is not None and self.squash is not None:
+            raise ValueError("shorter keeps the shape of the picture and squash does not; give one of the two")
+        before = self.shorter or self.squash or self.side
+        if before < self.side:
+            raise ValueError(f"a square of {self.side} px cannot be cut from {before} px; give as many at least")
+
     def columns(self, name: str) -> tuple[str, ...]:
         """The output."""
         return (name,)
 
     def view(self) -> View:
         """As the settings say."""
-        return View(self.side, self.shorter, self.resample)
+        return View(self.side, self.shorter, self.resample, self.squash, self.jpeg)
 
     def list_units(self, sample: Sample) -> Iterator[Unit]:
         """Every image."""

@@ -15,7 +15,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import Sample
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.images.views import View, read_preprocessing
+from vlmill.pipeline.images.views import PictureView, read_preprocessing
 from vlmill.pipeline.signals.base import Of, Unit, list_units
 from vlmill.pipeline.signals.weights import WeightsField
 
@@ -47,7 +47,7 @@ class PublishedSignal:
     resources: Resources = field(default_factory=Resources, metadata=RUNTIME)
     seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)  # for a batch
 
-    def view(self) -> View | None:
+    def view(self) -> PictureView | None:
         """The pictures that the model's own processor would make."""
         return read_preprocessing(self.model.folder).view if self.of in {"images", "pairs"} else None
 

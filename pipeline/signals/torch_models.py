@@ -1,4 +1,4 @@
-"""Published models of transformers, asked in batches of one shape. The only file of the data side that imports torch.
+"""Published models of transformers, asked in batches of one shape. Only this file and chat_models.py import torch.
 
 Numbers are float32 on a CPU with a fixed number of threads, and in the dtype of the weights on a GPU with
 deterministic kernels: one device class gives the same values again.

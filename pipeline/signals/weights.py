@@ -17,10 +17,11 @@ from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.step import RUNTIME
+from vlmill.pipeline.signals.custom import CustomSignal
 
-PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx")
-"""What is fetched of a repository, and what the sha256 is over: weights, configurations and vocabularies. No code, and
-no pickles."""
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx", "*.jinja")
+"""What is fetched of a repository, and what the sha256 is over: weights, configurations, vocabularies and chat
+templates, which run in Jinja's sandbox. No code, and no pickles."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -89,7 +90,7 @@ def check_weights(signal: Any, where: str, base: Path) -> None:
         RecipeError: they are not, what prepares their pictures is of no form that is known, or a library is missing.
     """
     found = list_weights(signal)
-    if found:
+    if not isinstance(signal, CustomSignal):
         signal.made_by()
     for name, weights in found.items():
         if not (base / weights.path).exists():

@@ -11,16 +11,17 @@ import io
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from vlmill.pipeline.core.detections import Detection, PlacedDetection
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.scores import Scores
-from vlmill.pipeline.signals.base import DECIMALS, Signal, SignalBatch
+from vlmill.pipeline.signals.base import DECIMALS, Detected, Signal, SignalBatch
 from vlmill.pipeline.signals.chunks import AskedUnit, SignalChunk, find_loss, list_asked, make_batch
 
 NO_VALUE = "no_value"
@@ -37,6 +38,15 @@ class ScoredChunk:
     scores: Scores
     device: Mapping[str, str]
     images: int  # that the model looked at
+    detections: tuple[PlacedDetection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredUnit:
+    """What the model says of one unit."""
+
+    values: np.ndarray  # (columns,)
+    detections: tuple[Detection, ...] = ()
 
 
 @dataclass
@@ -71,7 +81,7 @@ class SignalWorker:
             StoreError: the model dies, whatever it is asked.
         """
         view, asked = self.signal.view(), list_asked(chunk, self.signal)
-        found: dict[int, np.ndarray | str] = {
+        found: dict[int, ScoredUnit | str] = {
             place: str(reason)
             for place, item in enumerate(asked)
             if (reason := find_loss(chunk, item.unit, view)) is not None
@@ -80,48 +90,50 @@ class SignalWorker:
         open_.sort(key=lambda place: sum(map(len, asked[place].unit.texts)))  # texts of one length go together
         for start in range(0, len(open_), self.signal.batch):
             found |= self._score_units(chunk, asked, open_[start : start + self.signal.batch])
-        pictures = len({asked[place].unit.image for place in open_} - {None})
-        return ScoredChunk(_gather_scores(asked, found), self.device, pictures)
+        pictures = 0 if view is None else len({image for place in open_ for image in asked[place].unit.shown})
+        detections = tuple(
+            PlacedDetection(asked[place].row, asked[place].unit.node, one)
+            for place, unit in sorted(found.items())
+            if isinstance(unit, ScoredUnit)
+            for one in unit.detections
+        )
+        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, detections)
 
     def _score_units(
         self, chunk: SignalChunk, asked: Sequence[AskedUnit], places: Sequence[int]
-    ) -> dict[int, np.ndarray | str]:
+    ) -> dict[int, ScoredUnit | str]:
         """The values of up to a batch of units, or reasons, by place."""
         batch = make_batch(chunk, [asked[place].unit for place in places], self.signal.batch, self.signal.view())
         try:
-            values = self._ask_child(batch)
+            units = self._ask_child(batch)
         except (ChildCrashed, ChildTimedOut) as error:
             if len(places) == 1:
                 return {places[0]: self._score_alone(batch, error)}
             middle = len(places) // 2
             return self._score_units(chunk, asked, places[:middle]) | self._score_units(chunk, asked, places[middle:])
-        return dict(zip(places, values, strict=False))
+        return dict(zip(places, units, strict=False))
 
-    def _score_alone(self, batch: SignalBatch, error: ChildCrashed | ChildTimedOut) -> np.ndarray | str:
+    def _score_alone(self, batch: SignalBatch, error: ChildCrashed | ChildTimedOut) -> ScoredUnit | str:
         """The value of one unit whose batch ended the child, or the reason. A child that died is no proof against it.
 
         Raises:
             StoreError: the model dies of an empty batch too.
         """
-        empty = SignalBatch(
-            batch.size, 0, None if batch.images is None else np.zeros_like(batch.images), ((),) * batch.size
-        )
         try:
             if not self.sound:
-                self._ask_child(empty)
+                self._ask_child(make_batch(SignalChunk(()), (), batch.size, self.signal.view()))
         except (ChildCrashed, ChildTimedOut) as again:
             raise StoreError(
                 f"the model of signal {self.name!r} dies of an empty batch ({again}): it may lack memory, or its "
                 "batch is too large; nothing that was asked is at fault"
             ) from error
         try:
-            value: np.ndarray = self._ask_child(batch)[0]
+            return self._ask_child(batch)[0]
         except (ChildCrashed, ChildTimedOut) as again:
             return str(again.reason)
-        return value
 
-    def _ask_child(self, batch: SignalBatch) -> np.ndarray:
-        """Values (size, columns) of a batch, rounded.
+    def _ask_child(self, batch: SignalBatch) -> list[ScoredUnit]:
+        """What the model says of each place of a batch, values rounded.
 
         Raises:
             ChildCrashed: the child died; ChildTimedOut after the signal's seconds.
@@ -142,7 +154,10 @@ class SignalWorker:
         values = _read_answer(answers, batch.size)
         self.device = {str(key): str(value) for key, value in answers[0].items()}
         self.sound = True
-        return values
+        detections = _read_detections(answers, batch.filled)
+        return [
+            ScoredUnit(row, detections[place] if place < len(detections) else ()) for place, row in enumerate(values)
+        ]
 
 
 def _read_answer(answers: Sequence[Any], size: int) -> np.ndarray:
@@ -160,18 +175,39 @@ def _read_answer(answers: Sequence[Any], size: int) -> np.ndarray:
     return values
 
 
-def _gather_scores(asked: Sequence[AskedUnit], found: Mapping[int, np.ndarray | str]) -> Scores:
+def _read_detections(answers: Sequence[Any], filled: int) -> list[tuple[Detection, ...]]:
+    """The detections in a child's answer, by place; none of a signal that finds nothing in pictures.
+
+    Raises:
+        ChildCrashed: they cannot be read.
+    """
+    if len(answers) < 3:
+        return []
+    try:
+        found = [tuple(_read_detection(*one) for one in place) for place in answers[2]]
+    except (TypeError, ValueError) as error:
+        raise ChildCrashed(f"its answer cannot be read: {error}") from None
+    if len(found) != filled:
+        raise ChildCrashed(f"its answer has detections of {len(found)} pictures, not {filled}")
+    return found
+
+
+def _read_detection(left: Any, top: Any, right: Any, bottom: Any, confidence: Any, text: Any) -> Detection:
+    return Detection(float(left), float(top), float(right), float(bottom), float(confidence), str(text))
+
+
+def _gather_scores(asked: Sequence[AskedUnit], found: Mapping[int, ScoredUnit | str]) -> Scores:
     """Values and reasons of all units, in order."""
-    widths = [value.size for value in found.values() if not isinstance(value, str)]
+    widths = [unit.values.size for unit in found.values() if isinstance(unit, ScoredUnit)]
     values = np.full((len(asked), widths[0] if widths else 0), np.nan, np.float32)
     reasons = list[str | None]()
     for place in range(len(asked)):
-        value = found[place]
-        if isinstance(value, str):
-            reasons.append(value)
+        unit = found[place]
+        if isinstance(unit, str):
+            reasons.append(unit)
         else:
-            values[place] = value
-            reasons.append(None if np.isfinite(value).all() else NO_VALUE)
+            values[place] = unit.values
+            reasons.append(None if np.isfinite(unit.values).all() else NO_VALUE)
     samples, nodes = (
         np.array(found, np.int32) for found in ([item.row for item in asked], [item.unit.node for item in asked])
     )
@@ -185,18 +221,23 @@ _LOADED: list[tuple[Signal, Any]] = []
 
 
 def score_in_child(signal: Signal, batch: SignalBatch) -> Iterator[Any]:
-    """What the child does: what the model runs on, once it is loaded, then the values as an array's bytes."""
+    """What the child does: what the model runs on, once it is loaded, then the values as an array's bytes.
+
+    Then what was found in each picture, of a signal that finds things there.
+    """
     try:
         if not _LOADED or _LOADED[0][0] != signal:
             _LOADED[:] = [(signal, signal.load())]
         yield describe_device()
-        values = np.asarray(signal.score(_LOADED[0][1], batch))
+        said = signal.score(_LOADED[0][1], batch)
     except VlmillError as error:
         yield {"error": str(error)}
         return
     buffer = io.BytesIO()
-    np.save(buffer, quantise_values(values, batch.size))
+    np.save(buffer, quantise_values(np.asarray(said.values if isinstance(said, Detected) else said), batch.size))
     yield buffer.getvalue()
+    if isinstance(said, Detected):
+        yield [[astuple(one) for one in place] for place in said.detections]
 
 
 def quantise_values(values: np.ndarray, size: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.sources.rendered_text import RenderedText
+from vlmill.pipeline.sources.table import TableSource, WebTableSource
 from vlmill.pipeline.sources.websight import WebSight
 
 __all__ = ["SOURCES", "OnBadFile", "Page", "Picture", "Source", "SourceRow"]
@@ -40,5 +41,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "pairs_wds": PairsWdsSource,
     "pdfa": Pdfa,
     "rendered_text": RenderedText,
+    "table": TableSource,
+    "web_table": WebTableSource,
     "websight": WebSight,
 }

@@ -1,26 +1,23 @@
-"""Chat without images: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`, in JSON or Parquet.
+"""Chat without images: ShareGPT and OpenHermes (`conversations`), or OpenAI's `messages`, in JSON, Parquet or Arrow.
 
 So that a mixture can hold text alone: a quarter of The Cauldron's is (arXiv 2405.02246, table 14). LIMA's conversations
 are lists of strings, a question and its answer by turns. Rows with pictures are for `llava` and `interleaved`. JSON may
-be an array or JSON Lines; a file is Parquet where its name ends so.
+be an array or JSON Lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import Page
 from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_text_page
 from vlmill.pipeline.sources.formats.parquet import Columns
-from vlmill.pipeline.sources.formats.records import RecordSource, is_parquet
+from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given
 
 SPEAKERS = ("user", "assistant")
@@ -48,18 +45,6 @@ class Chat(RecordSource):
     def reads(self) -> Collection[str]:
         """The turns, and a system prompt."""
         return (*TURNS, *SYSTEM)
-
-    def survey(self, path: Path) -> list[int]:
-        """As the format does. Raises BadFileError as well for a table without turns."""
-        found = super().survey(path)
-        if is_parquet(str(path)):
-            with path.open("rb") as file:
-                names = pq.read_schema(file).names
-            if not {*names}.intersection(TURNS):
-                raise BadFileError(
-                    f"{path}: it has no column {' or '.join(TURNS)}; it has {', '.join(names) or 'none'}"
-                )
-        return found
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of several turns. Raises UnreadableRow as `conversation.read_text_page`."""

@@ -24,38 +24,27 @@ import binascii
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.sources.base import Page, Picture, SourceRow, UnreadableRow
-from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource
-from vlmill.pipeline.sources.formats.json_rows import JsonSource
-from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.formats.parquet import Columns
+from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import classify_key, has_value
 
 Names = str | tuple[str, ...]
-
-FORMATS: Mapping[str, type[ParquetSource | JsonSource | SeparatedSource]] = {
-    ".parquet": ParquetSource,
-    ".json": JsonSource,
-    ".jsonl": JsonSource,
-    ".tsv": SeparatedSource,
-    ".csv": SeparatedSource,
-}
 
 PLACEHOLDER = re.compile(r"<image(?:[ _]?\d+)?>")
 """Where MMMU and MMStar show an image within the text. Copies seldom have it, or have another."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Evaluation(ParquetSource, JsonSource, SeparatedSource):
+class Evaluation(RecordSource):
     """Questions with their images, choices and reference answers, from the columns named.
 
     The format of a file follows from its name.
@@ -67,10 +56,6 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
     answers: Names = "answer"
     choices: Names = ()
     images: Names = "image"
-
-    def ranged(self, name: str) -> bool:
-        """Where it is Parquet."""
-        return _get_suffix(name) == ".parquet"
 
     def columns(self) -> Columns:
         """Those that are named, whatever they hold."""
@@ -84,14 +69,6 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The columns that are not named. None is refused, since the recipe names what counts."""
         return tuple(name for name in row if name not in self.columns() and has_value(row[name]))
-
-    def survey(self, path: Path) -> list[int]:
-        """As the format does. Raises BadFileError as well for a file of none of the formats."""
-        return _choose_format(path).survey(self, path)
-
-    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
-        """As the format does. Raises BadFileError as `survey`."""
-        return _choose_format(path).rows(self, path, numbers)
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """One sample of one turn; BAD_ROW for values of another form, EMPTY_ROW where nothing is asked or shown."""
@@ -115,20 +92,6 @@ class Evaluation(ParquetSource, JsonSource, SeparatedSource):
 def _fail_media(name: str) -> Picture:
     """What stands for a video or a sound."""
     return Picture(reason=Reason.UNSUPPORTED_MEDIA, detail=name)
-
-
-def _choose_format(path: Path) -> type[ParquetSource | JsonSource | SeparatedSource]:
-    """What reads a file."""
-    found = FORMATS.get(_get_suffix(str(path)))
-    if found is None:
-        raise BadFileError(
-            f"{path}: expected an evaluation set in {', '.join(FORMATS)}; the name of the file tells which"
-        )
-    return found
-
-
-def _get_suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
 
 
 def _list_names(columns: Names) -> tuple[str, ...]:

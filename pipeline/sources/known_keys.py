@@ -124,11 +124,14 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
 
 
 def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:
-    """Whether a key of a meaning says something with this value."""
+    """Whether a key of a meaning says something with this value. CSV has false and 0 as texts."""
+    no = value is False or (isinstance(value, str) and value.strip().lower() == "false")
     if found == "verdict":
-        return value is False
+        return no
     if found == "mark":  # a loss that was measured, or a weight in kilograms, is a number like others
-        return value is False or (isinstance(value, int | float) and value == 0) or isinstance(value, list | Mapping)
+        return (
+            no or value == "0" or (isinstance(value, int | float) and value == 0) or isinstance(value, list | Mapping)
+        )
     return has_value(value) and not (found == "address" and pictured)
 
 

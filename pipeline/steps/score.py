@@ -19,12 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmill.pipeline.core.detections import write_detections
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
     IMAGES_FILE,
     MODEL_SUFFIX,
     SAMPLES_FILE,
     SUPPLEMENT_FILE,
+    name_detections,
     name_embeddings,
     name_scores,
     name_verdicts,
@@ -35,9 +37,10 @@ from vlmill.pipeline.core.scores import Scores, write_embeddings, write_scores
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.images.policy import Unrenderable
-from vlmill.pipeline.images.views import View
+from vlmill.pipeline.images.views import PictureView, View, WholeView
 from vlmill.pipeline.signals.base import DECIMALS, Signal
-from vlmill.pipeline.signals.chunks import IMAGES, TEXT, SamplePiece, SignalChunk, cut_pieces
+from vlmill.pipeline.signals.chunks import IMAGES, TEXT, WHOLE_IMAGES, SamplePiece, SignalChunk, cut_pieces
+from vlmill.pipeline.signals.detector import ImageDetector
 from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
 from vlmill.pipeline.steps.image_bytes import Pictures
 
@@ -48,13 +51,14 @@ KILLED = frozenset({Reason.CRASHED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY})
 """Why a unit has no value where that is a verdict: the model died of it, or took longer than it may."""
 
 RECENT = 128
-"""Drawn pictures that are kept for the next chunk: web documents repeat their images."""
+"""Drawn pictures that are kept for the next chunk: web documents repeat their images. Of whole ones a sixteenth."""
 
 
 @dataclass(frozen=True)
 class ScoreSignal:
     """Writes `NAME.scores.parquet` (or vectors), what computed it, and verdicts on what ends the model.
 
+    Of a signal that finds things in images also `NAME.detections.parquet`.
     Counts `scored`: units with a value; what has none by its reason where the model died of it, else it is kept.
     """
 
@@ -92,18 +96,21 @@ class ScoreSignal:
             write_scores(folder / name_scores(self.name), scores, columns)
         else:
             write_embeddings(folder / name_embeddings(self.name), scores, self.name)
+        if isinstance(self.signal, ImageDetector):
+            write_detections(folder / name_detections(self.name), (one for chunk in scored for one in chunk.detections))
         write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores))
         (folder / f"{self.name}{MODEL_SUFFIX}").write_text(_describe_model(self.signal, scored), encoding="utf-8")
         return {"scored": _count_units(scores)}
 
 
-def read_chunks(inputs: Inputs, views: Sequence[View]) -> Iterator[SignalChunk]:
+def read_chunks(inputs: Inputs, views: Sequence[PictureView]) -> Iterator[SignalChunk]:
     """The samples of a partition in order, a few at a time, with their pictures under every view. Memory is bounded.
 
     An image that cannot be drawn under a view has a reason there. What was taken down is left out.
     """
     stats = read_image_stats(inputs[IMAGE_STATS_FILE], ())
     reader = _PictureReader(Pictures(inputs), tuple(dict.fromkeys(views)))
+    most = WHOLE_IMAGES if any(isinstance(view, WholeView) for view in views) else IMAGES
     pieces, images, characters = list[SamplePiece](), 0, 0
     for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
         if sample.taken_down:
@@ -112,7 +119,7 @@ def read_chunks(inputs: Inputs, views: Sequence[View]) -> Iterator[SignalChunk]:
         seen = _leave_out_lost(sample, shown)
         length = sum(len(node.text or "") for node in sample.nodes)
         for piece, number in cut_pieces(row, seen, shown):
-            if pieces and (images + number > IMAGES or characters + length > TEXT):
+            if pieces and (images + number > most or characters + length > TEXT):
                 yield reader.make_chunk(pieces)
                 pieces, images, characters = [], 0, 0
             pieces.append(piece)
@@ -130,7 +137,7 @@ def _leave_out_lost(sample: Sample, shown: Sequence[bool]) -> Sample:
     return replace(sample, nodes=nodes)
 
 
-Drawn = tuple[dict[View, np.ndarray], dict[View, Reason]]
+Drawn = tuple[dict[PictureView, Any], dict[PictureView, Reason]]
 """An image under every view, and why not under some."""
 
 
@@ -139,7 +146,7 @@ class _PictureReader:
     """Draws images of a partition by number."""
 
     pictures: Pictures
-    views: tuple[View, ...]
+    views: tuple[PictureView, ...]
     recent: OrderedDict[int, Drawn] = field(default_factory=OrderedDict)
 
     def make_chunk(self, pieces: Sequence[SamplePiece]) -> SignalChunk:
@@ -148,21 +155,16 @@ class _PictureReader:
             return SignalChunk(tuple(pieces))
         nodes = (node for piece in pieces for node in piece.sample.nodes[piece.first : piece.last])
         numbers = list(dict.fromkeys(node.image for node in nodes if node.image is not None))
-        pictures = {view: np.zeros((len(numbers), view.side, view.side, 3), np.uint8) for view in self.views}
-        lost = dict[int, dict[View, Reason]]()
-        for place, number in enumerate(numbers):
-            drawn, reasons = self._draw(number)
-            for view, picture in drawn.items():
-                pictures[view][place] = picture
-            if reasons:
-                lost[number] = reasons
+        found = [self._draw(number) for number in numbers]
+        pictures = {view: view.gather([drawn.get(view) for drawn, _ in found]) for view in self.views}
+        lost = {number: reasons for number, (_, reasons) in zip(numbers, found, strict=True) if reasons}
         return SignalChunk(tuple(pieces), pictures, {number: place for place, number in enumerate(numbers)}, lost)
 
     def _draw(self, number: int) -> Drawn:
         if number in self.recent:
             self.recent.move_to_end(number)
             return self.recent[number]
-        drawn, reasons = dict[View, np.ndarray](), dict[View, Reason]()
+        drawn, reasons = dict[PictureView, Any](), dict[PictureView, Reason]()
         try:
             image = decode_image(self.pictures.read(number), MOST_PIXELS)
         except Undecodable as error:
@@ -174,7 +176,7 @@ class _PictureReader:
                 except Unrenderable:
                     reasons[view] = Reason.UNRENDERABLE
         self.recent[number] = drawn, reasons
-        if len(self.recent) > RECENT:
+        if len(self.recent) > (RECENT // 16 if any(isinstance(view, WholeView) for view in self.views) else RECENT):
             self.recent.popitem(last=False)
         return drawn, reasons
 
@@ -233,7 +235,8 @@ def _describe_model(signal: Signal, scored: Sequence[ScoredChunk]) -> str:
         "kind": signal.kind,
         "batch": signal.batch,
         "threads": signal.threads,
-        "side": view.side if view else None,
+        "side": view.side if isinstance(view, View) else None,
+        **({"longest": view.longest} if isinstance(view, WholeView) else {}),
         "dtype": "uint8",
         "decimals": DECIMALS,
         "made_by": dict(signal.made_by()),

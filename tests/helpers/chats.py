@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,17 @@ IDEFICS = (
     "{% for part in message['content'] %}{{ part['text'] if part['type'] == 'text' else '<image>' }}{% endfor %}"
     "{{ '<end_of_utterance>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+QWEN_VL = (
+    "{% set shown = namespace(value=0) %}{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{% if message['role'] == 'assistant' %}{% generation %}"
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}<|im_end|>{% endgeneration %}\n{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
+    "{% set shown.value = shown.value + 1 %}{% if add_vision_id %}Picture {{ shown.value }}: {% endif %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -218,6 +229,16 @@ PUBLISHED = {
         images="idefics3",
     ),
 }
+PUBLISHED["qwen2.5-vl"] = Published(
+    QWEN_VL,
+    "byte",
+    PUBLISHED["qwen2"].tokens,
+    (*PUBLISHED["qwen2"].special, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+    stops=PUBLISHED["qwen2"].stops,
+    processor=True,
+    images="qwen",
+)
+PUBLISHED["qwen2, for qwen_vl"] = replace(PUBLISHED["qwen2"], images="qwen")
 
 
 @cache

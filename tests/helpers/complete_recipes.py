@@ -34,7 +34,7 @@ LENGTH = 1024
 """Tokens of a packed sequence, in the place of the recipe's longest."""
 LOCAL = {
     "camel_ai_math": ("camel-ai/math", "math.jsonl"),
-    "lrv_instruct": ("FuxiaoLiu/LRV-Instruction", "lrv_instruct.json"),
+    "lrv_instruction": ("FuxiaoLiu/LRV-Instruction", "*.json"),
 }
 """Sources of files that people have to make of a dataset: the dataset, and what its stand-in has in their place."""
 TEXT_KINDS = ("mistral", "qwen2", "phi3", "llama")
@@ -281,17 +281,18 @@ def _shrink_stage(
 
 
 def _shrink_model(model: Mapping[str, Any], side: int, patch: int) -> dict[str, Any]:
-    connector = dict(model.get("connector") or {})
+    """Towers of a few units, also in the place of a checkpoint of both, whose vision tower is a SigLIP."""
+    connector, vision = dict(model.get("connector") or {}), model.get("vision") or {"kind": "siglip"}
     if connector.get("depth"):
         connector["depth"] = 1
     text = {
-        "kind": _find_kind(model["text"], TEXT_KINDS),
+        "kind": _find_kind(model.get("text") or model["checkpoint"], TEXT_KINDS),
         "hidden_size": 32,
         "layers": 1,
         "heads": 2,
         "positions": 2048,
     }
-    return {"family": model["family"], "vision": _shrink_tower(model["vision"], side, patch), "text": text} | (
+    return {"family": model["family"], "vision": _shrink_tower(vision, side, patch), "text": text} | (
         {"connector": connector} if connector else {}
     )
 

@@ -22,6 +22,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
@@ -29,6 +30,7 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
@@ -62,12 +64,24 @@ class Case:
 
 def inputs(processed: Any) -> list[np.ndarray]:
     """A processor's encoder inputs for one image, each (height, width, 3), without what pads a batch."""
+    if "image_grid_thw" in processed:
+        return [_join_patches(processed["pixel_values"], processed["image_grid_thw"][0])]
     tiles = np.asarray(processed["pixel_values"])
     tiles = tiles.reshape(-1, *tiles.shape[-3:]).transpose(0, 2, 3, 1)
     if "pixel_attention_mask" not in processed:
         return list(tiles)
     masks = processed["pixel_attention_mask"][0]
     return [tile[: mask[:, 0].sum(), : mask[0].sum()] for tile, mask in zip(tiles, masks, strict=True)]
+
+
+def _join_patches(patches: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """The image (height, width, 3) of patches that stand in groups of 2 x 2, each with its twin of the next frame."""
+    frames, rows, columns = grid.tolist()
+    side = round((patches.shape[1] / 6) ** 0.5)
+    apart = patches.reshape(rows // 2, columns // 2, 2, 2, 3, 2, side, side)
+    assert frames == 1
+    assert np.array_equal(apart[..., 0, :, :], apart[..., 1, :, :])
+    return apart[:, :, :, :, :, 0].transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * side, columns * side, 3)
 
 
 def same(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> bool:
@@ -116,7 +130,15 @@ def cases() -> dict[str, Case]:
             lambda size: 64 * max(1, smolvlm.get_number_of_image_patches(*size[::-1])[0]),
         ),
         "internvl": Case(InternVL(), internvl, lambda size: 256 * internvl.get_number_of_image_patches(*size[::-1])),
+        "qwen2_5_vl": _native(Native()),
+        "qwen3_vl": _native(Native(patch=16, min_pixels=1 << 16, max_pixels=1 << 20)),
     }
+
+
+def _native(policy: Native) -> Case:
+    bounds = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
+    images = Qwen2VLImageProcessorPil(size=bounds, patch_size=policy.patch, merge_size=policy.merge, **RAW)
+    return Case(policy, images, lambda size: images.get_number_of_image_patches(*size[::-1]) // 4)
 
 
 def _llava_next(policy: AnyRes) -> Case:

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint import FileSystemReader, load
 
 from vlmill.mixtures.steps.lock import HELD_OUT_ROWS, LOCK_VERSION
 from vlmill.mixtures.steps.plan import SEQUENCES
-from vlmill.pipeline.chat.encode import FORMATS
+from vlmill.pipeline.chat.settings import Chat, describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
@@ -107,7 +107,7 @@ def article(number: int) -> Made:
 
 
 def write_shards(
-    root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24, chat: str = "vlmill"
+    root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24, chat: Chat = "vlmill"
 ) -> list[dict[str, Any]]:
     """The shards of a source as the lock lists them; lengths lie beside them as `<nn>.lengths.parquet`."""
     folder = root / "shards" / source / policy.kind
@@ -128,6 +128,7 @@ def write_shards(
             "index": str(index.relative_to(root)),
             "sha256": hash_file(tar),
             "index_sha256": hash_file(index),
+            "lengths": str(index.relative_to(root)).replace(".index.", ".lengths."),
             "samples": pq.read_metadata(index).num_rows,
         }
         for tar, index in zip(tars, indices, strict=True)
@@ -172,7 +173,7 @@ def write_run(
     length: int = 160,
     hold_out: int = 0,
     epochs: int = 1,
-    chat: str = "vlmill",
+    chat: Chat = "vlmill",
     per_shard: int = 24,
 ) -> Path:
     """A run with one mixture: sources in turns, every sample `epochs` times, packed in order.
@@ -185,7 +186,7 @@ def write_run(
     shards = [write_shards(root, f"{name}", policy, made, per_shard, chat) for name, made in sources.items()]
     samples, held_out = [], []
     for source, files in enumerate(shards):
-        mine = [segment for shard, file in enumerate(files) for segment in _segments(root, source, shard, file)]
+        mine = [segment for shard, file in enumerate(files) for segment in _segments(root, source, shard, file, chat)]
         samples.append(mine[: len(mine) - hold_out])
         held_out += mine[len(mine) - hold_out :]
     turns = [
@@ -215,7 +216,7 @@ def write_run(
         "sequence_length": length,
         "policy": {"kind": policy.kind, **asdict(policy)},  # type: ignore[call-overload]
         "tokenizer": {"path": "tokenizer.json", "sha256": hash_file(root / "tokenizer.json")},
-        "chat": chat,
+        "chat": describe_chat(chat),
         "sources": [
             {"name": name, "label": name, "shards": files} for name, files in zip(sources, shards, strict=True)
         ],
@@ -232,7 +233,14 @@ def lock_recipe(root: Path, train: dict[str, Any], stage: str = "align", model: 
         "name": "one-stage",
         "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
         "policies": {"tiles": {"kind": ANYRES.kind, **asdict(ANYRES)}},
-        "stages": [{"name": stage, "policy": "tiles", "mixture": {"shares": {"quiz": 1}}, "train": train}],
+        "stages": [
+            {
+                "name": stage,
+                "policy": "tiles",
+                "mixture": {"shares": {"quiz": 1}, "sequence_length": 160},
+                "train": train,
+            }
+        ],
         "model": asdict(model or model_settings()),
     }
     (root / "recipe.lock.yaml").write_text(yaml.safe_dump(to_lists(recipe)))
@@ -245,7 +253,7 @@ def to_lists(value: Any) -> Any:
     return [to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _segments(root: Path, source: int, shard: int, file: dict[str, Any]) -> list[dict[str, int]]:
+def _segments(root: Path, source: int, shard: int, file: dict[str, Any], chat: Chat) -> list[dict[str, int]]:
     lengths = (root / file["path"]).with_name(Path(file["path"]).name.replace(".tar", ".lengths.parquet"))
     return [
         {
@@ -257,7 +265,7 @@ def _segments(root: Path, source: int, shard: int, file: dict[str, Any]) -> list
             "begin": 0,
             "end": -1,
             "epoch": 0,
-            "tokens": row["text"] + row["visual"] + FORMATS["vlmill"].overhead,
+            "tokens": row["text"] + row["visual"] + find_format(chat).overhead,
             "tiles": row["tiles"],
         }
         for row in read_rows(lengths)

@@ -85,6 +85,14 @@ def lone(tokens: Sequence[int]) -> list[list[dict[str, Any]]]:
     return [[text(length - OVERHEAD)] for length in tokens]
 
 
+PATCHES = 4  # of a visual token
+
+
+def bound_visual(mixture: MixtureSettings) -> int | None:
+    """What a budget of patches leaves a sequence."""
+    return None if mixture.patches_per_sequence is None else mixture.patches_per_sequence // PATCHES
+
+
 class Store:
     """A folder of shards, over which the steps of a stage run as in a build: each sees the files it declares."""
 
@@ -102,10 +110,12 @@ class Store:
         licence: str = "CC0-1.0",
         pictures: Sequence[Sequence[int]] | None = None,
         shown_by: str | None = None,
+        topics: Sequence[float | None] | None = None,
     ) -> None:
         """Write a source; `pictures` are the numbers of those that each document shows, else all differ.
 
-        Pictures of a number are other ones in each source, unless they are those that `shown_by` shows.
+        Pictures of a number are other ones in each source, unless they are those that `shown_by` shows. `topics` are
+        the clusters of documents.
         """
         shards = []
         for number, start in enumerate(range(0, len(documents), per_shard)):
@@ -113,7 +123,13 @@ class Store:
             stem = f"shards/{source}/small/00000-0000.k.{number:02d}"
             (self.root / stem).parent.mkdir(parents=True, exist_ok=True)
             index, lengths = f"{stem}.index.parquet", f"{stem}.lengths.parquet"
-            shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), index, "0" * 64, lengths)
+            signals = f"{stem}.signals.parquet" if topics is not None else ""
+            shard = Shard(source, "small", f"{stem}.tar", "0" * 64, len(here), index, "0" * 64, lengths, signals)
+            if topics is not None:
+                found = pa.array(topics[start : start + per_shard], pa.float32())
+                rows = pa.array(range(len(here)), pa.int32())
+                pq.write_table(pa.table({"row": rows, "topic": found}), self.root / signals)
+                self.inputs[signals] = self.root / signals
             names = [groups[start + row] if groups else "" for row in range(len(here))]
             self._write(shard, here, start, names, licence)
             shown = pictures or [[1000 * row + node for node in range(row % 3)] for row in range(len(documents))]
@@ -174,9 +190,9 @@ class Store:
         self.inputs[shard.lineage] = self.root / shard.lineage
 
     def select(self, mixture: MixtureSettings, seed: int = 17, near: float | None = None) -> dict[str, Counts]:
-        """Run the select step of every entry."""
-        counts = {}
-        for label, step in list_selects(mixture, self.shards, seed, self.overhead, near).items():
+        """Run the select step of every entry; a visual token has PATCHES patches."""
+        counts, visual = {}, bound_visual(mixture)
+        for label, step in list_selects(mixture, self.shards, seed, self.overhead, near, visual).items():
             counts[label], files = self._run(step, self.root / "select" / label)
             self.inputs |= {f"{label}/{path.name}": path for path in files}
         return counts
@@ -184,7 +200,7 @@ class Store:
     def mix(self, mixture: MixtureSettings, seed: int = 17) -> dict[str, Any]:
         """Run select and mix; what the mix step wrote."""
         self.select(mixture, seed)
-        _, files = self._run(Mix("align", mixture, seed), self.root / "mix")
+        _, files = self._run(Mix("align", mixture, seed, visual=bound_visual(mixture)), self.root / "mix")
         self.inputs |= {path.name: path for path in files}
         return json.loads(self.inputs["mix.json"].read_text())
 

@@ -100,6 +100,15 @@ def parquet(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema | N
     return path
 
 
+def arrow(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """A stream of Arrow as `save_to_disk` leaves it, three rows in a batch."""
+    path = path.with_suffix(".arrow")
+    table = pa.Table.from_pylist(list(rows)) if rows else pa.table({"images": [], "talk": []})
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+    return path
+
+
 def json_array(path: Path, rows: Sequence[Any], **options: Any) -> Path:
     """A JSON file that is one array."""
     path.write_text(json.dumps(list(rows), ensure_ascii=False, **options), encoding="utf-8")
@@ -223,6 +232,8 @@ IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 QUESTIONS = pa.list_(pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()}))
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 STRINGS = pa.list_(pa.string())
+
+PHOTOS = {"photo": IMAGE, "asked": pa.string(), "said": pa.string()}
 
 QUIZ = {"question": pa.string(), "answer": pa.string(), "choices": pa.list_(MESSAGES), "image": IMAGE}
 
@@ -352,6 +363,46 @@ SHAPES: dict[str, Shape] = {
         {"messages": talk("Q", keys=("role", "content"))},
         {"turns": talk("Q", "A", keys=("role", "content"))},
         ("it has no column conversations or messages", "it has turns"),
+    ),
+    "table": Shape(
+        lambda path, rows: _table(PHOTOS)(path.with_suffix(".parquet"), rows),
+        lambda row: {"photo": image(row), "asked": f"Question {row}?", "said": "Yes."},
+        {"photo": None, "asked": "Question?", "said": "Yes."},
+        {"photo": image(0), "asks": "Question?", "said": "Yes."},
+        ("column 'asked' is missing", "it has photo, asks, said"),
+        {"image": "photo", "question": "asked", "answer": "said"},
+    ),
+    "table in CSV": Shape(
+        lambda path, rows: separated(path.with_suffix(".csv"), rows, () if rows else ["file", "text"]),
+        lambda row: {"file": f"{row}.png", "text": f"Picture {row}"},
+        {"file": "", "text": "Nothing"},
+        {"file": "0.png", "caption": "Picture"},
+        ("column 'text' is missing", "it has file, caption"),
+        {"image": "file", "caption": "text"},
+    ),
+    "table in Arrow": Shape(
+        arrow,
+        lambda row: {"images": [image(row), image(row + 100)], "talk": talk(f"{row}?", "A", keys=("role", "content"))},
+        {"images": [image(0)], "talk": talk("Q", keys=("role", "content"))},
+        {"images": [image(0)], "turns": talk("Q", "A", keys=("role", "content"))},
+        ("column 'talk' is missing", "it has images, turns"),
+        {"image": "images", "turns": "talk"},
+    ),
+    "table of ids": Shape(
+        json_array,
+        lambda row: {"image_id": f"{row}" if row % 2 else row, "question": f"Is {row} there?", "answer": "No."},
+        {"image_id": None, "question": "Is it there?", "answer": "No."},
+        {"image_id": "0", "asked": "Is it there?", "answer": "No."},
+        ("no row has", "question"),
+        {"image": "image_id", "suffix": ".jpg", "question": "question", "answer": "answer"},
+    ),
+    "web_table": Shape(
+        lambda path, rows: json_lines(path.with_suffix(".jsonl"), rows),
+        lambda row: {"link": f"http://img.test/{row}", "text": f"Picture {row}"},
+        {"link": 7, "text": "Nothing"},
+        {"link": "http://img.test/0", "caption": "Picture"},
+        ("no row has 'text'", "the first has link, caption"),
+        {"image": "link", "caption": "text"},
     ),
     "instructions": Shape(
         lambda path, rows: json_lines(path.with_suffix(".jsonl"), rows),

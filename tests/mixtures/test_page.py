@@ -11,7 +11,9 @@ from PIL import Image
 
 from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from vlmill.mixtures.page import counts, plots, render_mixture_page, search
+from vlmill.api.runs import open_run
+from vlmill.api.stages import StageMixture
+from vlmill.mixtures.page import counts, plots, search
 from vlmill.mixtures.page.gallery import SEAM, SEAM_WIDTH, draw_tiles, make_cards
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.engine.build import PHASES
@@ -29,6 +31,8 @@ from vlmill.pipeline.reports.funnel import read_funnel, total_funnel
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("built") / "run"
     stage = {**RECIPE["stages"][0], "mixture": {**RECIPE["stages"][0]["mixture"], "sequence_length": 1024, "epochs": 2}}
+    weights = {"average": "samples", "sources": {"quiz": 3}}
+    stage["train"] = {**stage["train"], "loss_weights": weights}
     recipe = write_recipe(tmp_path_factory.mktemp("input files"), stages=[stage])
     assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
     return root
@@ -36,7 +40,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(built):
-    return render_mixture_page(built, None, {"align": "answers"})
+    return open_run(built).render_stats_page()
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,15 @@ def data(html, name="data"):
 
 
 # -- the file
+
+
+def test_a_weighed_loss_stands_beside_the_shares_of_each_source(built, html):
+    found = StageMixture(built, "align").stats["sources"]
+    shares = {source["name"]: source["loss_share"] for source in found}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+    segments = {source["name"]: source["planned"]["segments"] for source in found}
+    assert shares["quiz"] / shares["scans"] == pytest.approx(3 * segments["quiz"] / segments["scans"], rel=1e-3)
+    assert f"<td>{shares['quiz']:.2%}</td>" in html
 
 
 def test_a_page_needs_no_network(html):

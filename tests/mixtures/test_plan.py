@@ -60,6 +60,51 @@ def test_no_row_exceeds_a_budget_and_sums_are_right(store):
         assert row["tiles"] == sum(segment["tiles"] for segment in row["segments"]) <= 4
 
 
+def read_visual(store, row):
+    """Visual tokens of a sequence, of the lengths that its segments' nodes have."""
+    total = 0
+    for segment in row["segments"]:
+        shard = store.shards[SOURCES[segment["source"]]][segment["shard"]]
+        lengths = pq.read_table(store.inputs[shard.lengths]).to_pylist()[segment["row"]]
+        total += sum(node["visual"] for node in lengths["nodes"][segment["first"] : segment["last"]])
+    return total
+
+
+SOURCES = ("web", "quiz", "scans")
+
+
+@pytest.mark.parametrize("patches", [4 * 40, 4 * 25])
+def test_no_row_exceeds_a_budget_of_patches(store, patches):
+    free, bound = mixture(epochs=2), mixture(epochs=2, patches_per_sequence=patches)
+    assert max(read_visual(store, row) for row in store.plan(free)) > patches // 4  # else it would not bind
+    rows = store.plan(bound)
+    lock, stats = store.lock(bound)
+    numbers = stats["packing"]["visual_per_sequence"]
+    assert (numbers["most"], numbers["budget"]) == (max(row["visual"] for row in rows), patches // 4)
+    assert numbers["mean"] == pytest.approx(np.mean([row["visual"] for row in rows]), abs=1e-5)
+    for row in rows:
+        assert row["visual"] == read_visual(store, row) <= patches // 4
+        assert row["tokens"] <= 128
+        assert row["tiles"] == sum(segment["tiles"] for segment in row["segments"]) <= 4
+    assert list(verify_lock(lock, store.inputs)) == []
+    lock["visual_per_sequence"] = numbers["most"] - 1
+    assert any("visual tokens of its sequences exceed" in said for said in verify_lock(lock, store.inputs))
+
+
+def test_what_exceeds_a_budget_of_patches_alone_is_counted_as_lost(store):
+    whole = store.select(mixture())
+    few = store.select(mixture(patches_per_sequence=4 * 6))
+    assert few["web"]["nodes"].kept < whole["web"]["nodes"].kept
+    assert few["scans"]["nodes"] == whole["scans"]["nodes"]  # texts alone
+
+
+def test_a_budget_of_patches_that_never_binds_changes_no_sequence(store):
+    free, wide = store.plan(mixture(epochs=2)), store.plan(mixture(epochs=2, patches_per_sequence=1 << 40))
+    assert max(sum(s["tiles"] for s in row["segments"]) for row in wide) <= 4
+    assert sum(len(row["segments"]) for row in wide) == sum(len(row["segments"]) for row in free)
+    assert len(wide) <= 1.05 * len(free)
+
+
 def test_in_whole_epochs_every_node_comes_once_each_or_is_a_counted_loss(store):
     shares = {"web": 1, "quiz": 2, "scans": 3}
     rows = store.plan(mixture(shares={}, repeat=shares))

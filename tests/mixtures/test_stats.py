@@ -65,6 +65,13 @@ def test_the_table_shows_it_at_a_glance(stats):
     assert "note: quiz: 80 samples without a licence" in lines
 
 
+def test_the_share_of_the_loss_stands_below_where_the_recipe_weighs_it(stats):
+    assert "share of the loss" not in shown(make_stats_table(stats))
+    sources = [{**source, "loss_share": share} for source, share in zip(stats["sources"], (0.25, 0.75), strict=True)]
+    said = " ".join(shown(make_stats_table({**stats, "sources": sources})).split())
+    assert "share of the loss, as the recipe weighs it: web 25.00%, quiz 75.00%" in said
+
+
 def test_no_number_of_the_table_is_cut_off_in_a_terminal_of_80_columns(stats):
     def lines(width):
         return shown(make_stats_table(stats), width).splitlines()[3:6]

@@ -606,7 +606,8 @@ def test_a_missing_column_is_named(tmp_path):
     (tmp_path / "set.tsv").write_text("question\tanswer\nWhy?\tSo\n")
     with pytest.raises(SourceError, match="column 'image' is missing; it has question, answer"):
         rows_of(tmp_path / "set.tsv")
-    with pytest.raises(SourceError, match=r"expected an evaluation set in \.parquet, \.json"):
+    (tmp_path / "set.txt").write_text("question\tanswer\nWhy?\tSo\n")
+    with pytest.raises(SourceError, match=r"set\.txt: expected a JSON array"):
         rows_of(tmp_path / "set.txt")
 
 

@@ -41,6 +41,7 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.policy import LONGEST
@@ -160,6 +161,20 @@ def test_onevision_letterboxes_the_images_of_a_sample_that_has_several():
     assert same([case.ours(*pair)[0] for pair in zip(pictures, layouts, strict=True)], theirs)
 
 
+def test_images_keep_their_resolution_and_nearly_their_shape_within_bounds():
+    policy = Native(min_pixels=100 * 100, max_pixels=1000 * 1000)
+    for size in sizes(300, seed=11):
+        if max(size) / min(size) > 20:
+            continue
+        (layout,) = policy.layout([size])
+        width, height = layout.canvas
+        assert width % 28 == height % 28 == 0
+        assert 100 * 100 <= width * height <= 1000 * 1000
+        if 150 * 150 < size[0] * size[1] < 900 * 900:
+            assert abs(width - size[0]) <= 14
+            assert abs(height - size[1]) <= 14
+
+
 def test_llava_next_tiles_each_image_whatever_stands_beside_it():
     policy = AnyRes()
     assert policy.layout([(640, 480), (100, 900)]) == (
@@ -196,10 +211,10 @@ def test_an_overview_that_equals_the_canvas_is_stored_once():
     assert policy.render(picture((50, 100), 0), tall).keys() == {"canvas", "overview"}
 
 
-@pytest.mark.parametrize("kind", ["anyres", "internvl", "navit"])
+@pytest.mark.parametrize("kind", ["anyres", "internvl", "native", "navit"])
 def test_an_image_that_is_much_enlarged_is_stored_as_it_came_and_drawn_when_it_is_loaded(kind):
     policy = POLICIES[kind]()
-    for side in (40, 150, 189, 190, 300, 500, 900):
+    for side in (20, 40, 150, 189, 190, 300, 500, 900):
         image = picture((side, side), side)
         (layout,) = policy.layout([image.size])
         parts = policy.render(image, layout)
@@ -255,6 +270,8 @@ def test_where_idefics2_quarters_what_has_no_quarters_the_policy_has_a_verdict()
         (NaViT(split=True), (500, 1), "no quarters"),
         (Crop(), (1, 3000), "before the crop"),
         (Letterbox(), (LONGEST + 1, 10), "no side may be longer"),
+        (Native(), (1005, 5), "more than 200 times the other"),
+        (Native(max_pixels=1 << 24), (40_000, 400), "would be 40012 x 392 px; no side may be longer than 16383"),
     ],
 )
 def test_sizes_without_an_answer_are_refused_before_any_pixel(policy, size, says):
@@ -280,7 +297,7 @@ def test_layouts_are_arithmetic_that_holds_for_any_size(kind, several):
         assert layout.tokens > 0
         assert layout.tiles in {rows * columns, rows * columns + 1}
         assert min(layout.canvas) > 0
-        assert max(layout.canvas) <= 12 * 448  # InternVL's
+        assert max(layout.canvas) <= (16_383 if kind == "native" else 12 * 448)  # InternVL's
     assert policy.layout(several) == layouts
 
 
@@ -332,6 +349,8 @@ def test_a_quality_stores_jpeg_within_a_bound_of_the_pixels(kind):
         ("anyres", {"side": 300, "pinpoints": [[336, 672]]}, "multiples of side"),
         ("letterbox", {"quality": 101}, "less than or equal to 100"),
         ("tiles", {"sides": 364}, "did you mean 'side'"),
+        ("native", {"min_pixels": 9000, "max_pixels": 8000}, "at least min_pixels .9000. and one visual token"),
+        ("native", {"patch": 16, "min_pixels": 1, "max_pixels": 1023}, "one visual token .32 x 32 px"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_says_what_does(kind, values, says):

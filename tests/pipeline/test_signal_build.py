@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import yaml
 
+from tests.helpers import models
 from tests.helpers.signals import SIGNALS
 from tests.helpers.small import RECIPE, product, vlmill, write_recipe
 from vlmill.pipeline.core.errors import RecipeError, StoreError
@@ -25,6 +26,7 @@ from vlmill.pipeline.reports.verify import verify_run
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.signals.worker import SignalWorker
 
+VALUES = ("red", "seen_count", "seen_area", "seen_largest", "size", "wow")
 KINDS = ("redness", "exclamations", "fragile")
 BOUNDS = {"any": {"red": {"min_quantile": 0.4, "by_source": True}, "size": {"max": 385}}}
 
@@ -42,6 +44,7 @@ def recipe_blocks():
             "red": {"kind": "redness"},
             "wow": {"kind": "exclamations", "mark": "e"},
             "size": {"kind": "fragile"},
+            "seen": {"kind": "faces", "model": "faces.onnx", "confidence": 0.5, "longest": 160},
         },
         "filters": [{"language": {"drop": ["zh"]}}, {"threshold": BOUNDS}],
         "stages": [{**stage, "mixture": mixture}],
@@ -51,7 +54,9 @@ def recipe_blocks():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("signals")
+    pytest.importorskip("cv2")
     write_recipe(folder, **recipe_blocks())
+    models.save_centerface(folder / "faces.onnx")
     (folder / "signals.py").write_text(SIGNALS)
     assert build(folder, "run", 0) == 0
     return folder
@@ -67,7 +72,7 @@ def read_tables(root, name, source="web"):
 
 
 def hash_steps(root):
-    names = ("red", "wow", "size", "threshold", "quantiles")
+    names = ("red", "wow", "size", "seen", "threshold", "quantiles")
     files = sorted(path for name in names for path in root.glob(f"steps/*/{name}/*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -160,7 +165,7 @@ def test_a_mixture_sees_signals_as_columns_of_what_is_in_the_shards(folder):
     table = pl.read_parquet(shards)
     assert table.columns == [
         "row",
-        *(f"{name}{end}" for name in ("red", "size", "wow") for end in ("", "_min", "_max")),
+        *(f"{name}{end}" for name in VALUES for end in ("", "_min", "_max")),
     ]
     index = pl.read_parquet(next(root.glob("shards/quiz/small/*0000-0000*.index.parquet")))
     scores = pl.read_parquet(next(root.glob("steps/quiz/wow/00000-0000*.scores.parquet")))
@@ -190,12 +195,12 @@ def test_reports_show_every_signal_without_its_code(folder, capsys):
     assert vlmill("report", root, "--section", "signals") == 0
     assert "at most 385" in capsys.readouterr().out
     assert vlmill("report", root, "--json") == 0
-    assert {one["value"] for one in json.loads(capsys.readouterr().out)["signals"]} == {"red", "wow", "size"}
+    assert {one["value"] for one in json.loads(capsys.readouterr().out)["signals"]} == set(VALUES)
     phases = {(step.step, step.phase) for step in read_progress(root)}
     assert {("red", "signals"), ("threshold", "signals"), ("quantiles", "signals"), ("language", "curate")} <= phases
     page = folder / "stats.html"
     assert vlmill("stats", root, "--html", page) == 0
-    assert all(f"Signal {name}" in page.read_text() for name in ("red", "wow", "size"))
+    assert all(f"Signal {name}" in page.read_text() for name in VALUES)
 
 
 def test_the_api_gives_scores_as_frames(folder):
@@ -208,6 +213,11 @@ def test_the_api_gives_scores_as_frames(folder):
     assert set(run.scores("red").collect()["source"]) == {"web", "quiz"}
     with pytest.raises(StoreError, match="no signal 'wov'; did you mean 'wow'"):
         run.scores("wov")
+    found, counts = run.detections("seen", "web").collect(), run.scores("seen", "web").collect()
+    assert found.columns[2:] == ["sample", "node", "left", "top", "right", "bottom", "confidence", "text"]
+    assert found.height == counts["seen_count"].sum() > 0
+    with pytest.raises(StoreError, match="no signal 'red'; allowed: seen"):
+        run.detections("red")
 
 
 def test_a_recipe_without_signals_has_no_such_section(folder):
@@ -230,6 +240,8 @@ def test_a_taken_down_image_takes_its_scores_along(folder):
     assert after.height == before.height - 4  # questions and answers
     (table,) = root.glob("steps/quiz/red/00000-0000*.scores.parquet")
     assert 1 not in pl.read_parquet(table)["sample"]
+    (table,) = root.glob("steps/quiz/seen/00000-0000*.detections.parquet")
+    assert pl.read_parquet(table)["sample"].unique().sort().to_list() == [0, 2, 3, 4]
 
 
 def test_until_curate_no_model_is_asked(folder, monkeypatch):

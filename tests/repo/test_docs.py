@@ -58,6 +58,8 @@ def list_commands():
 
 
 COMMANDS = list_commands()
+BEFORE = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
+"""Options before the name of a command."""
 
 
 def test_the_readme_is_short():
@@ -131,22 +133,22 @@ def list_invocations(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_commands_and_their_options_exist(page):
     for line in list_invocations(page):
-        words = line.split()
+        words = [word for word in line.split() if word not in BEFORE]
         name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
         assert name in COMMANDS, line
         if page == README:
             continue  # its list of commands says more behind them
         for option in re.findall(r"(?<!\S)--[\w-]+", line):
-            assert option in COMMANDS[name] | {"--help"}, line
+            assert option in COMMANDS[name] | BEFORE | {"--help"}, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_options_in_the_text_are_options_of_a_command(page):
     others = {"--nproc-per-node", "--no-deps", "--constraint", "--editable", "--exclude", "--include", "--help"}
-    others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir", "--quiet"}  # lmms-eval, TensorBoard
-    others |= {"--images", "--corpus", "--kills", "--pictures", "--tiny"}  # benchmarks
+    others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
+    others |= {"--images", "--corpus", "--kills", "--pictures", "--tiny", "--vectors"}  # benchmarks
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
-    known = others.union(*COMMANDS.values())
+    known = others.union(BEFORE, *COMMANDS.values())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", read_page(page))) - known == set()
 
 
@@ -190,9 +192,10 @@ def test_recipes_are_recipes(page, block, tmp_path):
 
 
 def test_the_mixtures_of_the_manual_are_mixtures():
-    whole, entries = (yaml.safe_load(block) for block in list_blocks(ROOT / "docs/mixtures.md", "yaml"))
+    whole, entries, moving = (yaml.safe_load(block) for block in list_blocks(ROOT / "docs/mixtures.md", "yaml"))
     assert parse_block(MixtureSettings, whole["mixture"], "mixture").by_share
     assert len(parse_block(MixtureSettings, {"sequence_length": 2048, **entries}, "mixture").resolved()) == 2
+    assert parse_block(MixtureSettings, {"sequence_length": 2048, **moving["mixture"]}, "mixture").moves
 
 
 def test_the_custom_filter_of_the_manual_is_one():

@@ -18,11 +18,15 @@ OURS = {"quickstart", "smollm2", *list_complete_recipes()}
 
 RECIPES = sorted(path for path in Path(str(files("vlmill.recipes"))).glob("*.yaml") if path.stem not in OURS)
 
+OFF_HUB = {"lrv_instruction"}
+"""Recipes of datasets that lie elsewhere."""
+
 NAMED = {  # rows of datasets whose columns are not those that the shape has without options
     "llava_next_data": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
     "llava_onevision_data": {"image": upstream.image(0), "conversations": talk("<image>Q", "A")},
     "lnqa": {"image": upstream.image(0), "qa": [{"question": "Q", "answer": "A"}]},
     "pixelprose": {"url": "http://img.test/0", "vlm_caption": "A dog"},
+    "lrv_instruction": {"image_id": "1", "question": "Is there a dog?", "answer": "No.", "task": "existence"},
     "laion_coco": {"URL": "http://img.test/0", "top_caption": "A dog", "LICENSE": "?", "similarity": 0.3},
 }
 
@@ -37,7 +41,7 @@ def test_a_recipe_reads_one_dataset_from_the_hub_and_drops_chinese(recipe):
     name, loaded = recipe
     assert loaded.name == name
     assert list(loaded.sources) == [name]
-    assert re.fullmatch(r"hf://datasets/[\w.-]+/[\w.-]+@\w+", loaded.sources[name].root)
+    assert name in OFF_HUB or re.fullmatch(r"hf://datasets/[\w.-]+/[\w.-]+@\w+", loaded.sources[name].root)
     language = next(filter_ for filter_ in loaded.filters if filter_.name == "language")
     assert (language.drop, language.strict) == (("zh",), True)
     assert loaded.policies
@@ -68,7 +72,7 @@ def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
     shape = SHAPES[loaded.sources[name].kind]
     path = tmp_path / "rows"
     if name in NAMED:
-        upstream.parquet(path, [NAMED[name]])
+        (upstream.json_array if name in OFF_HUB else upstream.parquet)(path, [NAMED[name]])
     else:
         shape.write(path, [shape.row(0)])
     source = loaded.source(name)
@@ -80,10 +84,17 @@ def test_its_options_fit_the_rows_of_its_dataset(recipe, tmp_path):
 def test_the_readme_lists_them_all():
     text = (RECIPES[0].parent / "README.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| ([\w./-]+) \|", text, re.MULTILINE))
-    roots = {path.stem: load_recipe(str(path))[0].sources[path.stem].root for path in RECIPES}
+    roots = {
+        path.stem: load_recipe(str(path))[0].sources[path.stem].root for path in RECIPES if path.stem not in OFF_HUB
+    }
     assert {name: f"hf://datasets/{dataset}" for name, dataset in listed.items()} == {
         name: root.partition("@")[0] for name, root in roots.items()
     }
+
+
+def test_the_readme_names_those_that_are_not_on_the_hub():
+    text = (RECIPES[0].parent / "README.md").read_text(encoding="utf-8")
+    assert {name for name in OFF_HUB if f"| `{name}` | " in text} == OFF_HUB
 
 
 def test_a_recipe_without_stages_is_built_from_local_rows_to_shards_and_says_what_next(tmp_path):
@@ -111,7 +122,7 @@ def test_every_recipe_has_a_page_of_statistics(recipe, tmp_path):
     shape = SHAPES[loaded.sources[name].kind]
     path = tmp_path / Path(loaded.sources[name].files or "rows.parquet").name.replace("*", "0")
     if name in NAMED:
-        upstream.parquet(path, [NAMED[name]])
+        (upstream.json_array if name in OFF_HUB else upstream.parquet)(path, [NAMED[name]])
     else:
         shape.write(path, [shape.row(0)])
     offline = ["--set", "fetch.retries=0", "--set", f"sources.{name}.serve={{http://img.test/: {tmp_path}}}"]

@@ -346,11 +346,15 @@ def test_variants_that_hold_nothing_out_in_common_are_refused(place):
         list_trials(spec, {}, None)
 
 
-def test_shipped_ablations_are_read_whole_by_name():
-    spec = read_ablation(find_ablation("quickstart"))
+@pytest.mark.parametrize("name", ["quickstart", "positions"])
+def test_shipped_ablations_are_read_whole_by_name(name):
+    spec = read_ablation(find_ablation(name))
     assert isinstance(spec, Spec)
     made = list_trials(spec, {}, None)
     assert len(made) == len(spec.variants) * len(spec.seeds)
+
+
+def test_an_ablation_that_is_not_shipped_is_answered_with_the_nearest_name():
     with pytest.raises(RecipeError, match="did you mean 'quickstart'"):
         find_ablation("quickstar")
 

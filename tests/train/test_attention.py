@@ -132,11 +132,11 @@ def test_gradients_reach_every_part(tokenizers, stand_in):
 def test_borders_are_where_documents_and_the_padding_begin(lengths):
     length = max(map(sum, lengths))
     filled = [[*row, *([length - sum(row)] if length > sum(row) else [])] for row in lengths]
-    positions = torch.tensor([[place for size in row for place in range(size)] for row in filled])
+    documents = torch.tensor([[number for number, size in enumerate(row) for _ in range(size)] for row in filled])
 
     text = SimpleNamespace(_attn_implementation=VARLEN)
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
-    found = find_borders(model, positions)
+    found = find_borders(model, documents)
     sizes = [size for row in filled for size in row]
     assert found["cu_seq_lens_q"].tolist() == [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     assert found["cu_seq_lens_q"].dtype == torch.int32

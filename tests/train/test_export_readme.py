@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,21 +10,23 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.helpers.stages import write_tokenizer
 from tests.helpers.torchvision import install_torchvision
-from tests.train.test_families import CASES, made, picture
-from vlmill.pipeline.chat.encode import FORMATS, IGNORE, get_mark_id, load_tokenizer
+from tests.train.test_families import CASES, made, of_batch, picture
+from vlmill.pipeline.chat.encode import FORMATS, IGNORE, encode_prompt, get_mark_id, load_tokenizer
+from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images.decode import decode_image
 from vlmill.train.batch import Document, pad_sequences
 from vlmill.train.export import export_model
 
 NAMES = (
     "llava", "llava, resized", "llava, cropped, CLIP", "llava, fused", "llava_next, CLIP", "llava_onevision, CLIP",
-    "idefics", "idefics2, split", "idefics3", "internvl",
+    "idefics", "idefics2, split", "idefics3", "internvl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl, RoPE-Tie v2",
 )  # fmt: skip
-"""Every image processor that an export may have."""
+"""Every image processor that an export may have, and every code."""
 
 READ = """
 import os, re, sys
@@ -50,6 +53,37 @@ for folder in sys.argv[2:]:
 """
 
 
+ASK = """
+import json, sys
+from pathlib import Path
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+torch.set_num_threads(1)
+picture = Image.open(sys.argv[1])
+for folder in sys.argv[2:]:
+    trust = {"trust_remote_code": any(Path(folder).glob("*.py"))}
+    if trust["trust_remote_code"]:
+        try:
+            AutoModelForImageTextToText.from_pretrained(folder)
+        except ValueError:
+            pass
+        else:
+            sys.exit(f"{folder} was read without its code")
+    model = AutoModelForImageTextToText.from_pretrained(folder, **trust)
+    processor = AutoProcessor.from_pretrained(folder, **trust)
+    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **trust)
+    content = [{"type": "text", "text": "It is."}, {"type": "image"}, {"type": "text", "text": "What colour is it?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = processor(images=picture, text=text, return_tensors="pt")
+    with torch.no_grad():
+        found = model(**inputs).logits[0, -1].tolist()
+    said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
+    print("found:", json.dumps([inputs["input_ids"][0].tolist(), found, said]))
+"""
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """Exports of models that were not trained, and the pixels that each was to see of one picture."""
@@ -66,18 +100,25 @@ def exported(tmp_path_factory):
         folder = export_model(root / name, model, family, tokenizers[case.chat], chat)
         (layout,) = case.policy.layout([shown.size])
         tiles = tuple(case.policy.tiles(case.policy.render(shown, layout), layout))
-        ids = [get_mark_id(tokenizers[case.chat], mark) for mark in (chat.bos, chat.image)]
-        batch = pad_sequences([[Document(0, ids, [IGNORE] * 2, (tiles,), (layout,))]], 0)
+        image = get_mark_id(tokenizers[case.chat], chat.image)
+        ids = [get_mark_id(tokenizers[case.chat], chat.bos), *[image] * layout.tokens]
+        batch = pad_sequences([[Document(0, ids, [IGNORE] * len(ids), (tiles,), (layout,))]], 0)
         found[folder] = family.inputs(model, batch)["pixel_values"].numpy()
     return root, found
 
 
 def read_as_written(root, folders, ahead="", beside=None):
     """Run the code of each README in a process without our packages."""
+    run_code(ahead + READ, root, folders, beside)
+
+
+def run_code(code, root, folders, beside=None):
+    """What code prints about a picture and folders, in a process without our packages."""
     environment = {**os.environ, "PYTHONPATH": str(beside or ""), "HF_MODULES_CACHE": str(root / "modules")}
-    command = [sys.executable, "-P", "-c", ahead + READ, str(root / "picture.png"), *map(str, folders)]
+    command = [sys.executable, "-P", "-c", code, str(root / "picture.png"), *map(str, folders)]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def same_pixels(folder, name, ours):
@@ -105,6 +146,35 @@ def test_beside_torchvision_it_does_so_too_and_would_not_by_default(exported, tm
     assert {folder.name for folder in found if same_pixels(folder, "by default", found[folder])} == set()
 
 
+def test_beside_torchvision_processors_with_videos_give_tokens_and_answers_of_training(exported, tmp_path):
+    root, found = exported
+    try:
+        ahead = install_torchvision(tmp_path)
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    folders = [folder for folder in found if CASES[folder.name].video]
+    said = run_code(ahead + ASK, root, folders, tmp_path)
+    lines = [json.loads(line) for line in re.findall("found: (.*)", said)]
+    nodes = (
+        Node("text", "user", text="It is."),
+        Node("image", "user", image=0),
+        Node("text", "user", text="What colour is it?"),
+    )
+    for folder, (asked, first, answer) in zip(folders, lines, strict=True):
+        case = CASES[folder.name]
+        tokenizers = {case.chat: load_tokenizer(root / "tokenizer.json", FORMATS[case.chat])}
+        family, model = made(case, tokenizers)
+        shown = Image.open(root / "picture.png")
+        layouts = case.policy.layout([shown.size])
+        tiles = case.policy.tiles(case.policy.render(shown, layouts[0]), layouts[0])
+        assert encode_prompt(nodes, layouts, tokenizers[case.chat], FORMATS[case.chat]) == asked
+        ids = [*asked, *answer[:-1]]
+        batch = pad_sequences([[Document(0, ids, [IGNORE] * len(ids), (tiles,), layouts)]], 0)
+        logits = of_batch(family, model, batch)[0, len(asked) - 1 :]
+        assert (logits[0] - torch.tensor(first)).abs().max() <= 1e-5
+        assert logits.argmax(-1).tolist() == answer
+
+
 def test_its_code_composites_transparency_as_training_did(exported, tmp_path, monkeypatch):
     root, _ = exported
     pixels = np.random.default_rng(3).integers(0, 256, (40, 30, 4), np.uint8)
@@ -125,7 +195,7 @@ def test_it_says_what_a_folder_needs_besides(exported):
     root, _ = exported
     texts = {name: (root / name / "README.md").read_text() for name in NAMES}
     code = {name for name, text in texts.items() if "trust_remote_code=True" in text}
-    assert code == {"llava, fused"}
+    assert code == {name for name in NAMES if CASES[name].code}
     assert {name for name, text in texts.items() if "Install torchvision" in text} == {
         name for name in NAMES if CASES[name].video
     }

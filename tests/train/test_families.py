@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -25,6 +26,7 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
@@ -33,6 +35,7 @@ from vlmill.train.data import Reader
 from vlmill.train.export import cast_model, export_model, load_export
 from vlmill.train.families import FAMILIES, LLAVA, ONE_TILE, find_family, vision
 from vlmill.train.families.idefics import find_last_seen, make_causal_mask
+from vlmill.train.families.language import CONFIGS
 from vlmill.train.families.pretrained import choose_export_dtype
 from vlmill.train.families.processors import IMAGE_PROCESSORS
 from vlmill.train.model import compute_features, compute_token_losses, create_model
@@ -57,6 +60,7 @@ class Case:
     vision: Any = None
     text: Any = None
     connector: Any = None
+    positions: str | None = None
     video: bool = False  # whether its processor stands beside a video processor, which wants torchvision
 
     @property
@@ -64,8 +68,15 @@ class Case:
         return FAMILIES[self.family].chat
 
     @property
+    def code(self) -> bool:
+        """Whether its export brings code along."""
+        fused = self.vision is not None and self.vision["kind"] == "fused"
+        return fused or self.positions not in {None, "mrope"}
+
+    @property
     def settings(self) -> ModelSettings:
         values = {"family": self.family, "vision": self.vision or VISION, "text": self.text or TEXT}
+        values |= {"positions": self.positions}
         return parse_block(ModelSettings, values | ({"connector": self.connector} if self.connector else {}), "model")
 
     @property
@@ -74,6 +85,8 @@ class Case:
 
 
 ONEVISION = AnyRes(side=28, patch=7, pinpoints=(*PINPOINTS, (84, 84)), cap=2, many="letterbox", fill=GREY)
+NATIVE = Native(patch=7, min_pixels=28 * 28, max_pixels=70 * 84)
+QWEN = {**FINE, "kind": "qwen2_5_vl", "layers": 4}
 CASES = {
     "llava": Case("llava", Letterbox(side=28, patch=14)),
     "llava, resized": Case("llava", Resize(side=28, patch=14), connector={"kind": "linear"}),
@@ -108,7 +121,14 @@ CASES = {
     "idefics2, split": Case("idefics2", NaViT(shortest=28, longest=56, latents=4, split=True), VISION),
     "idefics3": Case("idefics3", Tiles(side=28, longest=84, patch=7), FINE),
     "internvl": Case("internvl", InternVL(side=28, patch=7, most=4), {**FINE, "kind": "internvit"}, video=True),
+    "qwen2_5_vl": Case("qwen2_5_vl", NATIVE, QWEN, TEXT | {"kind": "qwen2", "kv_heads": 1}, video=True),
+    "qwen3_vl": Case("qwen3_vl", NATIVE, {**QWEN, "kind": "qwen3_vl"}, TEXT | {"kind": "qwen3"}, video=True),
 }  # fmt: skip
+CASES |= {
+    "qwen2_5_vl, flat": replace(CASES["qwen2_5_vl"], positions="flat"),
+    "qwen2_5_vl, RoPE-Tie": replace(CASES["qwen2_5_vl"], positions="rope_tie"),
+    "qwen3_vl, RoPE-Tie v2": replace(CASES["qwen3_vl"], positions="rope_tie_v2"),
+}
 PLAIN = tuple(CASES)
 LANGUAGES = {
     "mistral": {"kind": "mistral", "kv_heads": 1},
@@ -232,7 +252,7 @@ def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tok
     case = CASES[name]
     reader, ours = of_shards(tmp_path / "run", case, SIZES, tokenizers)
     folder = export_model(tmp_path / "export", ours, reader.family, reader.tokenizer, reader.mixture.chat)
-    trust = {"trust_remote_code": name == "llava, fused"}
+    trust = {"trust_remote_code": case.code}
     theirs = AutoModelForImageTextToText.from_pretrained(folder, **trust)
     assert type(theirs).__name__ == type(ours).__name__
     processor = (AutoImageProcessor if case.video else AutoProcessor).from_pretrained(folder, **trust)
@@ -241,6 +261,8 @@ def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tok
         if case.video:
             inputs = {"input_ids": batch.ids, **processor(picture(*size), return_tensors="pt")}
             inputs.pop("num_patches", None)
+            if "image_grid_thw" in inputs:  # its processor says so, too
+                inputs["mm_token_type_ids"] = (batch.ids == theirs.config.image_token_id).int()
         else:
             inputs = processed(case, processor, size)
         assert inputs["input_ids"][0].tolist() == batch.ids[0].tolist()
@@ -256,7 +278,12 @@ QUESTIONS = (
 )
 
 
-def asked(case, processor, tokenizer, family, pictures, questions):
+def prompt(family, model, batch):
+    """What a model is given to generate from, besides tokens."""
+    return {name: value for name, value in family.inputs(model, batch).items() if name != "position_ids"}
+
+
+def asked(case, processor, tokenizer, family, model, pictures, questions):
     """Questions about a picture each, as one batch of the processor; without torchvision, of its tokenizer."""
     if case.family == "idefics":
         prompts = [
@@ -279,11 +306,12 @@ def asked(case, processor, tokenizer, family, pictures, questions):
         tiles = [
             case.policy.tiles(case.policy.render(*shown), shown[1]) for shown in zip(pictures, layouts, strict=True)
         ]
-        shown = [Document(0, [0], [IGNORE], (tile,), (layout,)) for tile, layout in zip(tiles, layouts, strict=True)]
-        return {
-            **tokenizer.pad({"input_ids": ids}, return_tensors="pt"),
-            **family.inputs(None, pad_sequences([shown], 0)),
-        }
+        shown = [
+            [Document(0, words, [IGNORE] * len(words), (tile,), (layout,))]
+            for words, tile, layout in zip(ids, tiles, layouts, strict=True)
+        ]
+        batch = pad_sequences(shown, tokenizer.pad_token_id, left=True)
+        return {**tokenizer.pad({"input_ids": ids}, return_tensors="pt"), **prompt(family, model, batch)}
     texts = [
         processor.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True) for turn in turns
     ]
@@ -298,7 +326,7 @@ def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tok
     case = CASES[name]
     family, ours = made(case, tokenizers, 3)
     folder = export_model(tmp_path / "export", ours, family, tokenizers[case.chat], FORMATS[case.chat])
-    trust = {"trust_remote_code": name == "llava, fused"}
+    trust = {"trust_remote_code": case.code}
     tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
     processor = None if case.video else AutoProcessor.from_pretrained(folder, **trust)
     assert {each.padding_side for each in (tokenizer, processor and processor.tokenizer) if each} == {"left"}
@@ -307,7 +335,7 @@ def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tok
 
     def answers(*places):
         chosen = [pictures[place] for place in places], [QUESTIONS[place] for place in places]
-        inputs = asked(case, processor, tokenizer, family, *chosen)
+        inputs = asked(case, processor, tokenizer, family, model, *chosen)
         said = model.generate(**inputs, max_new_tokens=8, do_sample=False)
         return tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
@@ -414,21 +442,46 @@ def test_an_image_that_a_cut_has_left_alone_keeps_the_tile_that_it_was_rendered_
 
 
 def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone():
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0]])
+    documents = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 2]])
     shown = torch.tensor([[0, 1, 0, 1, 0, 1, 0, 0]]).bool()
-    assert find_last_seen(shown, positions).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
-    assert (make_causal_mask(positions)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert find_last_seen(shown, documents).tolist() == [[-1, 0, 0, 1, -1, 2, 2, -1]]
+    assert (make_causal_mask(documents)[0, 0] == 0).int().tolist()[5] == [0, 0, 0, 0, 1, 1, 0, 0]
 
 
 # -- weights from elsewhere
 
 
-FORMS = {"llava": "siglip", "idefics": "clip", "idefics2": "siglip", "idefics3": "siglip", "internvl": "internvit"}
+FORMS = {
+    "llava": "siglip",
+    "idefics": "clip",
+    "idefics2": "siglip",
+    "idefics3": "siglip",
+    "internvl": "internvit",
+    "qwen2_5_vl": "qwen2_5_vl",
+    "qwen3_vl": "qwen3_vl",
+}
+
+
+def text_of(case):
+    """A language model of the kind that a family takes, as it is published."""
+    from transformers import AutoModelForCausalLM
+
+    kind = case.text["kind"] if case.text else "llama"
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {"head_dim": 16} if kind == "qwen3" else {}
+    return AutoModelForCausalLM.from_config(CONFIGS[kind](vocab_size=280, num_key_value_heads=2, **sizes, **more))
+
+
+def as_wide(config):
+    """A tower that holds its projector has that of the tests' language model."""
+    if hasattr(config, "out_hidden_size"):
+        config.out_hidden_size = 32
+    return config
 
 
 @pytest.mark.parametrize("family", FORMS)
 def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_added(tmp_path, tokenizers, family):
-    from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModel
 
     case = CASES[family]
     tower = parse_block(
@@ -436,14 +489,13 @@ def test_pretrained_towers_are_read_whole_and_the_tokenizers_new_tokens_are_adde
         {"family": "llava", "vision": {**(case.vision or VISION), "kind": FORMS[family]}, "text": TEXT},
         "model",
     )
-    AutoModel.from_config(vision.configure_vision(tower)).save_pretrained(tmp_path / "vision")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = LlamaForCausalLM(LlamaConfig(vocab_size=280, **sizes))
+    AutoModel.from_config(as_wide(vision.configure_vision(tower))).save_pretrained(tmp_path / "vision")
+    text = text_of(case)
     text.save_pretrained(tmp_path / "text")
     paths = {name: {"kind": "pretrained", "path": str(tmp_path / name)} for name in ("vision", "text")}
     _, model = made(replace(case, **paths), tokenizers)
     found, known = model.state_dict(), AutoModel.from_pretrained(tmp_path / "vision").state_dict()
-    ends = {name.split("vision_tower.")[-1].split("vision_model.")[-1]: name for name in found}
+    ends = {re.split(r"vision_tower\.|vision_model\.|visual\.", name)[-1]: name for name in found}
     for name, weights in known.items():
         if name in ends and "position" not in name:
             torch.testing.assert_close(found[ends[name]], weights)
@@ -460,7 +512,7 @@ def test_towers_published_in_half_precision_have_float32_masters_and_are_exporte
     tmp_path, tokenizers, name, dtype
 ):
     from safetensors.torch import load_file
-    from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoModel
 
     case = CASES["llava, fused" if name == "fused" else name]
     alone = (
@@ -471,10 +523,9 @@ def test_towers_published_in_half_precision_have_float32_masters_and_are_exporte
     towers = {}
     for place, tower in alone.items():
         whole = parse_block(ModelSettings, {"family": "llava", "vision": tower, "text": TEXT}, "model")
-        AutoModel.from_config(vision.configure_vision(whole)).to(dtype).save_pretrained(tmp_path / place)
+        AutoModel.from_config(as_wide(vision.configure_vision(whole))).to(dtype).save_pretrained(tmp_path / place)
         towers[place] = {"kind": "pretrained", "path": str(tmp_path / place)}
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=280, **sizes)).to(dtype)
+    text = text_of(case).to(dtype)
     text.save_pretrained(tmp_path / "text")
     towers = {"kind": "fused", **towers} if name == "fused" else towers["vision"]
     case = replace(case, vision=towers, text={"kind": "pretrained", "path": str(tmp_path / "text")})
@@ -525,10 +576,10 @@ def test_an_export_in_half_precision_is_read_and_run_as_it_is(tmp_path, tokenize
     family, model = made(case, tokenizers)
     folder = export_model(tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], torch.bfloat16)
     assert_all_in(folder, torch.bfloat16)
-    theirs = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=name == "llava, fused").eval()
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=case.code).eval()
     assert theirs.dtype == torch.bfloat16
     batch = pad_sequences([[document(case, tokenizers, 1)]], 0)
-    inputs = {**family.inputs(theirs, batch), "attention_mask": torch.ones_like(batch.ids)}
+    inputs = {**prompt(family, theirs, batch), "attention_mask": torch.ones_like(batch.ids)}
     with torch.no_grad():
         found = theirs(input_ids=batch.ids, **inputs).logits.float()
     assert (found - of_batch(family, model, batch)).abs().max() < 0.1
@@ -560,6 +611,38 @@ def test_the_recipe_or_the_language_model_says_what_is_exported(tmp_path, vision
         parts[component] = {"kind": "pretrained", "path": str(tmp_path / component)}
     settings = parse_block(ModelSettings, {"family": "llava", **parts, "export_dtype": asked}, "model")
     assert choose_export_dtype(settings) == dtype
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "llava", "llava_next, CLIP"])
+def test_a_tower_is_taken_out_of_the_checkpoint_of_a_whole_model(tmp_path, tokenizers, name):
+    case = CASES[name]
+    _, whole = made(case, tokenizers, seed=7)
+    whole.save_pretrained(tmp_path)
+    vision = {"kind": "pretrained", "path": str(tmp_path)}
+    _, model = made(replace(case, vision=vision), tokenizers)
+    names = [key for key, _ in model.named_parameters() if case.found.component(key) == "vision"]
+    before, after = whole.state_dict(), model.state_dict()
+    assert names
+    assert all(torch.equal(before[key], after[key]) for key in names)
+    if name.startswith("qwen"):  # its projector fits no other width
+        _, wide = made(replace(case, vision=vision, text={**case.text, "hidden_size": 64}), tokenizers)
+        after = wide.state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in names)
+        merger = [key for key in after if ".merger." in key and key.endswith("weight") and "norm" not in key]
+        assert not any(torch.equal(before[key], after[key]) for key in merger if "ln_q" not in key)
+
+
+def test_a_checkpoint_that_lacks_weights_of_its_tower_is_refused(tmp_path, tokenizers):
+    from safetensors.torch import load_file, save_file
+
+    case = CASES["llava"]
+    made(case, tokenizers)[1].model.vision_tower.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = next(key for key in weights if "patch_embedding.weight" in key)
+    del weights[lost]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RecipeError, match="lacks weights of its vision tower .*patch_embedding.weight"):
+        made(replace(case, vision={"kind": "pretrained", "path": str(tmp_path)}), tokenizers)
 
 
 def test_each_of_two_fused_towers_has_its_own_weights(tmp_path, tokenizers):

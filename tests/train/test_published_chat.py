@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,15 +12,23 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlamaConfig,
+    LlamaForCausalLM,
+    dynamic_module_utils,
+)
 
 from tests.helpers.chats import PUBLISHED
 from tests.helpers.small import vlmill
+from tests.helpers.stages import MACHINE, article, question, write_run
 from tests.train import test_ablate
 from tests.train.test_ablate import ablate, write_spec
 from tests.train.test_families import CASES
 from vlmill.mixtures.reader import PlannedMixture
-from vlmill.pipeline.chat.encode import encode_prompt, join_segment, load_tokenizer
+from vlmill.pipeline.chat.encode import FORMATS, encode_prompt, join_segment, load_tokenizer
 from vlmill.pipeline.chat.reading import fill_chat
 from vlmill.pipeline.chat.settings import PublishedChat, find_format
 from vlmill.pipeline.core.config import parse_block
@@ -30,9 +39,11 @@ from vlmill.train.data import open_reader
 from vlmill.train.evaluate import make_prompt
 from vlmill.train.export import make_generation_config, to_transformers
 from vlmill.train.families import find_family
+from vlmill.train.families.processors import VideoProcessor
 from vlmill.train.model import create_model
 from vlmill.train.new_rows import find_new_rows
-from vlmill.train.settings import ModelSettings
+from vlmill.train.run import train_stage
+from vlmill.train.settings import ModelSettings, Training
 
 place = test_ablate.place
 """A folder with a recipe of one source."""
@@ -45,6 +56,8 @@ MODELS = {
     "llama 3": "llava_next",
     "phi 3": "llava",
     "vicuna": "llava",
+    "qwen2.5-vl": "qwen2_5_vl",
+    "qwen2, for qwen_vl": "qwen3_vl",
 }
 SIZES = [(40, 20), (28, 28), (70, 84)]
 
@@ -85,6 +98,33 @@ def messages_of(nodes, pictures):
     return messages
 
 
+@dataclass
+class Expanding:
+    """A processor that transformers makes beside torchvision alone, as it treats texts and images."""
+
+    made: VideoProcessor
+
+    def apply_chat_template(self, messages, *, add_generation_prompt=False, **_):
+        pictures = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+        tokenizer = self.made.tokenizer
+        written = tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.made.template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        first, *behind = written.split("<|image_pad|>")
+        for image, text in zip(pictures, behind, strict=True):
+            grid = self.made.images(image, return_tensors="np")["image_grid_thw"][0]
+            first += "<|image_pad|>" * int(grid.prod() // self.made.images.merge_size**2) + text
+        return {"input_ids": [tokenizer(first)["input_ids"]]}
+
+
+def make_processor(family, tokenizer, chat):
+    made = family.processor(tokenizer, chat)
+    return Expanding(made) if isinstance(made, VideoProcessor) else made
+
+
 TEXT = st.one_of(
     st.sampled_from(["What colour?", " red", "", "\n", "a < b", "one two ", "✓ é"]), st.text("ab \n<", max_size=5)
 )
@@ -113,7 +153,7 @@ def test_a_processor_of_the_published_tokenizer_and_template_gives_our_tokens(pu
     model = PUBLISHED[name]
     if not model.processor:
         return
-    processor = family.processor(model.transformers(), replace(chat, source=model.template))
+    processor = make_processor(family, model.transformers(), replace(chat, source=model.template))
     nodes, sizes = data.draw(dialogues(name))
     pictures = [Image.new("RGB", size, (40 * place, 9, 9)) for place, size in enumerate(sizes)]
     found = processor.apply_chat_template(messages_of(nodes, pictures), tokenize=True, return_dict=True)
@@ -125,7 +165,7 @@ def test_a_processor_of_the_published_tokenizer_and_template_gives_our_tokens(pu
 @settings(max_examples=25, deadline=None)
 def test_the_processor_of_an_export_gives_our_tokens_and_prompts(published, data):
     name, chat, tokenizer, family = published
-    processor = family.processor(to_transformers(tokenizer, chat), chat)
+    processor = make_processor(family, to_transformers(tokenizer, chat), chat)
     nodes, sizes = data.draw(dialogues(name))
     pictures = [Image.new("RGB", size, (40 * place, 9, 9)) for place, size in enumerate(sizes)]
     layouts = family.policy.layout(sizes) if sizes else ()
@@ -168,6 +208,46 @@ def test_marks_that_the_model_has_are_not_drawn_anew(tmp_path):
     settings = make_generation_config(tokenizer, chat)
     assert [tokenizer.id_to_token(row) for row in settings.eos_token_id] == ["<|im_end|>", "<|endoftext|>"]
     assert settings.bos_token_id is None
+
+
+@pytest.mark.parametrize("positions", [None, "rope_tie"])
+def test_a_published_checkpoint_is_trained_on_in_its_own_chat_and_exported_in_its_own_dtype(
+    tmp_path, monkeypatch, positions
+):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    published = PUBLISHED["qwen2.5-vl"]
+    folder, case = published.write(tmp_path / "model"), CASES["qwen2_5_vl"]
+    tokenizer = published.tokenizer()
+    rows = tokenizer.get_vocab_size(with_added_tokens=True)
+    ours = FORMATS[case.chat]
+    whole = create_model(case.found, load_tokenizer(folder / "tokenizer.json", ours), ours, 7)
+    whole.resize_token_embeddings(rows + 3)  # as published: more rows than tokens
+    whole.to(torch.bfloat16).save_pretrained(folder)
+    published.write(folder)
+    names = set(load_file(folder / "model.safetensors"))
+    assert {"visual.merger.ln_q.weight", "model.norm.weight"} <= names  # as they stand in what was published
+    (tmp_path / "run").mkdir()
+    shutil.copy(folder / "tokenizer.json", tmp_path / "run" / "tokenizer.json")
+    data = fill_chat({"chat": {"path": str(folder), "images": "qwen"}}, tmp_path)
+    chat = parse_block(PublishedChat, data["chat"], "chat")
+    samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
+    write_run(tmp_path / "run", samples, case.policy, hold_out=1, chat=chat, length=400, epochs=9)
+    values = {"family": case.family, "checkpoint": {"kind": "pretrained", "path": str(folder)}, "positions": positions}
+    model = parse_block(ModelSettings, values, "model")
+    rates = {"text": 1e-3, "vision": 1e-3, "projector": 1e-3}
+    training = parse_block(Training, {"steps": 2, "sequences": 1, "learning_rate": rates, "evaluate": 1}, "train")
+    result = train_stage(tmp_path / "run", "align", training, model, machine=MACHINE)
+    assert result.scores["quiz"].questions == 1
+    masters = load_file(result.checkpoint / "model.safetensors")
+    assert {weights.dtype for weights in masters.values()} == {torch.float32}
+    assert masters["lm_head.weight"].shape[0] == rows + 3  # nothing is new but what it lacks
+    exported = AutoModelForImageTextToText.from_pretrained(result.export, trust_remote_code=positions is not None)
+    assert exported.dtype == torch.bfloat16
+    assert (result.export / "chat_template.jinja").read_text() == published.template
+    again = load_tokenizer(result.export / "tokenizer.json", find_format(chat)).get_vocab()
+    assert again == tokenizer.get_vocab()
+    for name, weights in exported.state_dict().items():
+        assert torch.equal(weights, masters[name].to(torch.bfloat16))
 
 
 @pytest.fixture(scope="module")

@@ -150,20 +150,23 @@ def documents(*lengths):
 def test_positions_start_again_in_every_document_and_in_the_padding():
     batch = pad_sequences([documents(3, 2), documents(7)], pad=9)
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]]
+    assert batch.documents.tolist() == [[0, 0, 0, 1, 1, 2, 2], [0] * 7]
     assert batch.ids[0].tolist() == [100, 101, 102, 100, 101, 9, 9]
     assert batch.sources[0].tolist() == [0, 0, 0, 1, 1, PADDING, PADDING]
     assert batch.labels[0].tolist() == [IGNORE, 7, 7, IGNORE, 7, IGNORE, IGNORE]
     assert (batch.tokens, batch.supervised) == (12, 9)
 
 
-@given(st.lists(st.lists(st.integers(2, 9), min_size=1, max_size=4), min_size=1, max_size=3))
-def test_a_border_is_where_positions_do_not_go_on_by_one(lengths):
-    """What transformers takes for the border of two documents (see train/data.py)."""
-    batch = pad_sequences([documents(*row) for row in lengths], pad=0)
-    for row, positions in zip(lengths, batch.positions.tolist(), strict=True):
-        found = [place for place, (before, after) in enumerate(pairwise(positions), 1) if after - before != 1]
-        ends = np.cumsum(row).tolist()
-        assert found == [end for end in ends if end < len(positions)]
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=3), st.booleans())
+def test_a_border_is_where_positions_do_not_go_on_by_one_and_where_documents_change(lengths, left):
+    """What transformers takes for the border of two documents (see train/data.py), and what we do."""
+    batch = pad_sequences([documents(*row) for row in lengths], 0, left=left)
+    for row, positions, numbers in zip(lengths, batch.positions.tolist(), batch.documents.tolist(), strict=True):
+        padding = len(positions) - sum(row)
+        ends = np.cumsum([padding, *row] if left and padding else row).tolist()
+        borders = [end for end in ends if end < len(positions)]
+        assert [place for place, (before, after) in enumerate(pairwise(positions), 1) if after - before != 1] == borders
+        assert [place for place, (before, after) in enumerate(pairwise(numbers), 1) if after != before] == borders
 
 
 # -- the loader

@@ -29,17 +29,18 @@ from tests.train.test_train_new_rows import settings as of_pretrained
 from tests.train.test_train_new_rows import write_language_model
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.train import loop
+from vlmill.train import loop, network
 from vlmill.train import run as module
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.run import evaluate_stage, train_stage
-from vlmill.train.settings import Adapter, Machine, ModelSettings, Training
+from vlmill.train.settings import Adapter, LossWeights, Machine, ModelSettings, Training
 
 TRAINING = Training(
     learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3},
     sequences=4,
     steps=3,
     loss="text",
+    loss_weights=LossWeights(average="square_root"),
     evaluate=0,
     checkpoint_every=1,
 )
@@ -224,6 +225,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(module, "create_model", built)
+    monkeypatch.setattr(network, "create_model", built)
     return found
 
 

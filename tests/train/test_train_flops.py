@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.stages import ANYRES, article, model_settings, question, write_run
+from tests.train import test_families
+from tests.train.test_families import CASES, document, made
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.train.batch import pad_sequences
@@ -15,6 +19,8 @@ from vlmill.train.families import find_family
 from vlmill.train.flops import count_flops, find_peak
 from vlmill.train.model import compute_token_losses, create_model, make_optimizer
 from vlmill.train.settings import Training
+
+tokenizers = test_families.tokenizers
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +48,34 @@ def test_linear_layers_cost_what_torch_counts(setting, trained):
     make_optimizer(model, family, Training(learning_rate=dict.fromkeys(trained, 1e-3), steps=1))
     batch = pad_sequences([reader.sequence(0)], 0)
     price = count_flops(model, family, trained)
-    alone = type(price)(price.linear, dict.fromkeys(price.attention, 0), price.head, price.passes, price.patch)
+    alone = replace(price, attention=dict.fromkeys(price.attention, 0))
     assert alone.of(batch) == pytest.approx(counted(model, family, batch), rel=0.1)
     assert price.of(batch) > alone.of(batch)
+
+
+@pytest.mark.parametrize("name", ["llava, InternViT", "idefics3", "internvl", "qwen2_5_vl", "qwen3_vl"])
+def test_they_do_so_where_patches_are_grouped(tokenizers, name):
+    family, model = made(CASES[name], tokenizers)
+    model.train()
+    batch = pad_sequences([[document(CASES[name], tokenizers, 1, ((80, 60), (30, 90)))]], 0)
+    price = count_flops(model, family, ("vision", "projector", "text"))
+    alone = replace(price, attention=dict.fromkeys(price.attention, 0), windowed=0)
+    assert alone.of(batch) == pytest.approx(counted(model, family, batch), rel=0.1)
+
+
+def test_windows_cost_less_than_the_whole_image(tokenizers):
+    case = CASES["qwen2_5_vl"]
+    case = replace(case, vision={**case.vision, "layers": 8}, policy=replace(case.policy, max_pixels=70 * 280))
+    family, model = made(case, tokenizers)
+    (width,) = {2 * layer.attn.proj.weight.shape[0] for layer in model.model.visual.blocks}
+    price = count_flops(model, family, ("projector",))
+    assert (price.attention["vision"], price.windowed) == (4 * width, 4 * width)
+    batch = pad_sequences([[document(case, tokenizers, 1, ((266, 70),))]], 0)
+    (rows, columns) = (10, 38)  # patches, and windows of 8 x 8
+    assert batch.tiles[0][0].shape == (7 * rows, 7 * columns, 3)
+    pairs = (8**2 + 2**2) * (4 * 8**2 + 6**2)
+    without = replace(price, windowed=0).of(batch)
+    assert price.of(batch) - without == 2 * 4 * width * pairs * price.passes["vision"]
 
 
 def test_documents_packed_into_a_row_cost_what_they_cost_alone(setting):

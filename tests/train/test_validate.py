@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.small import write_recipe
+from tests.helpers.small import vlmill, write_recipe
+from vlmill.api.runs import open_run
+from vlmill.mixtures.build import validate_mixtures, verify_locks
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.train.validate import validate_whole_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
 
 def small_recipe(folder, **sets):
@@ -27,6 +30,47 @@ def test_what_training_would_say_is_said_before_the_data_are_built(tmp_path):
     ):
         validate_whole_recipe(small_recipe(tmp_path, **short))
     validate_whole_recipe(small_recipe(tmp_path, **{**short, f"{align}.mixture.sequences": "4"}))
+
+
+FALLS = "[[0, 0.4], [1, 0.1]]"
+
+
+def test_shares_that_move_are_not_passed_twice(tmp_path):
+    moving = {"stages.align.mixture.shares.web": FALLS, "stages.align.train.steps": "null"}
+    validate_whole_recipe(small_recipe(tmp_path, **moving, **{"stages.align.train.epochs": "1"}))
+    with pytest.raises(RecipeError, match=r"train\.epochs is 2, and shares .* write train.epochs: 1 and .*epochs: 2"):
+        validate_whole_recipe(small_recipe(tmp_path, **moving, **{"stages.align.train.epochs": "2"}))
+
+
+def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted(tmp_path):
+    write_recipe(tmp_path)
+    sets = ["stages.align.mixture.epochs=20", "stages.align.mixture.max_repetition=99", "stages.align.train.steps=3"]
+    moving = [*sets, f"stages.align.mixture.shares.web={FALLS}"]
+    arguments = [item for one in moving for item in ("--set", one)]
+    root = tmp_path / "run"
+    assert vlmill("build", tmp_path / "recipe.yaml", "--out", root, "--workers", 0, *arguments) == 0
+    (said,) = list_short_plans(root, read_locked_recipe(root))
+    assert "align: train.steps reads 6 of " in said
+    assert "train.epochs: 1 in place of steps" in said
+    stats = open_run(root).stage("align").stats
+    due = stats["course"]["due"][[source["name"] for source in stats["sources"]].index("web")]
+    assert due[0] > 1.5 * due[-1]
+    assert list(verify_locks(root)) == []
+
+
+def test_a_budget_of_patches_is_for_images_at_native_resolution(tmp_path):
+    native, key = {"policies.small": "{kind: native}"}, "stages.align.mixture.patches_per_sequence"
+    with pytest.raises(RecipeError, match=rf"{key}: images of policy small .letterbox. .* tiles_per_sequence bounds"):
+        validate_mixtures(small_recipe(tmp_path, **{key: "1000"}))
+    with pytest.raises(RecipeError, match=f"{key} is 3; a visual token of small has 4"):
+        validate_mixtures(small_recipe(tmp_path, **native, **{key: "3"}))
+    validate_mixtures(small_recipe(tmp_path, **native, **{key: "1000"}))
+
+
+def test_a_first_stage_has_no_adapters_to_go_on_with(tmp_path):
+    wrong = small_recipe(tmp_path, **{"stages.align.train.adapter": "{rank: 4, continued: true}"})
+    with pytest.raises(RecipeError, match=r"train\.adapter\.continued: the stage before has no adapters"):
+        validate_whole_recipe(wrong)
 
 
 def test_mistakes_of_mixture_and_model_are_named_together(tmp_path):

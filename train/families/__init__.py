@@ -30,9 +30,11 @@ class Declared:
     classes: Mapping[str, str]  # by kind of image policy
     connectors: tuple[str, ...]  # that a recipe may choose from
     chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
+    positions: tuple[str, ...] = ("flat",)  # schemes that its tokens may be placed by; the first unless said otherwise
 
 
 LLAVA = "vlmill.train.families.llava:LlavaFamily"
+SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
@@ -46,6 +48,8 @@ FAMILIES: Mapping[str, Declared] = {
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
     "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVLFamily"}, ("shuffle",), "internvl"),
+    "qwen2_5_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen25VL"}, ("merger",), "qwen", SCHEMES),
+    "qwen3_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen3VL"}, ("merger",), "qwen", SCHEMES),
 }
 
 
@@ -69,6 +73,12 @@ def find_class(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -
     if connector not in {None, *declared.connectors}:
         raise RecipeError(
             f"model.connector.kind: {settings.family} has {' or '.join(declared.connectors)}, not {connector}"
+        )
+    if settings.positions not in {None, *declared.positions}:
+        raise RecipeError(
+            f"model.positions: the language model of {settings.family} places tokens by "
+            f"{' or '.join(declared.positions)}, not {settings.positions}; families with three axes: "
+            f"{', '.join(name for name, other in FAMILIES.items() if len(other.positions) > 1)}"
         )
     if not isinstance(chat, str) and settings.family == "idefics":
         raise RecipeError("chat: the processor of idefics has no chat template; write chat: idefics in the recipe")

@@ -40,10 +40,11 @@ class Family(Protocol):
         ...
 
     def inputs(self, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:
-        """What the model's forward takes besides tokens and positions, from a batch on its device.
+        """What the model's forward takes besides tokens, from a batch on its device.
 
         An image is seen by its own document alone. An attention mask is among them only if the class needs one for
-        that.
+        that, and `position_ids` only if they are others than places in documents. Generation leaves out the latter: the
+        class itself then computes the same ones, which the harness compares.
         """
         ...
 

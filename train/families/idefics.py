@@ -115,7 +115,7 @@ class Idefics:
         most images) and an additive `attention_mask` (sequences, 1, length, length).
         """
         shown = batch.ids == model.config.image_token_id
-        seen, side = find_last_seen(shown, batch.positions), vision.get_side(self._vision)
+        seen, side = find_last_seen(shown, batch.documents), vision.get_side(self._vision)
         most = max(1, int(shown.sum(1).max()))
         pixels = torch.zeros(len(seen), most, 3, side, side, device=seen.device)
         if batch.tiles:
@@ -124,7 +124,7 @@ class Idefics:
         return {
             "pixel_values": pixels,
             "image_attention_mask": functional.one_hot(seen + 1, most + 1)[..., 1:],
-            "attention_mask": make_causal_mask(batch.positions),
+            "attention_mask": make_causal_mask(batch.documents),
         }
 
     def processor(self, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat) -> Processor:
@@ -144,23 +144,25 @@ class Idefics:
         return towers.find_component(parameter)
 
 
-def find_last_seen(shown: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def find_last_seen(shown: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
     """The number within its sequence of the last image at or before each token of its document, -1 where there is none.
 
     Args:
         shown: (sequences, length) where placeholders stand.
-        positions: (sequences, length) of tokens in their documents.
+        documents: (sequences, length) the number of each token's document in its sequence.
     """
     count = shown.cumsum(1)
-    before = torch.where(positions == 0, count - shown.long(), 0).cummax(1).values
+    begins = torch.ones_like(shown, dtype=torch.bool)
+    begins[:, 1:] = documents.diff(dim=1) != 0
+    before = torch.where(begins, count - shown.long(), 0).cummax(1).values
     return torch.where(count > before, count - 1, -1)
 
 
-def make_causal_mask(positions: torch.Tensor) -> torch.Tensor:
+def make_causal_mask(documents: torch.Tensor) -> torch.Tensor:
     """What is added to attention scores (sequences, 1, length, length).
 
     Nothing towards what a token sees, the least number elsewhere.
     """
-    document, place = (positions == 0).cumsum(1), torch.arange(positions.shape[1], device=positions.device)
-    seen = (document[:, :, None] == document[:, None, :]) & (place[:, None] >= place)
+    place = torch.arange(documents.shape[1], device=documents.device)
+    seen = (documents[:, :, None] == documents[:, None, :]) & (place[:, None] >= place)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]

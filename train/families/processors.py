@@ -21,6 +21,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from vlmill.pipeline.core.errors import RecipeError
@@ -29,13 +30,14 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.families import vision
 
 MakeProcessor = Callable[[Any, dict[str, Any]], Any]
-"""From the policy, and what every processor gets (size of a tile, mean, deviation), to an image processor."""
+"""From the policy, and what processors get (mean, deviation; size of a tile if all have one), to an image processor."""
 
 
 def to_pinpoints(policy: AnyRes) -> list[list[int]]:
@@ -63,6 +65,15 @@ def _tile_idefics3(policy: Tiles, settings: dict[str, Any]) -> Idefics3ImageProc
     return Idefics3ImageProcessorPil(**settings | longest)
 
 
+def _keep_resolution(policy: Native, settings: dict[str, Any]) -> Qwen2VLImageProcessorPil:
+    return Qwen2VLImageProcessorPil(
+        size={"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels},
+        patch_size=policy.patch,
+        merge_size=policy.merge,
+        **settings,
+    )
+
+
 def _tile_internvl(policy: InternVL, settings: dict[str, Any]) -> GotOcr2ImageProcessorPil:
     return GotOcr2ImageProcessorPil(
         crop_to_patches=True, min_patches=policy.fewest, max_patches=policy.most, **settings
@@ -85,6 +96,8 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
     ("idefics2", NaViT): _keep_shape,
     ("idefics3", Tiles): _tile_idefics3,
     ("internvl", InternVL): _tile_internvl,
+    ("qwen2_5_vl", Native): _keep_resolution,
+    ("qwen3_vl", Native): _keep_resolution,
 }
 """By the model type of transformers and the class of the policy, which a class derived from it is not."""
 
@@ -137,7 +150,8 @@ class VideoProcessor:
         self.tokenizer._set_processor_class(f"{self.kind}Processor")  # noqa: SLF001 - so does ProcessorMixin
         self.tokenizer.save_pretrained(save_directory)
         images = self.images.to_dict()
-        same = {name: images[name] for name in ("size", "image_mean", "image_std")}
+        names = ("size", "image_mean", "image_std", "patch_size", "merge_size", "temporal_patch_size")
+        same = {name: images[name] for name in names if name in images}
         config = {
             "processor_class": f"{self.kind}Processor",
             "image_processor": images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.families import FAMILIES, language, vision
 from vlmill.train.settings import Component, ModelSettings, Pretrained
 
-VISION = ("model.vision_tower.", "model.vision_model.")
+VISION = ("model.vision_tower.", "model.vision_model.", "model.visual.")
 PROJECTOR = (
+    "model.visual.merger.",
+    "model.visual.deepstack_merger_list.",
     "model.multi_modal_projector.",
     "model.image_newline",
     "model.connector.",
@@ -24,9 +27,9 @@ PROJECTOR = (
 
 def find_component(parameter: str) -> Component:
     """The component that a parameter belongs to, in any of the model classes."""
-    if parameter.startswith(VISION):
-        return "vision"
-    return "projector" if parameter.startswith(PROJECTOR) else "text"
+    if parameter.startswith(PROJECTOR):
+        return "projector"
+    return "vision" if parameter.startswith(VISION) else "text"
 
 
 def choose_connector(settings: ModelSettings) -> str:
@@ -35,7 +38,12 @@ def choose_connector(settings: ModelSettings) -> str:
 
 
 def assemble_model(
-    classes: tuple[Any, Any], settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat, config: dict[str, Any]
+    classes: tuple[Any, Any],
+    settings: ModelSettings,
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    config: dict[str, Any],
+    convert: Callable[[Any], Any] = lambda text: text,
 ) -> Any:
     """A model in float32, on the CPU: new, with pretrained towers in it, or a checkpoint.
 
@@ -45,6 +53,7 @@ def assemble_model(
         tokenizer: of the recipe.
         chat: the format, whose image token the model has to know.
         config: what the configuration says besides the language model, `vision_config` among it.
+        convert: makes of a language model's configuration the form that the class has of it.
     """
     model_class, config_class = classes
     image = get_mark_id(tokenizer, chat.image)
@@ -53,7 +62,7 @@ def assemble_model(
         model.config.image_token_id = image
         _adapt_config(model.config, config, settings.checkpoint)
         return model
-    text = language.configure_text(settings, tokenizer, chat)
+    text = convert(language.configure_text(settings, tokenizer, chat))
     named = "image_token_index" if hasattr(config_class, "image_token_index") else "image_token_id"
     ours = {"text_config": text, named: image, "tie_word_embeddings": text.tie_word_embeddings}
     model = model_class(config_class(**ours, **config))
@@ -63,7 +72,9 @@ def assemble_model(
 
 def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
     """Put the weights of pretrained towers into a new model whose language model is `text`."""
-    vision.load_vision(getattr(model.model, "vision_tower", None) or model.model.vision_model, settings.vision)
+    names = ("vision_tower", "vision_model", "visual")
+    tower = next(getattr(model.model, name) for name in names if hasattr(model.model, name))
+    vision.load_vision(tower, settings.vision)
     if isinstance(settings.text, Pretrained):
         language.load_text(model, text, settings.text)
 

@@ -23,6 +23,8 @@ from transformers.image_utils import (
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
 )
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.batch import Batch
@@ -30,6 +32,12 @@ from vlmill.train.families import FAMILIES
 from vlmill.train.families.fused import FusedVisionConfig
 from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
+
+WHOLE_MODELS = {r"^(model\.)?(visual|vision_tower)\.": ""}
+"""How names of weights begin in checkpoints of whole models (Qwen-VL, LLaVA), from which the tower is taken alone."""
+
+MERGERS = ("merger.", "deepstack_merger_list.")
+"""Projectors that stand in a tower."""
 
 POSITIONS = "position_embedding"
 """Begins the last part of the name of position embeddings in every kind of tower."""
@@ -67,9 +75,11 @@ READINGS = {
     "idefics_vision": TowerReading(*_CLIP, -1, 0),
     "idefics2_vision": TowerReading(*_HALF, -1, 0),
     "idefics3_vision": TowerReading(*_HALF, -1, 0),
+    "qwen2_5_vl_vision": TowerReading(*_CLIP, -1, 0),
+    "qwen3_vl_vision": TowerReading(*_HALF, -1, 0),
 }
 """By transformers' model type. As the papers read them: SigLIP's and InternViT's last layer, CLIP's last but one
-(LLaVA) and DINOv2's (Prismatic, which reads both towers of a fused one there), without their CLS token. The last three
+(LLaVA) and DINOv2's (Prismatic, which reads both towers of a fused one there), without their CLS token. The last five
 stand in one model class each, which reads all of them."""
 
 CONFIGS = {
@@ -78,6 +88,41 @@ CONFIGS = {
     "dinov2": Dinov2Config,
     "internvit": InternVLVisionConfig,
 }
+
+
+def _configure_qwen2_5(source: VisionTower) -> Qwen2_5_VLVisionConfig:
+    """Four layers see the whole image, the others windows of 8 x 8 patches, as published (every eighth of 32)."""
+    every = max(1, source.layers // 4)
+    return Qwen2_5_VLVisionConfig(
+        hidden_size=source.hidden_size,
+        intermediate_size=8 * source.hidden_size // 3,
+        depth=source.layers,
+        num_heads=source.heads,
+        patch_size=source.patch_size,
+        window_size=8 * source.patch_size,
+        fullatt_block_indexes=list(range(every - 1, source.layers, every)),
+    )
+
+
+def _configure_qwen3(source: VisionTower) -> Qwen3VLVisionConfig:
+    """Features of three layers, a quarter of all apart, reach the first layers of the language model, as published.
+
+    Qwen3-VL-2B has layers 5, 11 and 17 of 24.
+    """
+    assert source.image_size is not None  # see VisionTower
+    return Qwen3VLVisionConfig(
+        hidden_size=source.hidden_size,
+        intermediate_size=4 * source.hidden_size,
+        depth=source.layers,
+        num_heads=source.heads,
+        patch_size=source.patch_size,
+        num_position_embeddings=(source.image_size // source.patch_size) ** 2,
+        deepstack_visual_indexes=sorted({max(0, source.layers * part // 4 - 1) for part in (1, 2, 3)}),
+    )
+
+
+NATIVE = {"qwen2_5_vl": _configure_qwen2_5, "qwen3_vl": _configure_qwen3}
+"""Towers that take images of any size, each in the family of its name alone."""
 
 
 def get_reading(config: Any) -> TowerReading:
@@ -137,7 +182,9 @@ def configure_vision(settings: ModelSettings, wanted: int | None = None) -> Any:
 
 
 def _configure_tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
-    if isinstance(source, VisionTower):
+    if isinstance(source, VisionTower) and source.kind in NATIVE:
+        config = NATIVE[source.kind](source)
+    elif isinstance(source, VisionTower):
         config = CONFIGS[source.kind](
             hidden_size=source.hidden_size,
             intermediate_size=4 * source.hidden_size,
@@ -197,7 +244,11 @@ def convert_config(settings: ModelSettings, like: str, config_class: Any, **chan
 def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
     """Put pretrained weights, if any, into a tower of the same form.
 
-    Position embeddings are interpolated to its grid (bicubic).
+    Position embeddings are interpolated to its grid (bicubic). Qwen's towers hold their projector, whose weights come
+    along where the language model is as wide as theirs was.
+
+    Raises:
+        RecipeError: weights of the tower are missing there.
     """
     if isinstance(source, FusedTower):
         load_vision(tower.first, source.first)
@@ -207,13 +258,26 @@ def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None
     config = _read_tower_config(source)
     if config.model_type == "siglip_vision_model":
         config.vision_use_head = False
-    found = MODEL_MAPPING[type(config)].from_pretrained(
-        source.path, revision=source.revision, config=config, dtype=torch.float32
+    found, report = MODEL_MAPPING[type(config)].from_pretrained(
+        source.path,
+        revision=source.revision,
+        config=config,
+        dtype=torch.float32,
+        key_mapping=WHOLE_MODELS,
+        output_loading_info=True,
     )
+    if report["missing_keys"]:
+        raise RecipeError(
+            f"model.vision: {source.path} lacks weights of its vision tower ({config.model_type}): "
+            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+        )
     weights = found.state_dict()
+    other_width = getattr(config, "out_hidden_size", None) != getattr(tower.config, "out_hidden_size", None)
     for name, ours in tower.state_dict().items():
         if POSITIONS in name and weights[name].shape != ours.shape:
             weights[name] = _interpolate_positions(weights[name], ours.shape, get_reading(config).others)
+        elif other_width and name.startswith(MERGERS):
+            weights[name] = ours
     tower.load_state_dict(weights)
 
 
@@ -233,6 +297,11 @@ def check_encoder(config: Any, policy: Any, *, fill: bool = False) -> None:
     Raises:
         RecipeError: names what differs: the side, the patch, or if asked for the fill.
     """
+    if config.model_type.removesuffix("_vision") in NATIVE:
+        raise RecipeError(
+            f"the image policy ({policy.kind}) makes squares, and the model's vision tower ({config.model_type}) is "
+            f"for images of any size; it stands in family {config.model_type.removesuffix('_vision')}"
+        )
     wants = {"side": get_side(config), "patch": get_patch(config)} | (
         {"fill": get_reading(config).fill} if fill else {}
     )
@@ -264,7 +333,9 @@ def _normalise_tiles(tiles: np.ndarray, config: Any, device: torch.device) -> to
 
 
 def get_image_settings(config: Any) -> dict[str, Any]:
-    """Settings of image processors: one tile is the encoder's square, pixels are normalised."""
+    """Settings of image processors: one tile is the encoder's square, if it has one; pixels are normalised."""
     how = get_reading(config)
-    square = {"height": get_side(config), "width": get_side(config)}
-    return {"size": square, "image_mean": list(how.mean), "image_std": list(how.std)}
+    said = {"image_mean": list(how.mean), "image_std": list(how.std)}
+    if config.model_type.removesuffix("_vision") in NATIVE:
+        return said
+    return said | {"size": {"height": get_side(config), "width": get_side(config)}}

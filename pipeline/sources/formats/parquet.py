@@ -1,13 +1,16 @@
-"""Parquet input files: the columns a source needs, and their rows from any start.
+"""Tables with typed columns, Parquet or Arrow: the columns a source needs, and their rows from any start.
 
-`survey` reads the footer alone, `rows` only the row groups that it is asked for, a few rows in memory at a time.
+`survey` reads the footer alone, `rows` only the row groups that it is asked for, a few rows in memory at a time. A file
+is Arrow where its name ends so (arrow.py).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +21,7 @@ import pyarrow.types as kinds
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.sample import DAMAGED_TABLE
 from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow, pick_items
+from vlmill.pipeline.sources.formats.arrow import ArrowTable, is_arrow
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.known_keys import REASONS, classify_key
 
@@ -47,16 +51,51 @@ requests."""
 BATCH = 64  # rows decoded at a time: rows that carry images have up to a few MB each
 
 
+class Table(Protocol):
+    """An open table: rows in groups."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[tuple[int, int]]:
+        """Rows and bytes of each."""
+        ...
+
+    def read(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a group as batches of any size. Raises what DAMAGED_TABLE lists, where the file is damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """A Parquet file."""
+
+    file: pq.ParquetFile
+    schema: pa.Schema
+
+    @cached_property
+    def groups(self) -> Sequence[tuple[int, int]]:
+        """See Table; bytes are those of the columns uncompressed, which the footer knows."""
+        found = map(self.file.metadata.row_group, range(self.file.num_row_groups))
+        return [(group.num_rows, group.total_byte_size) for group in found]
+
+    def read(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """See Table."""
+        return iter(self.file.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns))
+
+
 class ParquetSource(KeyedSource, Protocol):
-    """A source whose rows are those of a Parquet file: it names the columns, and says what a row becomes.
+    """A source whose rows are those of a Parquet or Arrow file: it names the columns, and says what a row becomes.
 
     Other columns are not read, but for those whose name says that a row may not do without.
     """
 
     def ranged(self, name: str) -> bool:
-        """Always."""
-        del name
-        return True
+        """Where it is Parquet; an Arrow file is mapped, so it has to be on this machine."""
+        return not is_arrow(name)
 
     def columns(self) -> Columns:
         """The columns that it cannot do without."""
@@ -74,11 +113,10 @@ class ParquetSource(KeyedSource, Protocol):
         """Bytes of each row: the mean of its row group, uncompressed, which the footer knows.
 
         Raises:
-            BadFileError: it is no Parquet file, or a column is missing or of another type.
+            BadFileError: it is no such file, or a column is missing or of another type.
         """
-        with _open_file(path, self.columns(), self.optional()) as (file, _):
-            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-        return [group.total_byte_size // group.num_rows for group in groups for _ in range(group.num_rows)]
+        with open_table(path, self.columns(), self.optional()) as (table, _):
+            return [size // rows for rows, size in table.groups for _ in range(rows)]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """A page for each of the rows of these numbers; BAD_ROW for one with a string that is no UTF-8.
@@ -88,11 +126,11 @@ class ParquetSource(KeyedSource, Protocol):
         Raises:
             BadFileError: as `survey`, and where the file is damaged.
         """
-        with _open_file(path, self.columns(), self.optional()) as (file, names):
+        with open_table(path, self.columns(), self.optional()) as (table, names):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
-            left = {name: classify_key(name) for name in file.schema_arrow.names if name not in {*names, *self.reads()}}
+            left = {name: classify_key(name) for name in table.schema.names if name not in {*names, *self.reads()}}
             looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
-            rows = _read_rows(path, file, looked_at, numbers)
+            rows = _read_rows(path, table, looked_at, numbers)
             filled = ((number, row if isinstance(row, UnreadableRow) else {**missing, **row}) for number, row in rows)
             yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
 
@@ -110,24 +148,23 @@ def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = F
 
 
 def _read_rows(
-    path: Path, file: pq.ParquetFile, columns: list[str], numbers: Sequence[int]
+    path: Path, table: Table, columns: list[str], numbers: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any] | UnreadableRow]]:
     """(number, row) of the rows of these numbers, which rise."""
     first = 0
-    for group in range(file.num_row_groups):
-        last = first + file.metadata.row_group(group).num_rows
+    for group, (rows, _) in enumerate(table.groups):
+        last = first + rows
         wanted = [number - first for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, last)]]
         if wanted:
-            found = pick_items(_read_batches(path, file, group, columns), wanted)
+            found = pick_items(_read_batches(path, table, group, columns), wanted)
             yield from ((first + number, _read_row(row)) for number, row in found)
         first = last
 
 
-def _read_batches(path: Path, file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of one row group as batches of one row each, `BATCH` of them in memory."""
-    batches = file.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
+def _read_batches(path: Path, table: Table, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of one group as batches of one row each, `BATCH` of them in memory."""
     try:
-        for batch in batches:
+        for batch in table.read(group, columns):
             yield from (batch.slice(place, 1) for place in range(batch.num_rows))
     except DAMAGED_TABLE as error:
         raise _choose_error(error)(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
@@ -154,24 +191,27 @@ def _read_readable(batch: pa.RecordBatch) -> dict[str, Any]:
 
 
 @contextmanager
-def _open_file(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
-    """The file and the columns to read, checked.
+def open_table(path: Path, columns: Columns, optional: Columns) -> Iterator[tuple[Table, list[str]]]:
+    """The table and the columns to read, checked."""
+    form = "an Arrow" if is_arrow(str(path)) else "a Parquet"
+    with ExitStack() as opened:
+        try:
+            table: Table = ArrowTable.open(path) if is_arrow(str(path)) else _open_parquet(path, opened)
+        except DAMAGED_TABLE as error:
+            raise _choose_error(error)(
+                f"{path}: expected {form} file, found none or a damaged one ({error}); fetch it again"
+            ) from error
+        there = {name: kind for name, kind in optional.items() if name in table.schema.names}
+        _check_columns(path, table.schema, {**columns, **there})
+        yield table, [*columns, *there]
 
-    It streams within row groups instead of holding whole column chunks.
-    """
-    try:
-        file = (
-            pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if isinstance(path, Path) else _open_remote(path)
-        )
-        schema = file.schema_arrow  # read only when it is asked for
-    except DAMAGED_TABLE as error:
-        raise _choose_error(error)(
-            f"{path}: expected a Parquet file, found none or a damaged one ({error}); fetch it again"
-        ) from error
-    with file:
-        there = {name: kind for name, kind in optional.items() if name in schema.names}
-        _check_schema(path, schema, {**columns, **there})
-        yield file, [*columns, *there]
+
+def _open_parquet(path: Path, opened: ExitStack) -> ParquetTable:
+    """The file, which streams within row groups instead of holding whole column chunks."""
+    local = isinstance(path, Path)
+    file = pq.ParquetFile(path, buffer_size=LOCAL, pre_buffer=False) if local else _open_remote(path)
+    opened.enter_context(file)
+    return ParquetTable(file, file.schema_arrow)  # the schema is read only when it is asked for
 
 
 def _choose_error(error: Exception) -> type[SourceError]:
@@ -191,7 +231,8 @@ def _open_remote(path: Any) -> pq.ParquetFile:
     return pq.ParquetFile(file, metadata=metadata, buffer_size=REMOTE, pre_buffer=largest <= HELD)
 
 
-def _check_schema(path: Path, schema: pa.Schema, columns: Columns) -> None:
+def _check_columns(path: Path, schema: pa.Schema, columns: Columns) -> None:
+    """Raise BadFileError where a column is missing or of another type."""
     for name, wanted in columns.items():
         if name not in schema.names:
             raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")

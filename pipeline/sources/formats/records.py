@@ -1,33 +1,105 @@
-"""Rows by key from Parquet, JSON or JSON Lines: Parquet where a file's name ends so, else JSON."""
+"""Rows by key from Parquet, Arrow, CSV, TSV, JSON or JSON Lines, as a file's name ends; JSON where it says nothing.
+
+A row shape that is not bound to one format is written once over this.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
-from vlmill.pipeline.sources.base import SourceRow
+import pyarrow as pa
+
+from vlmill.pipeline.core.errors import BadFileError
+from vlmill.pipeline.sources.base import Page, SourceRow
+from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
-from vlmill.pipeline.sources.formats.parquet import ParquetSource
+from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource, open_table
+
+Format = type[ParquetSource | JsonSource | SeparatedSource]
+
+FORMATS: Mapping[str, Format] = {
+    ".parquet": ParquetSource,
+    ".arrow": ParquetSource,
+    ".json": JsonSource,
+    ".jsonl": JsonSource,
+    ".tsv": SeparatedSource,
+    ".csv": SeparatedSource,
+}
 
 
-class RecordSource(ParquetSource, JsonSource, Protocol):
-    """A source whose rows have the same keys in both formats: it names them, and says what a row becomes."""
+class RecordSource(ParquetSource, JsonSource, SeparatedSource, Protocol):
+    """A source whose rows have the same keys in all formats: it names them, and says what a row becomes."""
 
     def ranged(self, name: str) -> bool:
         """Where it is Parquet."""
-        return is_parquet(name)
+        return is_table(name) and ParquetSource.ranged(self, name)
 
     def survey(self, path: Path) -> list[int]:
-        """As the format does. Raises SourceError as the format."""
-        return ParquetSource.survey(self, path) if is_parquet(str(path)) else JsonSource.survey(self, path)
+        """As the format does.
+
+        Raises SourceError as the format, BadFileError as well for a table without anything that `keys` asks for.
+        """
+        found = find_format(path).survey(self, path)
+        for wanted in self.keys() if is_table(str(path)) else ():
+            with open_table(path, {}, {}) as (table, _):
+                names = table.schema.names
+            if not {*names}.intersection(wanted):
+                raise BadFileError(
+                    f"{path}: it has no column {' or '.join(wanted)}; it has {', '.join(names) or 'none'}"
+                )
+        return found
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as the format."""
-        found = ParquetSource if is_parquet(str(path)) else JsonSource
-        return found.rows(self, path, numbers)
+        return find_format(path).rows(self, path, numbers)
 
 
-def is_parquet(name: str) -> bool:
-    """Whether a file is Parquet by its name."""
-    return PurePosixPath(name).suffix.lower() == ".parquet"
+class _Collector(RecordSource):
+    """Keeps rows as they are, with all their columns."""
+
+    kind: ClassVar[str] = "any"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.found = names, list[Mapping[str, Any]]()
+
+    def columns(self) -> Columns:
+        """All of a table's, of any type."""
+        return {name: pa.null() for name in self.names}
+
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """None is needed."""
+        return ()
+
+    def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Nothing is left unread."""
+        del row
+        return ()
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """Keep it; no sample is made."""
+        self.found.append(row)
+        return Page(())
+
+
+def read_first_records(path: Path, number: int) -> list[Mapping[str, Any]]:
+    """The first rows of a file, for people who look at it. Raises BadFileError where it is of none of the formats."""
+    names: Sequence[str] = ()
+    if is_table(str(path)):
+        with open_table(path, {}, {}) as (table, _):
+            names = table.schema.names
+    reader = _Collector(names)
+    for _ in reader.rows(path, range(min(number, len(reader.survey(path))))):
+        pass
+    return reader.found
+
+
+def find_format(path: Path) -> Format:
+    """What reads a file, by its name."""
+    return FORMATS.get(PurePosixPath(str(path)).suffix.lower(), JsonSource)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a table with typed columns by its name: Parquet or Arrow."""
+    return FORMATS.get(PurePosixPath(name).suffix.lower()) is ParquetSource

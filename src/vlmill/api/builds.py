@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
+from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
@@ -179,33 +181,40 @@ def build(
     def count(folders: dict[str, str]) -> None:
         came.extend(kept.count_kept(root, loaded.recipe, folders))
 
-    try:
-        build_recipe(
-            root,
-            loaded.recipe,
-            loaded.mapping,
-            loaded.base,
-            workers,
-            ray,
-            moved=loaded.moved,
-            until=until,
-            accept_changes=accept_changes,
-            rebuild=rebuild,
-            retry_failed=retry_failed,
-            outcome=count,
-            console=console,
-        )
-    finally:  # a mixture that cannot be made has its reasons there
-        if came:
-            console.print(kept.make_kept_table(came))
-        for warning in kept.list_kept_warnings(came, shown):
-            console.print(warning, markup=False, soft_wrap=True)
-    for line in _list_notes(root, loaded.recipe, until):
-        console.print(line, markup=False)
-    if short := kept.explain_shortfall(came, shown):
-        raise VlmillError(
-            f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
-        )
+    log, asked = EventLog(root), {"until": until, "workers": workers, "ray": ray}
+    asked |= {"accept_changes": accept_changes, "rebuild": rebuild, "retry_failed": retry_failed}
+    with log.span("build", version=version("vlmill"), recipe=loaded.name, **asked):
+        try:
+            build_recipe(
+                root,
+                loaded.recipe,
+                loaded.mapping,
+                loaded.base,
+                workers,
+                ray,
+                moved=loaded.moved,
+                until=until,
+                accept_changes=accept_changes,
+                rebuild=rebuild,
+                retry_failed=retry_failed,
+                outcome=count,
+                console=console,
+            )
+        finally:  # a mixture that cannot be made has its reasons there
+            if came:
+                console.print(kept.make_kept_table(came))
+            for found in came:
+                log.write("kept", source=found.source, rows=found.rows, samples=found.samples.to_json())
+            for warning in kept.list_kept_warnings(came, shown):
+                console.print(warning, markup=False, soft_wrap=True)
+                log.write("warning", message=warning)
+        for line in _list_notes(root, loaded.recipe, until):
+            console.print(line, markup=False)
+            log.write("note", message=line)
+        if short := kept.explain_shortfall(came, shown):
+            raise VlmillError(
+                f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
+            )
     return open_run(shown)
 
 
@@ -297,7 +306,7 @@ def build_recipe(
             forget_versions(root)
         with (
             serve_folders(recipe, base) as serving,
-            ProgressBars(console or make_console(quiet=True)) as watcher,
+            ProgressBars(console or make_console(quiet=True), EventLog(root)) as watcher,
             open_executor(workers, ray, **recipe.list_needs()) as pool,
         ):
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)

@@ -6,7 +6,7 @@ Files are read when they are asked for, the recipe once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.contamination import check_decontaminated
 from vlmill.pipeline.reports.funnel import read_funnel
+from vlmill.pipeline.signals.detector import ImageDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,32 @@ class RunTables:
         Raises:
             StoreError: the run has no such source or signal, or the build has not come to its end.
         """
-        if signal not in self.recipe.signals:
-            names = suggest_names(signal, list(self.recipe.signals))
-            raise StoreError(f"{self.folder}: no signal {signal!r}; {names}")
+        self._check_signal(signal, self.recipe.signals)
         return tables.scan_scores(self.folder, self._chosen(source), signal)
+
+    def detections(self, signal: str, source: str | None = None) -> pl.LazyFrame:
+        """What a signal finds in images: `source partition sample node left top right bottom confidence text`.
+
+        The sides of a box are shares of the image's width and height, from the upper left corner. `text` is what was
+        read there, and empty of faces.
+
+            run.detections("ocr").filter(pl.col("text").str.contains("shutterstock")).collect()
+
+        Args:
+            signal: As the recipe calls it: one of kind `text_in_image` or `faces`.
+            source: One source only.
+
+        Raises:
+            StoreError: the run has no such source or signal, or the build has not come to its end.
+        """
+        self._check_signal(
+            signal, [name for name, one in self.recipe.signals.items() if isinstance(one, ImageDetector)]
+        )
+        return tables.scan_detections(self.folder, self._chosen(source), signal)
+
+    def _check_signal(self, signal: str, known: Collection[str]) -> None:
+        if signal not in known:
+            raise StoreError(f"{self.folder}: no signal {signal!r}; {suggest_names(signal, list(known))}")
 
     def verdicts(self, source: str | None = None, *, step: str | None = None) -> pl.LazyFrame:
         """What filters, decontamination and dedupe drop: `source partition sample node filter reason score other`.

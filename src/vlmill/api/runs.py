@@ -189,11 +189,13 @@ class Run(RunTables):
             StoreError: the one stage is not mixed yet.
         """
         from vlmill.mixtures.page import render_mixture_page
+        from vlmill.train.loss_shares import list_loss_shares
 
         losses = {
             item.name: read_training_settings(item, self.recipe.scale).loss for item in self.recipe.stages if item.train
         }
-        return render_mixture_page(self.folder, stage, losses)
+        mixed = [*self.mixtures] if stage is None else [stage]
+        return render_mixture_page(self.folder, stage, losses, list_loss_shares(self.folder, mixed))
 
     # -- questions and work ----------------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from PIL import Image
 
-from vlmill.mixtures.build import read_stats
 from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.train.loss_shares import read_weighted_stats
 from vlmill.train.settings import read_model_settings, read_training_settings
 from vlmill.train.steps import count_steps
 from vlmill.train.trace import SeenSegment, list_seen
@@ -105,7 +105,7 @@ class StageMixture:
     @cached_property
     def stats(self) -> dict[str, Any]:
         """Its statistics, as `vlmill stats --json` shows them; `notes` are what a person should look at."""
-        found: dict[str, Any] = read_stats(self.folder, self.name)[self.name]
+        found: dict[str, Any] = read_weighted_stats(self.folder, self.name)[self.name]
         return found
 
     def shards(self) -> pl.DataFrame:
@@ -186,7 +186,7 @@ class StageMixture:
         training = read_training_settings(
             next(stage for stage in recipe.stages if stage.name == self.name), recipe.scale
         )
-        reader = open_reader(self._mixture, read_model_settings(recipe), training.loss)
+        reader = open_reader(self._mixture, read_model_settings(recipe), training.loss, training.loss_weights)
         most = count_steps(training, self.sequences)
         steps = range(start, most if stop is None else min(stop, most))
         with closing(load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)) as loaded:

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from vlmill.pipeline.core.names import name_embeddings, name_scores
+from vlmill.pipeline.core.names import name_detections, name_embeddings, name_scores
 from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, NO_PAGE, REFUSED, SAMPLES, VERDICTS
 from vlmill.pipeline.decontaminate.contamination import FINDINGS
 from vlmill.pipeline.engine.chain import read_manifest
@@ -87,12 +87,21 @@ def scan_image_stats(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.L
 
 def scan_scores(root: Path, sources: Iterable[str], signal: str) -> pl.LazyFrame:
     """`source partition`, and the columns of a signal's table."""
+    return _scan_signal(root, sources, signal, (name_scores(signal), name_embeddings(signal)))
+
+
+def scan_detections(root: Path, sources: Iterable[str], signal: str) -> pl.LazyFrame:
+    """`source partition`, and the columns of the table of what a signal found in images."""
+    return _scan_signal(root, sources, signal, (name_detections(signal),))
+
+
+def _scan_signal(root: Path, sources: Iterable[str], signal: str, names: Sequence[str]) -> pl.LazyFrame:
     return pl.concat(
         _mark(PartitionTables(source, receipt.partition, {}, ()), pl.scan_parquet(root / file.path))
         for source in sources
         for receipt in read_manifest(root, f"steps/{source}/{signal}")
         for file in receipt.files
-        if file.name in (name_scores(signal), name_embeddings(signal))
+        if file.name in names
     )
 
 

@@ -12,6 +12,7 @@ from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.build import build_stages
 from vlmill.mixtures.report.card import write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.terminal import make_console
@@ -88,7 +89,8 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
 
     Returns the stages whose plan changed, and whether they were trained.
     """
-    with open_run_folder(root), ProgressBars(console) as watcher:
+    log = EventLog(root)
+    with open_run_folder(root), log.span("takedown"), ProgressBars(console, log) as watcher:
         before = _read_locks(root, recipe)
         listed = TakedownList.read(root) | rules  # another takedown may have come first
         write_atomically(root / LIST, listed.to_yaml())

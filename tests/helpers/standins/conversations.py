@@ -43,7 +43,21 @@ def write_instruct(tree: Tree, rows: Mapping[str, int]) -> None:
     tree.write_card("cc-by-4.0", task_categories=["visual-question-answering"])
     good = [_mix_row(tree, subset, number) for subset, count in rows.items() for number in range(count)]
     tree.write_json("llava_v1_5_mix665k.json", tree.mix(good, _odd_mix_rows(tree)))
+    tree.write_json("conversation_58k.json", tree.mix(_write_dialogues(tree, rows.get("llava", 1))))
     tree.write("llava_instruct_80k.json", json.dumps(good[:1]).encode())
+
+
+def _write_dialogues(tree: Tree, count: int) -> list[dict[str, Any]]:
+    """Conversations of two or three turns; COCO's pictures are named without their folder."""
+    material, rows = tree.material("conversation"), list[dict[str, Any]]()
+    for number in range(count):
+        path = f"{material.original(number) + 500:012d}.jpg"
+        tree.write_picture(path, material.picture(number, form="JPEG"))
+        asked = [material.question(number + turn) for turn in range(2 + number % 2)]
+        said = [text for place, one in enumerate(asked) for text in (one, material.sentences(number + place))]
+        turns = talk(f"{said[0]}\n<image>", *said[1:])
+        rows.append({"id": path.partition(".")[0], "image": path, "conversations": turns})
+    return rows
 
 
 def _mix_row(tree: Tree, subset: str, number: int) -> dict[str, Any]:
@@ -108,13 +122,41 @@ def write_lvis(tree: Tree, rows: Mapping[str, int]) -> None:
 
 
 def write_lrv(tree: Tree, rows: Mapping[str, int]) -> None:
-    """LRV-Instruct as Prismatic converts it to LLaVA's form; the raw files lie outside of the Hub, with image ids."""
-    material = tree.material("default")
-    good = _simple_rows(tree, material, rows["default"], "lrv/lrv-vg/{}.jpg")
-    charts = _simple_rows(tree, tree.material("chart"), max(1, rows["default"] // 4), "lrv/lrv-chart/{}.png")
-    tree.write_json("lrv_instruct.json", tree.mix([*good, *charts]))
-    raw = [{"image_id": row["id"], "question": "What?", "answer": "A", "task": "caption"} for row in good]
-    tree.write("filter_cap1.json", json.dumps(raw).encode())
+    """Instructions about photographs, which are named by id, and charts, by file; pictures of both in one folder."""
+    few = max(1, rows["default"] // 4)
+    scenes = _answer_pictures(tree, tree.material("default"), max(1, rows["default"] - 2 * few), "{:07d}", ".jpg")
+    tree.write_json("filter_cap1.json", tree.mix(scenes, [({**scenes[0], "answer": ""}, "empty_row")]))
+    more = _answer_pictures(tree, tree.material("more"), few, "9{:06d}", ".jpg")
+    tree.write_json("filter_cap_more1.json", tree.mix(more))
+    charts = _answer_pictures(tree, tree.material("chart"), few, "{}.png", "")
+    tree.write_json("chart_release_update.json", tree.mix(charts))
+
+
+def _answer_pictures(tree: Tree, material: Material, count: int, form: str, suffix: str) -> list[dict[str, Any]]:
+    """A question and an answer about a picture each; every third is about what is not there."""
+    rows = list[dict[str, Any]]()
+    for number in range(count):
+        name = form.format(material.original(number))
+        tree.write_picture(name + suffix, material.picture(number, form="PNG" if ".png" in form else "JPEG"))
+        answer = (
+            f"There is no such thing. {material.sentences(number)}" if number % 3 == 2 else material.sentences(number)
+        )
+        about = {"task": "caption"} if suffix else {}
+        rows.append({"image_id": name, "question": material.question(number), "answer": answer, **about})
+    return rows
+
+
+def write_sharegpt4v(tree: Tree, rows: Mapping[str, int]) -> None:
+    """100 thousand long captions, pictures of several sets."""
+    tree.write_card("cc-by-nc-4.0", task_categories=["visual-question-answering", "question-answering"])
+    material, good = tree.material("default"), list[dict[str, Any]]()
+    for number in range(rows["default"]):
+        folder = ("coco/train2017/{:012d}.jpg", "sam/images/sa_{}.jpg", "web-landmark/images/{}.jpg")[number % 3]
+        path = folder.format(material.original(number))
+        tree.write_picture(path, material.picture(number, form="JPEG"))
+        turns = talk(f"{material.question(number)}\n<image>", material.sentences(number, 6))
+        good.append({"id": str(number), "image": path, "conversations": turns})
+    tree.write_json("sharegpt4v_instruct_gpt4-vision_cap100k.json", tree.mix(good))
 
 
 def _simple_rows(tree: Tree, material: Material, count: int, form: str) -> list[dict[str, Any]]:
@@ -193,13 +235,13 @@ DATASETS = (
     Dataset(
         "liuhaotian/LLaVA-Instruct-150K",
         write_instruct,
-        files="llava_v1_5_mix665k.json",
+        files="llava_v1_5_mix665k.json, conversation_58k.json",
         shape="array of id, image: path, conversations of from and value; text alone has no image but `model`",
         kind="llava",
         images="a folder that holds coco/ gqa/ ocr_vqa/ textvqa/ vg/",
         licence="cc-by-4.0",
         known="LLaVA's README and code: file, keys, paths; the loader skips a first turn that is not human's",
-        guessed="how often rows are cut; empty answers",
+        guessed="how often rows are cut; empty answers; that conversation_58k names pictures without a folder",
         subsets=tuple(MIX_FOLDERS),
     ),
     Dataset(
@@ -238,15 +280,26 @@ DATASETS = (
     Dataset(
         "FuxiaoLiu/LRV-Instruction",
         write_lrv,
-        files="lrv_instruct.json, made from filter_cap1.json, filter_cap_more1.json and chart_release_update.json",
-        shape="raw: image_id, question, answer. Converted: as LLaVA-Instruct-150K, pictures in lrv/",
-        kind="llava",
-        images="a folder that holds lrv/",
-        remark="The raw files are not read: convert them first.",
+        files="filter_cap1.json, filter_cap_more1.json, chart_release_update.json",
+        shape="arrays of image_id, question, answer; of a photograph the id, of a chart the file",
+        kind="table",
+        options={"image": "image_id", "suffix": ".jpg", "question": "question", "answer": "answer"},
+        images="a folder with the pictures of image.tar.gz and chart_image.zip",
         licence="",
-        known="prismatic-vlms, scripts/additional-datasets/lrv_instruct.py. The files lie on Google Drive",
-        guessed="nothing that is read",
+        known="prismatic-vlms, scripts/additional-datasets/lrv_instruct.py: files, keys, pictures. On Google Drive",
+        guessed="the key task, its values, an empty answer; that ids are texts (numbers are read as well)",
         on_hub=False,
+    ),
+    Dataset(
+        "Lin-Chen/ShareGPT4V",
+        write_sharegpt4v,
+        files="sharegpt4v_instruct_gpt4-vision_cap100k.json",
+        shape="as LLaVA-Instruct-150K, pictures of several sets",
+        kind="llava",
+        images="a folder that holds coco/ llava/ sam/ share_textvqa/ web-celebrity/ web-landmark/ wikiart/",
+        licence="cc-by-nc-4.0",
+        known="tree pages of the repository, and of copies with the pictures: files, licence, folders",
+        guessed="keys, and folders below those of the pictures",
     ),
     Dataset(
         "lmms-lab/LLaVA-OneVision-Mid-Data",

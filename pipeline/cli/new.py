@@ -1,0 +1,84 @@
+"""The command that looks at data and writes a first recipe for it: new."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlmill.pipeline.cli.arguments import JsonFlag, console, print_json
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from vlmill.pipeline.reports.proposal import Proposal
+
+
+def new(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="A file, a folder, an address that fsspec reads, or hf://datasets/OWNER/NAME."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The recipe to write. Default: the data's name with .yaml, in this folder.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look at data, say what they are, and write a recipe for them, commented line by line.
+
+    It reads the first rows of one file. Each row shape that vlmill knows is tried on them, and the one that makes
+    samples of the most rows is taken; else columns are recognised by what they are called and hold. A folder of
+    pictures with a .txt file each becomes a list of both beside the recipe. Nothing is overwritten.
+
+        vlmill new photos/
+        vlmill new answers.csv --out mine.yaml
+        vlmill new hf://datasets/HuggingFaceM4/WebSight
+        vlmill build mine.yaml --out run && vlmill train run
+    """
+    from vlmill.pipeline.reports.proposal import examine_place
+    from vlmill.pipeline.reports.proposal_recipe import write_recipe
+    from vlmill.pipeline.reports.proposal_table import explain_nothing, list_samples, make_proposal_table
+
+    found = examine_place(place)
+    path = out or Path(f"{found.name}.yaml")
+    if as_json:
+        print_json(_describe_proposal(found, path))
+    else:
+        console.print(make_proposal_table(found))
+    if found.chosen is None:
+        raise SourceError(explain_nothing(found))
+    listing = path.parent / found.files
+    for one in (path, *([listing] if found.listed else [])):
+        if one.exists():
+            raise SourceError(f"{one} is there already; name another file with --out, or remove it")
+    if found.listed:
+        write_atomically(listing, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.listed))
+    write_atomically(path, write_recipe(found, found.chosen, path))
+    if as_json:
+        return
+    for line in list_samples(found.chosen):
+        console.print(line, markup=False, soft_wrap=True)
+    for note in found.notes:
+        console.print(f"Note: {note}", markup=False, soft_wrap=True)
+    console.print(
+        f"wrote {path}. Next: vlmill check {path}, vlmill build {path}, vlmill train build/{found.name}", markup=False
+    )
+
+
+def _describe_proposal(found: Proposal, path: Path) -> dict[str, Any]:
+    """What was found, for machines."""
+    chosen = found.chosen
+    return {
+        "place": found.place,
+        "files": {suffix: {"files": count, "bytes": size} for suffix, (count, size) in found.suffixes.items()},
+        "columns": dict(found.columns),
+        "kind": chosen.kind if chosen else None,
+        "options": dict(chosen.options) if chosen else {},
+        "samples_of_rows": [len(chosen.pages), chosen.tried] if chosen else [0, 0],
+        "notes": list(found.notes),
+        "recipe": str(path),
+    }

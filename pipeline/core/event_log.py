@@ -1,0 +1,50 @@
+"""The log of what commands do to a run: `logs/events.jsonl`, a JSON line for each event, for people and for monitors.
+
+Commands write it as they work (src/vlmill/api, core/progress.py), and nothing reads it back: it holds times, so no
+receipt, lock or check knows of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+EVENTS = "logs/events.jsonl"
+
+LONGEST = 2000
+"""Characters of a message that are kept."""
+
+
+class EventLog:
+    """Appends events. Each stands on a line by itself, so a line that a kill cut spoils no other."""
+
+    def __init__(self, root: Path) -> None:
+        """The log of the run in the folder `root`, which is made where it is not there."""
+        self.path = root / EVENTS
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append an event with the time in UTC, this process and `fields` of JSON. On a full disk it is lost."""
+        fields = {name: value[:LONGEST] if isinstance(value, str) else value for name, value in fields.items()}
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "pid": os.getpid(), "event": event}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**line, **fields}, ensure_ascii=False) + "\n")
+        except OSError:  # the work itself will say more
+            return
+
+    @contextmanager
+    def span(self, command: str, **fields: Any) -> Iterator[None]:
+        """Events for the begin and the end of a command; of one that fails or is interrupted, with the cause."""
+        self.write("begin", command=command, **fields)
+        try:
+            yield
+        except BaseException as error:
+            self.write("failed", command=command, error=type(error).__name__, message=str(error))
+            raise
+        self.write("end", command=command)

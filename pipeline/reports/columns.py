@@ -1,0 +1,131 @@
+"""Columns of a table that nobody has described: what their first cells hold, and what they are likely to be for.
+
+For `vlmill new` (proposal.py). Images are recognised by what cells hold, texts by the names that the field has for
+their columns, where cells hold texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmill.pipeline.sources.data_uris import is_data_uri
+from vlmill.pipeline.sources.known_keys import PICTURES, has_value
+
+CAPTIONS = ("caption", "text", "description", "alt_text", "alt", "title", "summary", "ocr", "transcription", "html")
+QUESTIONS = ("question", "query", "prompt", "instruction", "problem", "asked", "input", "user")
+ANSWERS = (
+    "answer",
+    "response",
+    "output",
+    "completion",
+    "reply",
+    "solution",
+    "said",
+    "target",
+    "assistant",
+    "answers",
+    "a",
+)
+TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat")
+CHOICES = ("choices", "options")
+LICENCES = ("licence", "license", "rights")
+"""Names of columns in lower case, the usual first."""
+
+PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
+ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+IN_ROW = ("picture", "path of a picture", "list of pictures", "list of paths of pictures")
+"""What cells of images hold for `table`."""
+PLURALS = {"address": "addresses", "path of a picture": "paths of pictures"}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The first rows of a table."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names, in the order in which rows have them."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def describe(self, column: str) -> str:
+        """What is in a column, in a few words; `nothing` where all cells are empty."""
+        return " or ".join(self._list_kinds(column)) or "nothing"
+
+    def hold(self, column: str, *kinds: str) -> bool:
+        """Whether there are cells that hold anything, and all of them one of these kinds."""
+        found = self._list_kinds(column)
+        return bool(found) and {*found} <= {*kinds}
+
+    def _list_kinds(self, column: str) -> list[str]:
+        values = [row.get(column) for row in self.rows]
+        return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or _is_number(value)))
+
+
+def recognise_columns(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kinds and options that a table could be read with, the likeliest first."""
+    held = [name for name in cells.columns if cells.hold(name, *IN_ROW)]
+    linked = [name for name in cells.columns if cells.hold(name, "address", "list of addresses")]
+    images: list[tuple[str, list[str]]] = [("table", held)] if held else [("web_table", linked)] if linked else []
+    for kind, names in images or [("table", [])]:
+        shown = {"image": names[0] if len(names) == 1 else names} if names else {}
+        licence = next((name for name in cells.columns if name.lower() in LICENCES), None)
+        common = {**shown, **({"licence": licence} if licence else {})}
+        if turns := _find_column(cells, TURNS, "list of objects", "list written as text"):
+            yield kind, {**common, "turns": turns}
+        question = _find_column(cells, QUESTIONS, "text", "list of texts")
+        answer = _find_column(cells, ANSWERS, "text", "number", "list of texts")
+        if question and answer and question != answer:
+            yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells)}
+            yield kind, {**common, "question": question, "answer": answer}
+        caption = _find_column(cells, CAPTIONS, "text")
+        if names and caption:
+            yield kind, {**common, "caption": caption}
+        others = [name for name in cells.columns if name not in names and cells.hold(name, "text")]
+        if names and len(others) == 1:
+            yield kind, {**common, "caption": others[0]}
+
+
+def _find_column(cells: Cells, names: Sequence[str], *kinds: str) -> str | None:
+    """The first column with one of these names, in any case, whose cells are of these kinds."""
+    by_name = {column.lower(): column for column in reversed(cells.columns)}
+    return next((by_name[name] for name in names if name in by_name and cells.hold(by_name[name], *kinds)), None)
+
+
+def _find_choices(cells: Cells) -> dict[str, Any]:
+    """The option for choices: one column with lists, or those of letters from A on."""
+    if listed := _find_column(cells, CHOICES, "list of texts", "list of numbers", "list written as text"):
+        return {"choices": listed}
+    lettered = [name for name in ("A", "B", "C", "D", "E", "F") if name in cells.columns]
+    return {"choices": lettered} if len(lettered) > 1 else {}
+
+
+def _name_value(value: Any) -> str:
+    """What a value is, for people."""
+    if isinstance(value, bytes):
+        return "picture"
+    if isinstance(value, Mapping):
+        return "picture" if {"bytes", "path"} <= value.keys() else "object"
+    if isinstance(value, list | tuple):
+        kinds = list(dict.fromkeys(_name_value(item) for item in value if item is not None))
+        return f"list of {PLURALS.get(kinds[0], f'{kinds[0]}s')}" if len(kinds) == 1 else "list"
+    return "number" if _is_number(value) else _name_text(str(value).strip())
+
+
+def _name_text(text: str) -> str:
+    """What a text is, for people."""
+    if is_data_uri(text):
+        return "picture"
+    if ADDRESS.fullmatch(text):
+        return "address"
+    if PATH.fullmatch(text):
+        return "path of a picture"
+    return "list written as text" if text.startswith("[") and text.endswith("]") else "text"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,95 @@
+"""A recipe for what `vlmill new` found, as YAML with a comment on each line; see proposal.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmill.pipeline.core.yaml_format import format_yaml_inline
+from vlmill.pipeline.inputs.hub import is_hub
+from vlmill.pipeline.reports.proposal import Attempt, Proposal
+from vlmill.pipeline.sources import SOURCES
+
+COMMENTS_FROM = 42
+"""The column that comments stand at."""
+
+HELD_OUT = 0.1
+
+
+def write_recipe(found: Proposal, chosen: Attempt, path: Path) -> str:
+    """The recipe of a proposal, for a file at `path`, where its relative paths start."""
+    lines = [
+        f"# Written by `vlmill new {found.place}`. docs/recipe.md lists every key; vlmill check {path.name} tries it.",
+        *_align_comments(_list_lines(found, chosen, path)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[str, str]]:
+    """Lines with their comments."""
+    name, source = found.name, SOURCES[chosen.kind]
+    counted = f"{len(chosen.pages)} of the first {chosen.tried} rows give samples"
+    yield f"name: {name}", "the run's folder is build/ and this name, unless --out says another"
+    yield "include:", ""
+    yield "  - {recipe: quickstart, take: [tokenizer, model]}", "small enough to train on two cores; yours stand below"
+    yield "sources:", ""
+    yield f"  {name}:", "a name, used in the mixture below and in reports"
+    yield f"    kind: {chosen.kind}", f"the row shape; {counted}"
+    root = str(path.resolve().parent) if found.listed else found.root
+    yield f"    root: {_format_place(root, path)}", "where its files are; in no key, so the data can be moved"
+    yield f"    files: {format_yaml_inline(found.files)}", "which files below root"
+    if chosen.options:
+        yield f"    options: {format_yaml_inline(dict(chosen.options))}", "which columns hold what"
+    if found.images and source.opens and found.images != root:
+        yield f"    images: {_format_place(found.images, path)}", "where the paths of its images start"
+    yield '    licence: ""', "say it: it travels with every sample, and into the data card"
+    yield "filters:", "what is dropped, with a reason; a changed bound takes seconds"
+    yield "  - language: {drop: [zh], strict: true}", "no Chinese, for an English model; take it out to keep Chinese"
+    if source.fetches or any(page.pictures for page in chosen.pages):
+        yield "  - shape: {min_side: 32, max_ratio: 10}", "no tiny or extremely long images"
+    yield "dedupe: {near_images: true}", "of samples that are the same, or nearly so, one is kept"
+    yield "policies:", ""
+    yield (
+        "  small: {kind: letterbox, side: 56, patch: 14}",
+        "how images are drawn; the side is the tower's",
+    )
+    yield "chat: vlmill", "the chat format; `model` takes that of a published tokenizer"
+    yield "stages:", ""
+    yield "  - name: tune", ""
+    yield "    policy: small", ""
+    yield "    mixture:", ""
+    yield f"      shares: {{{name}: 1}}", "one source; add others, and their shares"
+    yield "      unit: samples", ""
+    yield "      epochs: 3", ""
+    yield "      sequence_length: 1024", "tokens of a packed sequence"
+    yield "      tiles_per_sequence: 64", "images, or tiles of images, in a sequence at most"
+    yield f"      held_out: {{{name}: {HELD_OUT}}}", "not trained on; vlmill evaluate asks it"
+    yield "    train:", ""
+    yield (
+        "      learning_rate: {projector: 1.0e-3, vision: 1.0e-3, text: 1.0e-3}",
+        "of a model that starts from nothing",
+    )
+    yield "      sequences: 2", "in a step"
+    yield "      epochs: 1", "of the plan, which has the mixture's epochs in it"
+    yield "# With pretrained parts, in place of `include`:", ""
+    yield "#   tokenizer: llama/tokenizer.json", ""
+    yield (
+        "#   model: {family: llava, vision: {kind: pretrained, path: siglip}, text: {kind: pretrained, path: llama}}",
+        "",
+    )
+
+
+def _align_comments(lines: Iterator[tuple[str, str]]) -> Iterator[str]:
+    """The lines, with their comments in one column where they fit."""
+    for line, comment in lines:
+        yield f"{line:<{COMMENTS_FROM}} # {comment}" if comment else line
+
+
+def _format_place(place: str, path: Path) -> Any:
+    """A folder as the recipe names it: relative where it lies at or below the recipe's folder."""
+    if is_hub(place) or "://" in place:
+        return format_yaml_inline(place if "@" in place or not is_hub(place) else f"{place}@main")
+    relative = os.path.relpath(place, path.resolve().parent)
+    return format_yaml_inline(place if relative.startswith("..") else relative)

@@ -1,0 +1,64 @@
+"""What `vlmill new` shows of a proposal: files, columns, the kind, samples, or why there is no kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from rich import box
+from rich.table import Table
+
+from vlmill.pipeline.core.excerpt import make_excerpt
+from vlmill.pipeline.reports.proposal import Attempt, Proposal
+from vlmill.pipeline.sources import SOURCES, Page
+
+SHOWN = 3
+"""Samples that are shown, and kinds that are named where none fits."""
+LINES = 10
+"""Texts and images of a sample, and endings of files, that are shown."""
+
+
+def make_proposal_table(found: Proposal) -> Table:
+    """Files, columns and the kind."""
+    table = Table("what", "found", box=box.SIMPLE, show_header=False)
+    for suffix, (count, size) in list(found.suffixes.items())[:LINES]:
+        table.add_row("files", f"{count:,} {suffix or 'without a suffix'}, {size:,} bytes")
+    if len(found.suffixes) > LINES:
+        table.add_row("files", f"and {len(found.suffixes) - LINES} other endings")
+    for column, said in found.columns.items():
+        table.add_row("column", f"{column}: {said}")
+    if found.chosen:
+        chosen = found.chosen
+        first = (SOURCES[chosen.kind].__doc__ or "").split("\n")[0]
+        table.add_row("kind", f"{chosen.kind}: {first}")
+        table.add_row("rows", f"{len(chosen.pages)} of the first {chosen.tried} give samples")
+    return table
+
+
+def list_samples(chosen: Attempt) -> Iterator[str]:
+    """The first samples, a line for each node."""
+    for number, page in enumerate(chosen.pages[:SHOWN]):
+        yield f"sample {number}"
+        yield from (f"  {line}" for line in islice(_list_nodes(page), LINES))
+        if len(page.nodes) > LINES:
+            yield f"  and {len(page.nodes) - LINES} more texts and images"
+
+
+def _list_nodes(page: Page) -> Iterator[str]:
+    for node in page.nodes:
+        role = "" if node.role == "none" else f"{node.role}: "
+        if node.kind == "text":
+            yield f"{role}{make_excerpt(node.text or '')}{' (supervised)' if node.supervised else ''}"
+            continue
+        picture = page.pictures[node.image or 0]
+        yield f"{role}[image] {picture.path or picture.url or f'{len(picture.data or bytes()):,} bytes'}"
+
+
+def explain_nothing(found: Proposal) -> str:
+    """Why no kind was taken: what is there, and which kinds came nearest."""
+    columns = ", ".join(f"{name} ({said})" for name, said in found.columns.items()) or "none"
+    nearest = "; ".join(f"{one.kind}: {one.why or 'no rows'}" for one in found.others[:SHOWN])
+    return (
+        f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}. "
+        "kind table reads any columns that its options name: docs/curation.md, Tables of any making"
+    )

@@ -1,0 +1,250 @@
+"""Tables of any making: captions, questions and answers, or conversations, in columns that the recipe names.
+
+For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or JSON Lines:
+
+    image      one or several columns, or none. For `table` an image is bytes, an object of bytes and path as the Hub
+               has it, a data URI, or the path of a file, from the source's `images`; for `web_table` an address. A
+               cell may hold a list of these, also one written as JSON, as CSV has it
+    caption    what the image shows: a pair, as `pairs` makes it
+    question, answer, choices
+               one turn; lists of questions and answers are several. The choices follow the question with letters, and
+               the answer is the letter of the one that it names by letter, by number from 0 or in its words
+    turns      a conversation, as `llava` and `interleaved` read it
+
+A row is of one of these three forms. Images stand before the first question, unless `<image>` says where. Where a
+column of images is named, a row without any is bad, but for conversations: some of them are of text alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import string
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.conversation import (
+    MARK,
+    SYSTEM,
+    ConversationImage,
+    read_marked_page,
+    read_picture,
+    read_text_page,
+)
+from vlmill.pipeline.sources.formats.parquet import Columns
+from vlmill.pipeline.sources.formats.records import RecordSource
+from vlmill.pipeline.sources.known_keys import get_given, has_value
+from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
+
+Names = str | tuple[str, ...]
+
+ASKED = "Answer with the option's letter from the given choices directly."
+"""What follows lettered choices in LLaVA-1.5's data (arXiv 2310.03744, table 7)."""
+
+
+ASKING = frozenset({"user", "human"})
+
+
+@dataclass(frozen=True, config=STRICT)
+class TableSource(RecordSource):
+    """Rows of named columns, with images in them or in files."""
+
+    kind: ClassVar[str] = "table"
+    opens: ClassVar[bool] = True
+
+    image: Names = ()
+    suffix: str = ""  # of the files of images whose cells have none, being ids: .jpg
+    caption: str = ""
+    question: str = ""
+    answer: str = ""
+    choices: Names = ()
+    turns: str = ""
+    licence: str = ""  # of each row; else all have the source's
+    signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample
+
+    @model_validator(mode="after")
+    def _check_form(self) -> Self:
+        """Refuse options that say nothing of a row, or two things."""
+        forms = [bool(self.caption), bool(self.question or self.answer or self.choices), bool(self.turns)]
+        if sum(forms) != 1:
+            raise ValueError("name the columns of one form: caption, or question and answer, or turns")
+        if self.suffix and (self.fetches or not self.image):
+            raise ValueError("suffix is of the files of images: name their column with image, and take kind table")
+        if self.caption and not self.image:
+            raise ValueError("a caption belongs to an image: name its column with image")
+        if forms[1] and not (self.question and self.answer):
+            raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
+        return self
+
+    def columns(self) -> Columns:
+        """Those that the options name, whatever they hold."""
+        named = (*_list_names(self.image), self.caption, self.question, self.answer, *_list_names(self.choices))
+        return {name: pa.null() for name in (*named, self.turns, self.licence, *self.signals) if name}
+
+    def optional(self) -> Columns:
+        """A system prompt beside the turns."""
+        return dict.fromkeys(SYSTEM if self.turns else (), pa.null())
+
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """What a row says. Not every row of JSON has all other columns."""
+        return tuple((name,) for name in (self.caption, self.question, self.answer, self.turns) if name)
+
+    def reads(self) -> Collection[str]:
+        """All of these."""
+        return frozenset({*self.columns(), *self.optional()})
+
+    def shows(self) -> Collection[str]:
+        """The columns of images."""
+        return _list_names(self.image)
+
+    def read_image(self, place: str, value: Any) -> ConversationImage:
+        """An image in a cell: its bytes, or the file that it names. Raises UnreadableRow."""
+        if isinstance(value, bytes) and value:
+            return ConversationImage(Picture(data=value), None)
+        if self.suffix and isinstance(value, str | int) and str(value).strip():
+            name = str(value).strip()
+            value = name if "." in name else name + self.suffix
+        return read_picture(place, value)
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """One sample.
+
+        Raises UnreadableRow as `conversation.read_marked_page` and `pairs.make_pair_page`, and for an image or a choice
+        that is none.
+        """
+        images = [
+            self.read_image(f"{name} {place}" if place else name, value)
+            for name in _list_names(self.image)
+            for place, value in enumerate(_list_values(row.get(name)))
+        ]
+        if self.image and not images and not self.turns:
+            raise UnreadableRow(f"no {' or '.join(_list_names(self.image))}")
+        licence = row.get(self.licence) if self.licence else None
+        signals = select_numbers(row, self.signals)
+        if self.caption:
+            if len(images) != 1:
+                raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
+            return make_pair_page(images[0].picture, row.get(self.caption), images[0].url, licence, signals)
+        said = _parse_json(row.get(self.turns)) if self.turns else self._make_turns(row)
+        system = get_given(row, SYSTEM) if self.turns else None
+        if self.image:
+            page = read_marked_page(_show_images(said, len(images)), images, system)
+        else:
+            page = read_text_page(said, system)
+        known = isinstance(licence, str) and licence.strip() not in NO_LICENCE
+        return replace(page, licence=str(licence).strip() if known else "", signals=signals)
+
+    def _make_turns(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Questions and answers as messages. Raises UnreadableRow."""
+        questions, answers = (_parse_json(row.get(name)) for name in (self.question, self.answer))
+        if not isinstance(questions, list):  # one question; several answers to it are references, the first counts
+            questions, answers = [questions], answers[:1] if isinstance(answers, list) else [answers]
+        if not isinstance(answers, list) or len(answers) != len(questions):
+            raise UnreadableRow(f"{len(questions)} questions, and answers that are not as many")
+        choices = [value for name in _list_names(self.choices) for value in _list_values(row.get(name))]
+        if choices and len(questions) > 1:
+            raise UnreadableRow(f"choices of {len(questions)} questions, expected 1", Reason.UNSUPPORTED_CONTENT)
+        turns = []
+        for question, answer in zip(questions, answers, strict=True):
+            asked, said = _read_cell(self.question, question), _read_cell(self.answer, answer)
+            if not asked.strip() or not said.strip():
+                raise UnreadableRow(f"no {self.answer if asked.strip() else self.question}", Reason.EMPTY_ROW)
+            if choices:
+                asked, said = _letter_choices(asked, [_read_cell("a choice", choice) for choice in choices], said)
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        return turns
+
+
+@dataclass(frozen=True, config=STRICT)
+class WebTableSource(TableSource):
+    """Rows of named columns, with the addresses of images."""
+
+    kind: ClassVar[str] = "web_table"
+    opens: ClassVar[bool] = False
+    fetches: ClassVar[bool] = True
+
+    def read_image(self, place: str, value: Any) -> ConversationImage:
+        """An image at an address. Raises UnreadableRow."""
+        if not isinstance(value, str) or not value.strip():
+            raise UnreadableRow(
+                f"{place} is {type(value).__name__}, expected an address; kind table reads images in rows"
+            )
+        return ConversationImage(Picture(url=value.strip()), value.strip())
+
+
+def _list_names(columns: Names) -> tuple[str, ...]:
+    return ((columns,) if columns else ()) if isinstance(columns, str) else columns
+
+
+def _list_values(value: Any) -> Sequence[Any]:
+    """The values in a cell: one, a list of them, or none."""
+    value = _parse_json(value)
+    listed = value if isinstance(value, list) else [value]
+    return [one for one in listed if has_value(one) or isinstance(one, int | float)]
+
+
+def _parse_json(value: Any) -> Any:
+    """The list that a cell of text writes as JSON; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _read_cell(name: str, value: Any) -> str:
+    """A text, or a number as one; empty for null. Raises UnreadableRow."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UnreadableRow(f"{name} is {type(value).__name__}, expected a text")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _letter_choices(question: str, choices: Sequence[str], answer: str) -> tuple[str, str]:
+    """The question with its choices, and the letter of the answer. Raises UnreadableRow where it is none of them."""
+    letters = string.ascii_uppercase[: len(choices)]
+    if len(choices) > len(string.ascii_uppercase):
+        raise UnreadableRow(f"{len(choices)} choices, expected at most {len(string.ascii_uppercase)}")
+    said = answer.strip()
+    letter = said.strip("().:").upper()
+    if said in choices:
+        letter = letters[choices.index(said)]
+    elif said.isdecimal() and int(said) < len(choices):
+        letter = letters[int(said)]
+    if len(letter) != 1 or letter not in letters:
+        raise UnreadableRow(f"the answer {said!r} is none of the {len(choices)} choices")
+    listed = [f"{name}. {choice.strip()}" for name, choice in zip(letters, choices, strict=True)]
+    return "\n".join([question, *listed, ASKED]), letter
+
+
+def _shows_image(message: Mapping[str, Any]) -> bool:
+    """Whether a message says where an image stands."""
+    content = next((message[key] for key in ("content", "value") if message.get(key) is not None), None)
+    if isinstance(content, str):
+        return MARK in content
+    parts = content if isinstance(content, list) else []
+    return any(isinstance(part, Mapping) and part.get("type") not in {None, "text"} for part in parts)
+
+
+def _show_images(turns: Any, images: int) -> Any:
+    """The turns, with images before the first question where no message says where they stand."""
+    messages = [turn for turn in turns if isinstance(turn, Mapping)] if isinstance(turns, list) else []
+    asked = [turn for turn in messages if str(turn.get("role") or turn.get("from")).lower() in ASKING]
+    if not asked or any(map(_shows_image, messages)):
+        return turns
+    key = "content" if asked[0].get("content") is not None else "value"
+    content = asked[0].get(key)
+    shown = (
+        f"{MARK * images}{content}" if isinstance(content, str) else [*[{"type": "image"}] * images, *(content or [])]
+    )
+    return [{**turn, key: shown} if turn is asked[0] else turn for turn in turns]

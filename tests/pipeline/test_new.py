@@ -1,0 +1,230 @@
+"""`vlmill new`: what data are, and a recipe for them that builds."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+import vlmill as api
+from tests.helpers.small import vlmill
+from tests.helpers.upstream import SHAPES, arrow, json_array, json_lines, parquet, picture, separated, talk, tar
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.reports.columns import Cells
+from vlmill.pipeline.reports.proposal import examine_place
+
+ROWS = range(30)
+
+
+def write_photos(folder, suffix="png"):
+    for row in ROWS:
+        (folder / f"{row}.{suffix}").write_bytes(picture(row, (64, 48)))
+
+
+def table(folder):
+    (folder / "photos").mkdir()
+    write_photos(folder / "photos")
+    rows = [{"Photo": f"photos/{row}.png", "Question": f"What is {row}?", "Answer": f"It is {row}."} for row in ROWS]
+    return separated(folder / "quiz.csv", rows)
+
+
+def pictures(folder):
+    there = folder / "photos"
+    there.mkdir()
+    write_photos(there)
+    for row in ROWS:
+        (there / f"{row}.txt").write_text(f"A picture of shapes, the {row}th.\n")
+    (there / "more.png").write_bytes(picture(99))
+    return there
+
+
+def llava(folder):
+    (folder / "coco").mkdir()
+    write_photos(folder / "coco")
+    rows = [{"image": f"{row}.png", "conversations": talk(f"<image>\nWhat is {row}?", f"It is {row}.")} for row in ROWS]
+    return json_array(folder / "talk.json", rows)
+
+
+def messages(folder):
+    rows = [{"messages": talk(f"What is {row}?", f"It is {row}.", keys=("role", "content"))} for row in ROWS]
+    return json_lines(folder / "talk.jsonl", rows)
+
+
+def saved(folder):
+    rows = [{"pixels": {"bytes": picture(row, (64, 48)), "path": None}, "text": f"Shape {row}."} for row in ROWS]
+    return arrow(folder / "data-00000-of-00001.arrow", rows)
+
+
+def cauldron(folder):
+    shape = SHAPES["cauldron"]
+    return shape.write(folder / "train-00000.parquet", [shape.row(row) for row in ROWS])
+
+
+def finevision(folder):
+    shape = SHAPES["finevision"]
+    return shape.write(folder / "train-00000.parquet", [shape.row(row) for row in ROWS])
+
+
+def webdataset(folder):
+    members = [(f"{row:03d}.{suffix}", data) for row in ROWS for suffix, data in SHAPES["pairs_wds"].row(row).items()]
+    return tar(folder / "00000.tar", members)
+
+
+def interleaved(folder):
+    rows = [
+        {
+            "images": [{"bytes": picture(row), "path": None}],
+            "messages": talk("<image>What?", "A.", keys=("role", "content")),
+        }
+        for row in ROWS
+    ]
+    return parquet(folder / "a.parquet", rows)
+
+
+def addresses(folder):
+    rows = [
+        {"url": f"http://img.test/{row}.png", "caption": f"Shapes, the {row}th.", "similarity": 0.3} for row in ROWS
+    ]
+    return parquet(folder / "a.parquet", rows)
+
+
+def web_table(folder):
+    rows = [{"link": f"http://img.test/{row}", "question": f"What is {row}?", "answer": "This."} for row in ROWS]
+    return json_lines(folder / "a.jsonl", rows)
+
+
+def choices(folder):
+    rows = [{"question": f"Which {row}?", "choices": ["this", "that"], "answer": row % 2} for row in ROWS]
+    return json_lines(folder / "a.jsonl", rows)
+
+
+DATA = {
+    table: ("table", {"image": "Photo", "question": "Question", "answer": "Answer"}),
+    pictures: ("table", {"image": "image", "caption": "caption"}),
+    llava: ("llava", {}),
+    messages: ("chat", {}),
+    saved: ("table", {"image": "pixels", "caption": "text"}),
+    cauldron: ("cauldron", {}),
+    finevision: ("finevision", {}),
+    webdataset: ("pairs_wds", {}),
+    interleaved: ("interleaved", {"images": "images", "turns": "messages"}),
+    addresses: ("pairs", {"url": "url", "caption": "caption"}),
+    web_table: ("web_table", {"image": "link", "question": "question", "answer": "answer"}),
+    choices: ("table", {"question": "question", "answer": "answer", "choices": "choices"}),
+}
+
+
+@pytest.mark.parametrize("write", DATA, ids=lambda write: write.__name__)
+def test_each_form_of_data_is_recognised_and_its_recipe_loads(write, tmp_path, monkeypatch, capfd):
+    kind, options = DATA[write]
+    place = write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert vlmill("new", place, "--out", "mine.yaml") == 0
+    assert f"kind    {kind}:" in " ".join(capfd.readouterr().out.split(" ")).replace("kind     ", "kind    ")
+    found = examine_place(str(place))
+    assert (found.chosen.kind, dict(found.chosen.options)) == (kind, options)
+    assert len(found.chosen.pages) == found.chosen.tried == 20
+    recipe = api.load_recipe("mine.yaml").recipe
+    (source,) = recipe.sources.values()
+    assert source.kind == kind
+    lines = (tmp_path / "mine.yaml").read_text().splitlines()
+    assert sum("#" in line for line in lines) > len(lines) / 2, "most lines have a comment"
+
+
+@pytest.mark.parametrize("write", [table, pictures, llava, saved], ids=lambda write: write.__name__)
+def test_the_recipe_finds_the_pictures_and_builds(write, tmp_path, monkeypatch, capfd):
+    place = write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert vlmill("new", place, "--out", "mine.yaml") == 0
+    assert vlmill("build", "mine.yaml", "--out", "run", "--workers", 0, "--set", "dedupe=null") == 0
+    samples = api.open_run("run").samples(next(iter(api.load_recipe("mine.yaml").recipe.sources))).collect()
+    assert len(samples) == len(ROWS)
+    assert "kept of" in capfd.readouterr().out
+
+
+def test_pictures_without_a_text_are_left_out_and_counted(tmp_path):
+    found = examine_place(str(pictures(tmp_path)))
+    assert len(found.listed) == len(ROWS)
+    assert found.notes == ("1 pictures have no .txt file with text and are left out",)
+
+
+def test_nothing_is_overwritten(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    place = messages(tmp_path)
+    assert vlmill("new", place) == 0
+    before = (tmp_path / "talk.yaml").read_bytes()
+    assert vlmill("new", place) == 1
+    assert "is there already" in capfd.readouterr().err
+    assert (tmp_path / "talk.yaml").read_bytes() == before
+
+
+def test_what_no_kind_reads_is_described_with_the_nearest_kinds(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    place = json_lines(tmp_path / "odd.jsonl", [{"left": 1, "right": "two"}])
+    assert vlmill("new", place) == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "left (number), right (text)" in said
+    assert "llava: " in said
+    assert not (tmp_path / "odd.yaml").exists()
+
+
+@pytest.mark.parametrize("there", ["photos", "words", "nothing"])
+def test_a_folder_without_data_says_what_is_there_and_what_would_do(there, tmp_path):
+    if there == "photos":
+        write_photos(tmp_path)
+    if there == "words":
+        (tmp_path / "a.docx").write_text("words")
+    with pytest.raises(SourceError) as caught:
+        examine_place(str(tmp_path))
+    assert {"photos": "put the caption of a.jpg into a.txt", "words": "1 .docx", "nothing": "no file"}[there] in str(
+        caught.value
+    )
+
+
+def test_a_dataset_on_the_hub_is_read_by_range_and_pinned_later(here, tmp_path, monkeypatch):
+    shape = SHAPES["cauldron"]
+    rows = shape.write(tmp_path / "a.parquet", [shape.row(row) for row in ROWS]).read_bytes()
+    here.repository(
+        "acme/Quiz-Set", {"data/train-00000.parquet": rows, "data/train-00001.parquet": rows, "README.md": b""}
+    )
+    monkeypatch.chdir(tmp_path)
+    assert vlmill("new", "hf://datasets/acme/Quiz-Set") == 0
+    recipe = api.load_recipe("acme_quiz_set.yaml").recipe
+    source = recipe.sources["acme_quiz_set"]
+    assert (source.kind, source.root, source.files) == (
+        "cauldron",
+        "hf://datasets/acme/Quiz-Set@main",
+        "data/*.parquet",
+    )
+
+
+def test_a_missing_place_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(SourceError, match="no such file or folder"):
+        examine_place(str(tmp_path / "gone"))
+
+
+def test_json_says_the_same_for_machines(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert vlmill("new", table(tmp_path), "--json") == 0
+    said = json.loads(capfd.readouterr().out)
+    assert (said["kind"], said["samples_of_rows"], said["recipe"]) == ("table", [20, 20], "quiz.yaml")
+
+
+def test_cells_are_described_by_what_they_hold():
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    rows = [
+        {"a": buffer.getvalue(), "b": "x.jpg", "c": "https://a.test/1", "d": ["x.jpg", "y.png"], "e": None, "f": 0},
+        {"a": {"bytes": b"", "path": "x"}, "b": "y.PNG", "c": "words", "d": [], "e": "", "f": 1.5},
+    ]
+    cells = Cells(rows)
+    assert [cells.describe(name) for name in cells.columns] == [
+        "picture",
+        "path of a picture",
+        "address or text",
+        "list of paths of pictures",
+        "nothing",
+        "number",
+    ]

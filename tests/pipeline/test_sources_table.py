@@ -1,0 +1,200 @@
+"""Tables of any making: what their rows become, in every format."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pyarrow as pa
+import pytest
+
+from tests.helpers.upstream import arrow, json_lines, parquet, picture, separated, talk
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.errors import BadFileError, RecipeError
+from vlmill.pipeline.sources import SOURCES
+from vlmill.pipeline.sources.table import ASKED
+
+
+def read(path, kind="table", **options):
+    source = parse_block(SOURCES[kind], options, "options")
+    return list(source.rows(path, range(len(source.survey(path)))))
+
+
+def texts(row):
+    (page,) = row.pages
+    return [
+        (node.role, node.turn, node.text) if node.kind == "text" else (node.role, node.turn, None)
+        for node in page.nodes
+    ]
+
+
+def details(row):
+    return [detail for _, detail in row.failed]
+
+
+ROWS = [{"file": f"{row}.png", "asked": f"What is {row}?", "said": f"It is {row}."} for row in range(7)]
+WRITERS = {
+    "csv": lambda folder: separated(folder / "a.csv", ROWS),
+    "tsv": lambda folder: separated(folder / "a.tsv", ROWS),
+    "jsonl": lambda folder: json_lines(folder / "a.jsonl", ROWS),
+    "parquet": lambda folder: parquet(folder / "a.parquet", ROWS),
+    "arrow": lambda folder: arrow(folder / "a.arrow", ROWS),
+}
+
+
+def test_the_same_rows_are_the_same_samples_in_every_format(tmp_path):
+    asked = {"image": "file", "question": "asked", "answer": "said"}
+    found = {form: read(write(tmp_path), **asked) for form, write in WRITERS.items()}
+    assert all(rows == found["csv"] for rows in found.values())
+    assert [row.row for row in found["csv"]] == list(range(7))
+    assert texts(found["csv"][3]) == [("user", 0, None), ("user", 0, "What is 3?"), ("assistant", 0, "It is 3.")]
+    assert found["csv"][3].pages[0].pictures[0].path == "3.png"
+
+
+def test_an_image_is_bytes_an_object_a_data_uri_or_a_path_and_a_cell_may_hold_several(tmp_path):
+    data = picture(1)
+    uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    rows = [
+        {"image": ["a.png", uri, {"bytes": None, "path": "b.png"}], "text": "Three"},
+        {"image": "c.png", "text": "One"},
+    ]
+    lines = json_lines(tmp_path / "a.jsonl", [{"image": row["image"], "q": "Q", "a": "A"} for row in rows])
+    three, one = read(lines, image="image", question="q", answer="a")
+    assert [(image.path, image.data) for image in three.pages[0].pictures] == [
+        ("a.png", None),
+        (None, data),
+        ("b.png", None),
+    ]
+    assert [node.kind for node in three.pages[0].nodes] == ["image"] * 3 + ["text"] * 2
+    assert one.pages[0].pictures[0].path == "c.png"
+    (whole,) = read(
+        parquet(tmp_path / "a.parquet", [{"photo": data, "words": "A cat"}]), image="photo", caption="words"
+    )
+    assert whole.pages[0].pictures[0].data == data
+    listed = [{"one": json.dumps(["a.png", "b.png"]), "two": "c.png", "q": "Q", "a": "A"}]
+    (row,) = read(separated(tmp_path / "a.csv", listed), image=["one", "two"], question="q", answer="a")
+    assert [image.path for image in row.pages[0].pictures] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("answer", ["B", "b", "(B)", "1", 1, "a dog"])
+def test_choices_follow_the_question_with_letters_and_the_answer_is_one(tmp_path, answer):
+    rows = [{"q": "What?", "first": "a cat", "second": "a dog", "a": answer}]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices=["first", "second"])
+    assert texts(row) == [("user", 0, f"What?\nA. a cat\nB. a dog\n{ASKED}"), ("assistant", 0, "B")]
+
+
+def test_an_answer_that_is_no_choice_is_a_bad_row(tmp_path):
+    rows = [{"q": "What?", "choices": ["a cat", "a dog"], "a": said} for said in ("a cow", "2", "C", "A")]
+    lost = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices="choices")
+    assert [bool(row.failed) for row in lost] == [True, True, True, False]
+    assert details(lost[0]) == ["the answer 'a cow' is none of the 2 choices"]
+
+
+def test_lists_of_questions_and_answers_are_turns_and_several_answers_to_one_are_references(tmp_path):
+    rows = [
+        {"q": ["One?", "Two?"], "a": ["1", "2"]},
+        {"q": "One?", "a": ["1", "one"]},
+        {"q": ["One?", "Two?"], "a": ["1"]},
+        {"q": 7, "a": 2.5},
+    ]
+    turns, references, uneven, numbers = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a")
+    assert texts(turns) == [("user", 0, "One?"), ("assistant", 0, "1"), ("user", 1, "Two?"), ("assistant", 1, "2")]
+    assert texts(references) == [("user", 0, "One?"), ("assistant", 0, "1")]
+    assert details(uneven) == ["2 questions, and answers that are not as many"]
+    assert texts(numbers) == [("user", 0, "7"), ("assistant", 0, "2.5")]
+
+
+def test_conversations_show_images_where_they_say_and_else_before_the_first_question(tmp_path):
+    rows = [
+        {"image": "a.png", "talk": talk("Look: <image> what?", "A cat.")},
+        {"image": "a.png", "talk": talk("What?", "A cat.", keys=("role", "content"))},
+        {"image": None, "talk": talk("What?", "Words.")},
+        {"image": None, "talk": talk("<image>What?", "Words.")},
+        {"image": "a.png", "talk": json.dumps(talk("What?", "A cat."))},
+        {"image": "a.png", "talk": "What?"},
+    ]
+    marked, plain, text, missing, written, wrong = read(
+        json_lines(tmp_path / "a.jsonl", rows), image="image", turns="talk"
+    )
+    assert [kind for _, _, kind in texts(marked)] == ["Look: ", None, " what?", "A cat."]
+    assert texts(plain) == texts(written) == [("user", 0, None), ("user", 0, "What?"), ("assistant", 0, "A cat.")]
+    assert texts(text) == [("user", 0, "What?"), ("assistant", 0, "Words.")]
+    assert details(missing) == ["1 times <image> for 0 images"]
+    assert wrong.failed
+
+
+def test_licences_and_numbers_travel_with_the_sample_and_other_columns_are_noted(tmp_path):
+    rows = [{"link": "http://img.test/1", "text": "A cat", "rights": "cc0", "score": 0.5, "other": "x"}]
+    (row,) = read(
+        json_lines(tmp_path / "a.jsonl", rows),
+        "web_table",
+        image="link",
+        caption="text",
+        licence="rights",
+        signals=["score"],
+    )
+    (page,) = row.pages
+    assert (page.licence, page.signals, page.unread) == ("cc0", {"score": 0.5}, ("other",))
+    assert page.pictures[0].url == "http://img.test/1"
+
+
+def test_a_row_of_a_table_without_its_image_is_bad_and_an_address_is_for_the_web_table(tmp_path):
+    rows = [{"image": None, "text": "A cat"}, {"image": "http://img.test/1", "text": "A cat"}]
+    missing, web = read(json_lines(tmp_path / "a.jsonl", rows), image="image", caption="text")
+    assert details(missing) == ["no image"]
+    assert "kind fetches nothing" in details(web)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image": "a"}, "name the columns of one form"),
+        ({"caption": "b", "question": "c", "answer": "d", "image": "a"}, "name the columns of one form"),
+        ({"caption": "b"}, "a caption belongs to an image"),
+        ({"question": "c"}, "name both columns"),
+    ],
+)
+def test_options_that_say_nothing_of_a_row_or_two_things_are_refused(options, said):
+    with pytest.raises(RecipeError, match=said):
+        parse_block(SOURCES["table"], options, "options")
+
+
+def test_a_damaged_arrow_file_is_named_and_nothing_is_read_outside_of_it(tmp_path):
+    path = arrow(tmp_path / "a.arrow", ROWS)
+    whole = path.read_bytes()
+    offsets = whole.index(b"0.png1.png2.png") - 64  # the buffer before the values of the first batch
+    for number, damaged in enumerate(
+        (whole[: len(whole) // 2], b"\0" * 64, whole[:offsets] + b"\xff\xff\xff\x7f" * 8 + whole[offsets + 32 :])
+    ):
+        broken = tmp_path / f"{number}.arrow"
+        broken.write_bytes(damaged)
+        with pytest.raises(BadFileError, match=rf"{number}\.arrow"):
+            read(broken, image="file", question="asked", answer="said")
+
+
+def test_an_arrow_file_of_either_form_is_read_and_datasets_writes_one_of_them(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    (saved,) = (tmp_path / "saved").glob("*.arrow")
+    options = {"image": "file", "question": "asked", "answer": "said"}
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_file(tmp_path / "file.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=2)
+    rows = read(saved, **options)
+    assert rows == read(tmp_path / "file.arrow", **options)
+    assert len(rows) == len(ROWS)
+
+
+def test_ids_of_images_become_names_of_files_and_names_stay(tmp_path):
+    rows = [{"image_id": said, "question": "Is it there?", "answer": "No."} for said in ("2371", 2371, "chart.png", "")]
+    path = json_lines(tmp_path / "rows.jsonl", rows)
+    source = SOURCES["table"](image="image_id", suffix=".jpg", question="question", answer="answer")
+    read = list(source.rows(path, range(4)))
+    assert [row.pages[0].pictures[0].path for row in read[:3]] == ["2371.jpg", "2371.jpg", "chart.png"]
+    assert read[3].failed
+
+
+@pytest.mark.parametrize(("kind", "options"), [("web_table", {"image": "url"}), ("table", {})])
+def test_a_suffix_without_files_of_images_is_refused(kind, options):
+    with pytest.raises(ValueError, match="suffix is of the files of images"):
+        SOURCES[kind](suffix=".jpg", question="q", answer="a", **options)
