@@ -42,7 +42,7 @@ from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.decontaminate.pictures import Gallery, make_gallery
 from vlmill.pipeline.decontaminate.slots import find_slots
 from vlmill.pipeline.decontaminate.words import RUN, SHORT_RUN, Words, list_runs, number_words
-from vlmill.pipeline.dedupe.picture import Pictures, collect_pictures
+from vlmill.pipeline.dedupe.picture import ComparedPictures, collect_pictures
 
 COMMON = 3
 """Pictures of a benchmark that a run of words may be asked of, and other ones that a picture may look like, to be
@@ -231,7 +231,7 @@ class BuildIndex:
         for name in GALLERY:
             np.save(folder / f"{name}.npy", getattr(made, name))
 
-    def _common(self, made: Gallery, pictures: Pictures, benchmarks: Sequence[str]) -> set[int]:
+    def _common(self, made: Gallery, pictures: ComparedPictures, benchmarks: Sequence[str]) -> set[int]:
         """Rows of pictures that are like more than COMMON others of their benchmark."""
         others = defaultdict[int, int](int)
         for one, other, _ in made.alike(pictures, self.image):

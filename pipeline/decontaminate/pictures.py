@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmill.pipeline.dedupe.picture import (
-    Pictures,
+    ComparedPictures,
     file_pictures,
     make_evidence,
     measure_similarity,
@@ -42,7 +42,9 @@ class Gallery:
     evidence: NDArray[np.uint8]  # of all pictures, one behind the other
     stops: NDArray[np.int64]  # where that of each picture ends
 
-    def alike(self, pictures: Pictures, floor: float, *, mirror: bool = False) -> Iterator[tuple[int, int, float]]:
+    def alike(
+        self, pictures: ComparedPictures, floor: float, *, mirror: bool = False
+    ) -> Iterator[tuple[int, int, float]]:
         """(row of `pictures`, row of the gallery, similarity) of all pairs at or above `floor`; pure, in order.
 
         Pictures that show nothing are like none.
@@ -57,7 +59,7 @@ class Gallery:
                 for pair in np.flatnonzero(found >= floor):
                     yield int(ours[pair]), int(theirs[pair]), float(found[pair])
 
-    def _read(self, rows: NDArray[np.int64]) -> Pictures:
+    def _read(self, rows: NDArray[np.int64]) -> ComparedPictures:
         starts = np.concatenate([np.zeros(1, np.int64), self.stops[:-1]])[rows]
         return read_evidence([self.evidence[start:stop] for start, stop in zip(starts, self.stops[rows], strict=True)])
 
@@ -82,7 +84,7 @@ class Gallery:
         return pairs // size, pairs % size
 
 
-def make_gallery(pictures: Pictures) -> Gallery:
+def make_gallery(pictures: ComparedPictures) -> Gallery:
     """The gallery of these pictures; those that show nothing are filed nowhere."""
     telling = np.flatnonzero(~pictures.flat)
     places, holders = _file_rows(pictures[telling], mirror=False)
@@ -93,7 +95,7 @@ def make_gallery(pictures: Pictures) -> Gallery:
     return Gallery(places[order], owners[order], np.concatenate([np.empty(0, np.uint8), *evidence]), stops)
 
 
-def _file_rows(pictures: Pictures, *, mirror: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _file_rows(pictures: ComparedPictures, *, mirror: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """All places of pictures, and the row of the picture at each."""
     filed = file_pictures(pictures)
     owners = np.repeat(np.arange(len(filed)), [places.size for places in filed])

@@ -50,7 +50,7 @@ AT_ONCE = 16
 RESOLVED = 0.6
 """Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the
 other shows."""
-SEEN = 0.7
+SEEN = 0.95
 """Standard deviation of the blur, in pixels of the coarser thumbnail, at which pictures are compared."""
 SHARP = 0.35
 """Standard deviation, in pixels, of the blur that a thumbnail has already."""
@@ -68,7 +68,7 @@ INNER, WHOLE = 0, 1
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ComparedPictures:
     """n pictures by row, as similarity needs them."""
 
     sizes: NDArray[np.int32]  # (n, 2): height and width
@@ -80,9 +80,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.thumbnails)
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pictures:
+    def __getitem__(self, rows: NDArray[np.int64]) -> ComparedPictures:
         thumbnails = [self.thumbnails[row] for row in rows.tolist()]
-        return Pictures(self.sizes[rows], self.edges[rows], self.small[rows], thumbnails, self.mirrored)
+        return ComparedPictures(self.sizes[rows], self.edges[rows], self.small[rows], thumbnails, self.mirrored)
 
     @property
     def framed(self) -> NDArray[np.bool_]:
@@ -102,9 +102,9 @@ class Pictures:
         spread: Floats = self.small[:, INNER].std(axis=(1, 2))
         return spread < FLAT
 
-    def mirror(self) -> Pictures:
+    def mirror(self) -> ComparedPictures:
         """The same pictures, left and right exchanged."""
-        return Pictures(
+        return ComparedPictures(
             self.sizes, self.edges[:, [0, 1, 3, 2]], self.small[..., ::-1], self.thumbnails, not self.mirrored
         )
 
@@ -129,7 +129,7 @@ class Pictures:
         return pixels[:, 0], np.stack(chroma, axis=3) - 128
 
 
-def collect_pictures(stats: Sequence[ImageStats]) -> Pictures:
+def collect_pictures(stats: Sequence[ImageStats]) -> ComparedPictures:
     """Pictures of images that were decoded."""
     sizes = np.array([(each.height, each.width) for each in stats], np.int32).reshape(-1, 2)
     edges = np.array([read_edges(each.margins) for each in stats], np.int32).reshape(-1, 4)
@@ -139,10 +139,10 @@ def collect_pictures(stats: Sequence[ImageStats]) -> Pictures:
         for view in (WHOLE, INNER):
             luminance = read_thumbnail(views[view])[None, :, :, 0].astype(np.float32)
             small[row, view] = reduce_pictures(luminance, SMALL)[0].round()
-    return Pictures(sizes, edges, small, thumbnails)
+    return ComparedPictures(sizes, edges, small, thumbnails)
 
 
-def make_evidence(pictures: Pictures) -> list[NDArray[np.uint8]]:
+def make_evidence(pictures: ComparedPictures) -> list[NDArray[np.uint8]]:
     """What similarity is measured on, in bytes: a record of HEAD, then pixels and thumbnail of each view."""
     made = []
     for row, views in enumerate(pictures.thumbnails):
@@ -154,7 +154,7 @@ def make_evidence(pictures: Pictures) -> list[NDArray[np.uint8]]:
     return made
 
 
-def read_evidence(evidence: Sequence[NDArray[np.uint8]]) -> Pictures:
+def read_evidence(evidence: Sequence[NDArray[np.uint8]]) -> ComparedPictures:
     """The pictures on which `make_evidence` made this."""
     whole = [each.tobytes() for each in evidence]
     heads = np.frombuffer(b"".join(each[: HEAD.itemsize] for each in whole), HEAD)
@@ -166,10 +166,10 @@ def read_evidence(evidence: Sequence[NDArray[np.uint8]]) -> Pictures:
         if second:
             small[row, WHOLE] = np.frombuffer(each, np.uint8, SMALL * SMALL, stop).reshape(SMALL, SMALL)
         thumbnails.append((thumbnail, each[stop + SMALL * SMALL :] if second else thumbnail))
-    return Pictures(heads["size"], heads["edges"], small, thumbnails)
+    return ComparedPictures(heads["size"], heads["edges"], small, thumbnails)
 
 
-def file_pictures(pictures: Pictures) -> list[NDArray[np.uint64]]:
+def file_pictures(pictures: ComparedPictures) -> list[NDArray[np.uint64]]:
     """Places of each picture: of all windows of what lies within its margins, and of UNCUT windows of the whole."""
     filed = list(hash_places(pictures.reduce(INNER)))
     rows = np.flatnonzero(pictures.framed)
@@ -178,7 +178,7 @@ def file_pictures(pictures: Pictures) -> list[NDArray[np.uint64]]:
     return filed
 
 
-def measure_similarity(one: Pictures, other: Pictures, *, mirror: bool = False) -> NDArray[np.float64]:
+def measure_similarity(one: ComparedPictures, other: ComparedPictures, *, mirror: bool = False) -> NDArray[np.float64]:
     """How alike n pairs of pictures are: (n,) to 4 decimals from FLOOR on, else 0.
 
     Pure, and each pair for itself.
@@ -218,7 +218,7 @@ class _Start:
         return _Start(*(getattr(self, each)[those] for each in ("rows", "first", "second", "agreement", "moved")))
 
 
-def _find_start(one: Pictures, other: Pictures, pairs: NDArray[np.int64], view: int) -> _Start:
+def _find_start(one: ComparedPictures, other: ComparedPictures, pairs: NDArray[np.int64], view: int) -> _Start:
     """Where pairs agree at SMALL pixels, by windows or by alignment; without those that are given up."""
     small, small_other = one.reduce(view), other.reduce(view)
     near = _measure_distortion(one.measure(view), other.measure(view)) <= DISTORTED
@@ -242,13 +242,13 @@ def _find_start(one: Pictures, other: Pictures, pairs: NDArray[np.int64], view: 
     return _Start(pairs[rows], first, second, np.maximum(found[0], found[1]), better)
 
 
-def _find_reframed(one: Pictures, other: Pictures) -> NDArray[np.bool_]:
+def _find_reframed(one: ComparedPictures, other: ComparedPictures) -> NDArray[np.bool_]:
     """(n,): which pairs have other margins."""
     reframed: NDArray[np.bool_] = np.abs(one.shares - other.shares).max(axis=1) > REFRAMED
     return reframed
 
 
-def _compare_closely(one: Pictures, other: Pictures, start: _Start, view: int) -> Floats:
+def _compare_closely(one: ComparedPictures, other: ComparedPictures, start: _Start, view: int) -> Floats:
     """(n,): similarity at SIDE pixels, as the pairs lie and once they are aligned."""
     views = one.decode(view), other.decode(view)
     sizes = one.measure(view), other.measure(view)

@@ -36,11 +36,11 @@ def encoded(image, form="PNG", **options):
     return buffer.getvalue()
 
 
-def pictures(*images: Image.Image) -> picture.Pictures:
+def pictures(*images: Image.Image) -> picture.ComparedPictures:
     return picture.collect_pictures([compute_image_stats(0, encoded(image)) for image in images])
 
 
-def rows(files: picture.Pictures, *numbers: int) -> picture.Pictures:
+def rows(files: picture.ComparedPictures, *numbers: int) -> picture.ComparedPictures:
     return files[np.array(numbers, np.int64)]
 
 
@@ -141,7 +141,7 @@ ALTERED = [
 ]
 
 
-def met(files: picture.Pictures) -> set[tuple[int, int]]:
+def met(files: picture.ComparedPictures) -> set[tuple[int, int]]:
     """Pairs of files that are candidates."""
     filed = picture.file_pictures(files)
     places = np.concatenate(filed)
