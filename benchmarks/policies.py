@@ -1,6 +1,6 @@
 """Every pixel and token of an image policy beside transformers' processor, on as many sizes of images as asked for.
 
-    python -m benchmarks.policies qwen2_5_vl --sizes 1000
+    python -m benchmarks.policies qwen2_5_vl
 
 Tests compare a few; the policies and their processors are those of tests/helpers/processors.py.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     known = cases()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=known, help="of a model whose processor is compared with")
-    parser.add_argument("--sizes", type=int, default=1000)
+    parser.add_argument("--sizes", type=int, default=1050)
     given = parser.parse_args()
     case, equal, refused, began = known[given.name], 0, 0, time.process_time()
     for seed, size in enumerate(sizes(given.sizes, seed=2)):

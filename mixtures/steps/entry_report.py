@@ -40,6 +40,7 @@ class EntryReport:
     tokens: Counter[Reason] = field(default_factory=Counter)  # of what does not fit a sequence
     supervised: Counter[Reason] = field(default_factory=Counter)  # of these
     licences: Counter[str] = field(default_factory=Counter)
+    written: Counter[str] = field(default_factory=Counter)  # model -> samples with texts that it wrote
     ids: Any = field(default_factory=hashlib.sha256)
     balance: Mapping[str, Any] = field(default_factory=dict)  # see balance.py
 
@@ -64,7 +65,7 @@ class EntryReport:
         """Count the rows of one shard.
 
         Args:
-            table: `id`, `licence` and `nodes` of each.
+            table: `id`, `licence`, `nodes` and `written` of each.
             states: of each, ELIGIBLE or one of LOST.
             selected: which may be planned.
             lost: the nodes that cutting lost, of each row that was cut.
@@ -87,6 +88,11 @@ class EntryReport:
         self.nodes.keep(int(nodes[(states == ELIGIBLE) & ~blank].sum()) - cut_away)
         kept = table.filter(pl.Series(selected))
         self.licences.update(dict(kept["licence"].value_counts().rows()))
+        origins = kept.select("id", origin=pl.col("written").list.eval(pl.element().struct.field("origin")))
+        models = (
+            origins.explode("origin").drop_nulls().with_columns(model=pl.col("origin").str.json_path_match("$.model"))
+        )
+        self.written.update(dict(models.unique(["id", "model"])["model"].value_counts().rows()))
         self.ids.update("".join(f"{name}\n" for name in kept["id"]).encode())
 
     def to_json(self, about: Mapping[str, Any]) -> str:
@@ -98,6 +104,7 @@ class EntryReport:
             **({"balance": self.balance} if self.balance else {}),
             "too_long": {"tokens": dict(self.tokens), "supervised": dict(self.supervised)},
             "licences": dict(self.licences),
+            "written": dict(self.written),
             "ids_sha256": self.ids.hexdigest(),
         }
         return json.dumps(data, sort_keys=True, indent=1)

@@ -21,6 +21,8 @@ from vlmill.pipeline.dedupe.components import find_components
 from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
 from vlmill.pipeline.shards.lineage import list_pictures, parse_picture_keys
 
+HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
+
 LARGEST = 0.1
 """Share of a source's samples that may be held out together at most, or the fraction that is asked for if larger."""
 
@@ -99,3 +101,11 @@ def _find_groups(keys: np.ndarray, shards: Sequence[Rows], sizes: Sequence[int],
     labels = find_components(nodes, *ends)
     found: np.ndarray = labels[np.searchsorted(nodes, keys)]
     return found
+
+
+def list_places(held: Sequence[np.ndarray]) -> np.ndarray:
+    """Shard and row of each (HELD_OUT), from the rows of every shard."""
+    places = np.empty(sum(rows.size for rows in held), HELD_OUT)
+    places["shard"] = np.repeat(np.arange(len(held)), [rows.size for rows in held])
+    places["row"] = np.concatenate([np.empty(0, np.int64), *held])
+    return places

@@ -24,7 +24,8 @@ from vlmill.mixtures import Shard, get_source
 from vlmill.mixtures.algorithms.budget import ImageBudget
 from vlmill.mixtures.config import MixtureEntry
 from vlmill.mixtures.report.stats import describe_stage, to_json
-from vlmill.mixtures.steps.select import HELD_OUT, Select
+from vlmill.mixtures.steps.hold_out import HELD_OUT
+from vlmill.mixtures.steps.select import Select
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.seal import seal_json

@@ -35,7 +35,7 @@ from vlmill.mixtures.steps.entry_report import (
     REFUSED,
     EntryReport,
 )
-from vlmill.mixtures.steps.hold_out import choose_held_out, read_rows_with_pictures
+from vlmill.mixtures.steps.hold_out import choose_held_out, list_places, read_rows_with_pictures
 from vlmill.pipeline.chat.encode import WHOLE
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
@@ -62,8 +62,6 @@ token `end` of the last (WHOLE: all)."""
 SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
 """Per shard: rows of its tables, and what its selected samples add up to."""
 
-HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
-
 INDEX_COLUMNS = ("id", "file", "input_row", "page", "group", "licence", "nodes")
 LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
 WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
@@ -87,7 +85,7 @@ class Select:
     truncate: bool = False  # cut an answer that does not fit, in place of losing it
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     @property
@@ -132,7 +130,7 @@ class Select:
         held = [np.flatnonzero(state == KEPT_OUT) for state in states]
         np.save(folder / "cuts.npy", np.concatenate([np.empty(0, CUTS), *cuts]))
         np.save(folder / "shards.npy", totals)
-        np.save(folder / "held_out.npy", _list_places(held))
+        np.save(folder / "held_out.npy", list_places(held))
         available = {name: int(totals[name].sum()) for name in ("samples", *AMOUNTS)}
         about = {name: getattr(self, name) for name in ("held_out", "near", "limit")}
         about |= {"entry": asdict(self.entry), "available": available}
@@ -198,7 +196,7 @@ class Select:
 
     def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: EntryReport) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = _join_tables(inputs, shard, ("id", "licence", "nodes"))
+        table = _join_tables(inputs, shard, ("id", "licence", "nodes", "written"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = states == ELIGIBLE
@@ -314,13 +312,6 @@ def _map_array(path: Path, kind: np.dtype[Any], rows: int) -> np.ndarray:
         np.save(path, np.empty(0, kind))
         return np.empty(0, kind)
     return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
-
-
-def _list_places(held: Sequence[np.ndarray]) -> np.ndarray:
-    places = np.empty(sum(rows.size for rows in held), HELD_OUT)
-    places["shard"] = np.repeat(np.arange(len(held)), [rows.size for rows in held])
-    places["row"] = np.concatenate([np.empty(0, np.int64), *held])
-    return places
 
 
 def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:

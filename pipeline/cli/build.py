@@ -52,7 +52,8 @@ def build(
     until: Annotated[
         str | None,
         typer.Option(
-            metavar="STEP", help="Stop after this phase: survey, benchmarks, curate, signals, dedupe, shard or mixture."
+            metavar="STEP",
+            help="Stop after this phase: survey, benchmarks, write, curate, signals, dedupe, shard or mixture.",
         ),
     ] = None,
     accept_changes: Annotated[

@@ -80,6 +80,7 @@ def report(
 
 
 def _print_sections(directory: Path, found: CurationReport) -> None:
+    from vlmill.pipeline.reports.asked import make_asked_table
     from vlmill.pipeline.reports.funnel import make_funnel_tables
     from vlmill.pipeline.reports.overlap import make_overlap_table
     from vlmill.pipeline.reports.sections import format_funnel_notes
@@ -106,6 +107,8 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
     if found.signals is not None:
         _print_heading("Signals", "what models say of images and texts, and what the threshold keeps")
         console.print(make_signal_table(found.signals))
+    if found.asked:
+        console.print(make_asked_table(found.asked))
     for name, why in (found.missing or {}).items():
         console.print(f"\nno {name}: {why}", markup=False)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 SAMPLES_FILE = "samples.parquet"
 """The samples of a partition. Its row numbers name them in every other table. Read with `read_samples`."""
+RAW_SAMPLES_FILE = "raw.samples.parquet"
+"""The samples as they were read, where models wrote texts that are in SAMPLES_FILE."""
 IMAGES_FILE = "images.parquet"
 """The images of a partition, with the bytes as they came. Read with `read_images`."""
 SUPPLEMENT_FILE = "supplement.parquet"
@@ -33,6 +35,10 @@ SCORES_SUFFIX = ".scores.parquet"
 """Of the table that a signal leaves: what its model says of each image or text. Read with `read_scores`."""
 EMBEDDINGS_SUFFIX = ".embeddings.parquet"
 """Of the table that a signal leaves whose values are vectors. Read with `read_scores`."""
+ANSWERS_SUFFIX = ".answers.parquet"
+"""Of the table of what a server answered. Read with `read_answers`."""
+JOURNAL_SUFFIX = ".journal.jsonl"
+"""Of the answers of a partition that is being asked about. It goes when they are committed."""
 SAMPLED_SUFFIX = ".sampled.npy"
 """Of the vectors of a partition that centroids are trained on."""
 CENTROIDS_SUFFIX = ".centroids.npy"
@@ -78,6 +84,11 @@ def name_scores(signal: str) -> str:
 def name_embeddings(signal: str) -> str:
     """The file with the vectors of a signal. Read with `read_scores`."""
     return f"{signal}{EMBEDDINGS_SUFFIX}"
+
+
+def name_answers(signal: str) -> str:
+    """The file with a server's answers. Read with `read_answers`."""
+    return f"{signal}{ANSWERS_SUFFIX}"
 
 
 def name_detections(signal: str) -> str:

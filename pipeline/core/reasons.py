@@ -78,6 +78,8 @@ class Reason(StrEnum):
     TOO_MANY_SCANS = "too_many_scans", FAILED  # of a JPEG: each is a pass over all pixels
     UNRENDERABLE = "unrenderable", FAILED  # the image policy has no answer for this size
     CRASHED = "crashed", FAILED  # the decoder died of it
+    # failed: a question to a server; what it refused is http_client_error
+    BAD_ANSWER = "bad_answer", FAILED  # never of the declared form
     # dropped: a decision of a filter
     LANGUAGE = "language", DROPPED
     HAN_CHARACTERS = "han_characters", DROPPED  # some, in a text that is neither Japanese nor Korean
@@ -96,6 +98,7 @@ class Reason(StrEnum):
     SPECIAL_CHARACTERS = "special_characters", DROPPED
     UNREADABLE_CHARACTERS = "unreadable_characters", DROPPED  # controls, private use: what a broken extraction leaves
     STOP_WORDS = "stop_words", DROPPED  # too few for running text
+    COMMON_WORDS = "common_words", DROPPED  # too few words that people write
     FLAGGED_WORDS = "flagged_words", DROPPED
     PUNCTUATION = "punctuation", DROPPED  # too little for running text
     OPT_OUT_LIST = "opt_out_list", DROPPED  # named in a list of the recipe

@@ -65,6 +65,8 @@ class Node:
     image: int | None = None  # of image nodes: row in images.parquet
     required: bool = False  # losing this image drops the sample
     url: str | None = None  # where the image came from, or the page of the document
+    after: int | None = None  # of what a model wrote about a node: that node, behind which it is read
+    origin: str | None = None  # of what a model wrote: JSON that names signal, model and prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ NODE_TYPE = pa.struct(
         pa.field("url", pa.string()),
     ]
 )
+WRITTEN_NODE_TYPE = pa.struct([*NODE_TYPE, pa.field("after", pa.int32()), pa.field("origin", pa.string())])
 SAMPLES = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -164,6 +167,10 @@ SAMPLES = pa.schema(
         pa.field("nodes", pa.list_(NODE_TYPE), nullable=False),
     ]
 )
+WRITTEN_SAMPLES = SAMPLES.set(
+    SAMPLES.get_field_index("nodes"), pa.field("nodes", pa.list_(WRITTEN_NODE_TYPE), nullable=False)
+)
+"""Of a partition with texts that models wrote."""
 IMAGES = pa.schema(
     [
         pa.field("image", pa.int32(), nullable=False),  # the row number
@@ -243,6 +250,21 @@ def row_to_sample(row: Mapping[str, Any]) -> Sample:
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write samples.parquet. Their order becomes their row numbers."""
     write_rows(path, SAMPLES, (sample_to_row(sample) for sample in samples))
+
+
+def write_written_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """The same of samples with texts that models wrote."""
+    write_rows(path, WRITTEN_SAMPLES, (sample_to_row(sample) for sample in samples))
+
+
+def order_nodes(nodes: Sequence[Node], kept: Iterable[int]) -> tuple[int, ...]:
+    """Nodes in the order in which they are read: what a model wrote stands behind what it is about. Pure."""
+
+    def place(index: int) -> tuple[int, int]:
+        after = nodes[index].after
+        return (index, -1) if after is None else (after, index)
+
+    return tuple(sorted(kept, key=place))
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

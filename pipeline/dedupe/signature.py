@@ -51,6 +51,7 @@ OUTLINE_NODE = pa.struct(
         pa.field("role", pa.string(), nullable=False),
         pa.field("turn", pa.int32(), nullable=False),
         pa.field("required", pa.bool_(), nullable=False),
+        pa.field("after", pa.int32()),  # as in Node
         pa.field("key", pa.uint64()),  # of its text or image; None where there is none
         pa.field("lines", pa.list_(pa.uint64())),  # keys of the lines of a text of a host; None elsewhere
         pa.field("url", pa.uint64()),  # key of an image's address; None where it has none
@@ -84,7 +85,7 @@ class ComputeSignatures:
     """
 
     name: ClassVar[str] = "signature"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     containment: bool  # whether texts are filed so that those that stand in others are found
@@ -181,7 +182,7 @@ def _make_outlines(
 def _outline_node(node: Node, image_stats: Sequence[ImageStats], *, hosted: bool) -> dict[str, Any]:
     """A row of OUTLINE_NODE."""
     lines = hash_lines(node.text) if hosted and node.text is not None else None
-    row = {"kind": node.kind, "role": node.role, "turn": node.turn, "required": node.required, "lines": lines}
+    row = {**{name: getattr(node, name) for name in ("kind", "role", "turn", "required", "after")}, "lines": lines}
     if node.image is None:
         gone = node.text is None
         return {

@@ -75,7 +75,7 @@ def _read_part(
     nodes = _add_places(nodes.join(outline.select("sample", "unit", "host"), on="sample"), lines)
     wanted = (pl.col("kind") == "image") | (pl.col("unit") != "document") | pl.col("places").is_not_null()
     nodes = nodes if all_texts else nodes.filter(wanted)
-    return outline.drop("nodes").join(left, on="sample"), nodes.drop("reason", "lines")
+    return outline.drop("nodes").join(left, on="sample"), nodes.drop("reason", "lines", "after")
 
 
 def _add_places(nodes: pl.DataFrame, lines: NDArray[np.uint64]) -> pl.DataFrame:
@@ -95,7 +95,17 @@ def _list_lost(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> list[int]
     for node in row["nodes"]:
         image = len(image_stats) if node["kind"] == "image" else None
         text = None if node["reason"] else ""  # of text nodes; what an outline says of images is in the image stats
-        nodes.append(Node(node["kind"], node["role"], node["turn"], text=text, image=image, required=node["required"]))
+        nodes.append(
+            Node(
+                node["kind"],
+                node["role"],
+                node["turn"],
+                text=text,
+                image=image,
+                required=node["required"],
+                after=node["after"],
+            )
+        )
         if image is not None:
             image_stats.append(ImageStats(image, Reason(node["reason"]) if node["reason"] else None))
     identity = SampleId(row["source"], row["file"], row["row"], row["page"])

@@ -2,6 +2,7 @@
 
 survey      one chain per input file          cut it into partitions
 benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
+write       one chain per partition, one flow  read, fetch, image stats, match; servers write texts that become nodes
 curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
 signals     one flow over all, then a chain each  models score images and texts; clusters, quantiles; filters on signals
 dedupe      one task per bucket, then one     pairs, resolve
@@ -19,7 +20,6 @@ from pathlib import Path
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
-from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.decontaminate import Decontaminate
@@ -34,7 +34,7 @@ from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weight
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.table_history import MatchTakedowns
 from vlmill.pipeline.engine.timings import TimingLog
-from vlmill.pipeline.engine.workdir import copy_list
+from vlmill.pipeline.engine.workdir import copy_list, copy_tokenizer
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import FilterStep, ReadsLists, reads_tables
@@ -49,7 +49,7 @@ from vlmill.pipeline.steps.token_lengths import CountTokens
 from vlmill.pipeline.takedown import Match, TakedownList
 from vlmill.pipeline.takedown.rules import LIST
 
-PHASES = ("survey", "benchmarks", "curate", "signals", "dedupe", "shard", "mixture")
+PHASES = ("survey", "benchmarks", "write", "curate", "signals", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
 
 Serving = Mapping[str, Mapping[str, str]]
@@ -140,6 +140,13 @@ class Build:
         """Build the index of benchmarks."""
         self.index = benchmarks.build_index(self)
 
+    def write(self) -> None:
+        """Have servers write what becomes nodes of samples: before all filters, which see it like any other text."""
+        if self.recipe.list_writers():
+            self.curated = list(self.run_chains("write: read", list(self._list_unfiltered_chains())))
+            self.retry = False  # it was done
+            score_partitions(self, "write", self.recipe.list_writers())
+
     def curate(self) -> None:
         """Read, fetch, image stats, filter and signature every partition."""
         chains = [self.chain(partition, retry=self.retry, scored=False) for partition in self.all_partitions()]
@@ -149,7 +156,7 @@ class Build:
         """Ask the models of signals, and the filters that read what they say."""
         if self.recipe.signals:
             self.recipe = find_signal_weights(self.recipe, self.root, self.base)
-            score_partitions(self)
+            score_partitions(self, "signals", self.recipe.list_readers())
             self.over_all = find_clusters(self)
             self.over_all += compute_quantiles(self)
             for _ in self.run_chains("signals: filters", [self.chain(found) for found in self.all_partitions()]):
@@ -161,7 +168,8 @@ class Build:
 
     def shard(self) -> None:
         """Render every partition under the policies that stages use of its source, and count its token lengths."""
-        tokenizer, verdicts = self._tokenizer(), deduping.list_verdicts(self)
+        tokenizer = copy_tokenizer(self.root, self.base, self.recipe.tokenizer)
+        verdicts = deduping.list_verdicts(self)
         chains = []
         used = {source: self.recipe.list_policies(source) for source in self.recipe.sources}
         for policy in self.recipe.policies:
@@ -186,6 +194,12 @@ class Build:
         steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
         files = (*(partition.raw or (partition.file,)), *self._lists, *self.index, *self.over_all)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
+
+    def _list_unfiltered_chains(self) -> Iterator[Chain]:
+        """Partitions up to what is known of their images."""
+        for partition in self.all_partitions():
+            steps = (*self._raw(partition, retry=self.retry), *self._facts(partition.input_file.source))
+            yield replace(self.chain(partition), steps=steps)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
         """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
@@ -227,12 +241,20 @@ class Build:
                 yield ChainStep(f"{folder}/fetch", self._fetch(name))
         yield from list_table_histories(name, self._prepare_retry(name), again=retry)
 
-    def _curation(self, name: str, *, scored: bool = True) -> Iterator[ChainStep]:
-        """What is found out about a partition of a source."""
+    def _facts(self, name: str) -> Iterator[ChainStep]:
+        """Image stats of a partition, and what of it was taken down."""
         folder = f"steps/{name}"
         yield ChainStep(f"{folder}/image_stats", self.recipe.image_stats)
         if self.rules:
             yield MatchTakedowns(f"{folder}/match", Match(self.rules), f"{folder}/takedown")
+
+    def _curation(self, name: str, *, scored: bool = True) -> Iterator[ChainStep]:
+        """What is found out about a partition of a source."""
+        folder = f"steps/{name}"
+        yield from self._facts(name)
+        if step := self.recipe.write_step():
+            yield from self._scores(name, self.recipe.list_writers())
+            yield ChainStep(f"{folder}/{step.name}", step)
         on_signals = [filter_ for filter_ in self.recipe.filters if reads_tables(filter_)]
         for filter_ in self.recipe.filters:
             if filter_ not in on_signals:
@@ -244,17 +266,17 @@ class Build:
             if against.action == "drop":
                 yield ChainStep(f"{folder}/decontaminate", Decontaminate())
         if scored:
-            yield from self._scored(name)
+            yield from self._scores(name, self.recipe.list_readers())
+            yield from list_cluster_steps(self.recipe, name)
+            if vectors := self.recipe.vector_step():
+                yield ChainStep(f"{folder}/semantic", vectors)
             for filter_ in on_signals:
                 yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
 
-    def _scored(self, name: str) -> Iterator[ChainStep]:
-        """What models say of a partition of a source, and what follows from that."""
-        for called, signal in self.recipe.models.items():
-            yield ChainStep(f"steps/{name}/{called}", ScoreSignal(called, signal))
-        yield from list_cluster_steps(self.recipe, name)
-        if vectors := self.recipe.vector_step():
-            yield ChainStep(f"steps/{name}/semantic", vectors)
+    def _scores(self, name: str, signals: Iterable[str]) -> Iterator[ChainStep]:
+        """What models say of a partition of a source."""
+        for called in signals:
+            yield ChainStep(f"steps/{name}/{called}", ScoreSignal(called, self.recipe.models[called]))
 
     def _sharding(self, partition: surveys.PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
         folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards
@@ -286,19 +308,6 @@ class Build:
         wanted = [filter_.lists for filter_ in self.recipe.filters if isinstance(filter_, ReadsLists)]
         taken = (copy_list(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
         return (*taken, *gone)
-
-    def _tokenizer(self) -> File | None:
-        """The recipe's tokenizer, copied into the run's folder, where the trainer finds it."""
-        if self.recipe.tokenizer is None:
-            return None
-        input_file, here = (self.base or self.root) / self.recipe.tokenizer, self.root / "tokenizer.json"
-        if not input_file.is_file():
-            raise RecipeError(
-                f"tokenizer: there is no file {input_file}; give the path of a tokenizer.json, relative to the recipe"
-            )
-        if not here.exists() or hash_file(here) != hash_file(input_file):
-            write_atomically(here, input_file.read_text(encoding="utf-8"))
-        return File("tokenizer.json", "tokenizer.json", hash_file(here), here.stat().st_size)
 
     # -- running ---------------------------------------------------------------------------------------------------
 

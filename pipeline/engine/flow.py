@@ -41,6 +41,11 @@ class WorkerStage(Protocol):
         """What its workers' amounts count, such as images."""
         ...
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether a worker may answer several items at once, from several threads."""
+        ...
+
     def open_worker(self) -> StageWorker:
         """A worker, which has loaded nothing yet."""
         ...

@@ -12,13 +12,21 @@ from pathlib import Path
 
 from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE, name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.core.names import (
+    IMAGES_FILE,
+    RAW_SAMPLES_FILE,
+    SAMPLES_FILE,
+    SUPPLEMENT_FILE,
+    name_resolved_verdicts,
+    name_verdicts,
+)
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.engine.table_history import RetryRounds, TableHistory, find_history, find_superseded
 from vlmill.pipeline.fetch import Retry
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.retry_images import RetryImages
+from vlmill.pipeline.steps.write_texts import WriteTexts
 from vlmill.pipeline.takedown import Redact
 
 
@@ -90,12 +98,18 @@ def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTa
 
 
 def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
-    """The raw tables with the image stats about their images.
+    """The raw tables with the image stats about their images, and with the texts that models wrote.
+
+    Where there are such texts, the samples without them are RAW_SAMPLES_FILE.
 
     Raises:
         StoreError: the source was not through image stats to its end.
     """
-    return _add_files(list_raw_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
+    tables = _add_files(list_raw_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
+    if not recipe.list_writers():
+        return tables
+    kept = [replace(at, files=at.files | {RAW_SAMPLES_FILE: at.files[SAMPLES_FILE]}) for at in tables]
+    return _add_files(kept, _group_files(root, f"steps/{source}/{WriteTexts.name}"))
 
 
 def list_filtered_tables(

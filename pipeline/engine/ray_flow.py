@@ -156,7 +156,8 @@ class _FlowRun:
 
     def start_worker(self, stage: str) -> _Worker:
         """A worker of a stage, that Ray starts where there is room."""
-        actor = self.ray.remote(max_restarts=0, **self.options[stage])(_Actor)
+        at_once = AHEAD if self.flow.stages[stage].overlaps else 1
+        actor = self.ray.remote(max_restarts=0, max_concurrency=at_once, **self.options[stage])(_Actor)
         return _Worker(stage, actor.remote(self.check, self.flow.stages[stage]))
 
     def list_events(self) -> Iterator[FlowEvent]:

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.meter import METER
 from vlmill.pipeline.core.resources import Resources
-from vlmill.pipeline.engine.chain import Chain, ChainStep, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, TaskTiming, write_manifest
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task
+from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.signals.ask import Ask
+from vlmill.pipeline.signals.ask_worker import AskWorker, open_worker
 from vlmill.pipeline.signals.base import Signal
 from vlmill.pipeline.signals.chunks import SignalChunk
+from vlmill.pipeline.signals.journal import remove_journals
 from vlmill.pipeline.signals.weights import resolve_weights
 from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
 from vlmill.pipeline.steps.quantiles import ComputeQuantiles
@@ -43,11 +47,25 @@ class ScoringJob:
 
 
 @dataclass(frozen=True)
+class ScoredPartition:
+    """What a partition came to: a receipt for each signal by its name, and how long its workers took."""
+
+    receipts: Mapping[str, Receipt]
+    timings: tuple[TaskTiming, ...]
+
+
+@dataclass(frozen=True)
 class SignalStage:
     """A signal's workers."""
 
     name: str
     signal: Signal
+    root: Path  # of the run
+
+    @property
+    def overlaps(self) -> bool:
+        """A server is asked about the next chunk while the last answers are on their way."""
+        return isinstance(self.signal, Ask)
 
     @property
     def resources(self) -> Resources:
@@ -61,16 +79,23 @@ class SignalStage:
 
     def open_worker(self) -> AnsweringWorker:
         """A worker."""
-        return AnsweringWorker(self.name, self.signal)
+        return AnsweringWorker(open_worker(self.name, self.signal, self.root))
 
 
-class AnsweringWorker(SignalWorker):
+@dataclass(frozen=True)
+class AnsweringWorker:
     """A signal's worker as flows know workers."""
+
+    worker: SignalWorker | AskWorker
 
     def answer(self, item: SignalChunk) -> tuple[ScoredChunk, int]:
         """The scores of a chunk, and how many images or texts the model looked at."""
-        scored = self.score_chunk(item)
+        scored = self.worker.score_chunk(item)
         return scored, scored.images or len(scored.scores.samples)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.worker.close()
 
 
 @dataclass(frozen=True)
@@ -83,7 +108,7 @@ class ScoringFlow:
     @cached_property
     def stages(self) -> dict[str, SignalStage]:
         """A stage for each signal."""
-        return {name: SignalStage(name, signal) for name, signal in self.signals.items()}
+        return {name: SignalStage(name, signal, self.root) for name, signal in self.signals.items()}
 
     def choose_stages(self, job: ScoringJob) -> Sequence[str]:
         """The signals that the partition lacks."""
@@ -92,16 +117,20 @@ class ScoringFlow:
     def feed(self, job: ScoringJob) -> Iterator[SignalChunk]:
         """The chunks of a partition, with pictures under the views that its signals ask for."""
         views = [view for name in job.signals if (view := self.signals[name].view()) is not None]
-        return read_chunks({name: self.root / file.path for name, file in job.files.items()}, views)
+        chunks = read_chunks({name: self.root / file.path for name, file in job.files.items()}, views)
+        return (replace(chunk, partition=f"{job.source}/{job.partition}") for chunk in chunks)
 
-    def finish(self, job: ScoringJob, answers: Mapping[str, Sequence[ScoredChunk]]) -> dict[str, Receipt]:
-        """Commit the scores of every signal; its receipt by its name."""
+    def finish(self, job: ScoringJob, answers: Mapping[str, Sequence[ScoredChunk]]) -> ScoredPartition:
+        """Commit the scores of every signal."""
         store = Store(self.root)
         steps = {name: ScoreSignal(name, self.signals[name]) for name in job.signals}
-        return {
+        receipts = {
             name: store.perform(job.make_task(replace(step, scored=tuple(answers[name]))))
             for name, step in steps.items()
         }
+        took = {name: round(sum(chunk.seconds for chunk in answers[name]), 4) for name in receipts}
+        timings = (TaskTiming(f"steps/{job.source}/{name}", found.key, took[name]) for name, found in receipts.items())
+        return ScoredPartition(receipts, tuple(timings))
 
 
 BASE = "logs/signals.json"
@@ -129,31 +158,40 @@ def find_signal_weights(recipe: Recipe, root: Path, base: Path | None) -> Recipe
     return replace(recipe, signals=found)
 
 
-def score_partitions(run: Build) -> None:
-    """Score what has no scores yet of the partitions of a build that are curated, and write the manifests."""
-    found = {(source, name): list[Receipt]() for source in run.partitions for name in run.recipe.models}
+def score_partitions(run: Build, phase: str, names: Sequence[str]) -> None:
+    """Score what has no scores yet of the partitions of a build that are curated, and write the manifests.
+
+    Args:
+        run: The build.
+        phase: What progress calls it.
+        names: The signals.
+    """
+    found = {(source, name): list[Receipt]() for source in run.partitions for name in names}
     store, jobs = Store(run.root), list[ScoringJob]()
     for chain, receipts in run.curated:
         files = (*chain.files, *(file for _, receipt in receipts for file in receipt.files))
         source, lacking = chain.steps[0].folder.split("/")[1], list[str]()
         job = ScoringJob(source, chain.partition, {file.name: file for file in files}, ())
-        for name, signal in run.recipe.models.items():
+        for name in names:
+            signal = run.recipe.models[name]
             receipt = store.find(job.make_task(ScoreSignal(name, signal)))
             lacking += [name] if receipt is None else []
             found[source, name] += [receipt] if receipt is not None else []
         if lacking:
             jobs.append(replace(job, signals=tuple(lacking)))
-    run.watcher.phase("signals", len(jobs))
+    run.watcher.phase(phase, len(jobs))
     for event in run.executor.stream(ScoringFlow(run.root, run.recipe.models), jobs):
         METER.note({event.unit: event.amount})
         if event.job is not None:
             run.watcher.done()
-            for name, receipt in event.result.items():
+            TimingLog(run.root).append(event.result.timings)
+            for name, receipt in event.result.receipts.items():
                 found[jobs[event.job].source, name].append(receipt)
     for (source, name), receipts_of in found.items():
         folder = f"steps/{source}/{name}"
         run.folders.add(folder)
         write_manifest(run.root, folder, sorted(receipts_of, key=lambda receipt: receipt.partition))
+        remove_journals(run.root / folder)
 
 
 def compute_quantiles(run: Build) -> tuple[File, ...]:

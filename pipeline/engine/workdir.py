@@ -103,6 +103,29 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
     return File(name, place, sha256, input_file.stat().st_size)
 
 
+def copy_tokenizer(root: Path, base: Path | None, path: str | None) -> File | None:
+    """The tokenizer that the recipe names, copied into the run's folder, where the trainer finds it.
+
+    Args:
+        root: The run's folder.
+        base: The folder that `path` starts from; None for the run's.
+        path: As the recipe has it; None where it names none.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
+    if path is None:
+        return None
+    input_file, here = (base or root) / path, root / "tokenizer.json"
+    if not input_file.is_file():
+        raise RecipeError(
+            f"tokenizer: there is no file {input_file}; give the path of a tokenizer.json, relative to the recipe"
+        )
+    if not here.exists() or hash_file(here) != hash_file(input_file):
+        write_atomically(here, input_file.read_text(encoding="utf-8"))
+    return File("tokenizer.json", "tokenizer.json", hash_file(here), here.stat().st_size)
+
+
 def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
     """Remove what no manifest names any more: files of earlier recipes. What impure steps left stays.
 

@@ -14,7 +14,8 @@ published for English web pages is
         max_special_characters: 0.275,
                  min_stop_words: 0.35, max_flagged_words: 0.01, min_punctuation: 0.03}
 
-without two measures of theirs: the share of common words and the perplexity need a list and a model for each language.
+and, with the package wordfreq, `min_common_words: 0.8` of a text and 0.9 of a sample. Their perplexity is a signal
+(pipeline/signals/perplexity.py).
 
 These bounds are English's. Of clean prose in Korean, Finnish or Turkish they would leave next to nothing: what English
 says with stop words, other languages say with endings, and where words are short, spaces are many. `languages: [en]`
@@ -71,9 +72,12 @@ class TextBounds:
             0.7, tables of numbers 1.
         max_unreadable_characters: of its characters. What a PDF without a table of its characters gives has most.
         min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
+        min_common_words: of its words, those that people write: of English prose nearly all, of manuals full of code
+            0.8, of random letters none.
         max_flagged_words: of its words.
         min_punctuation: of its words and punctuation marks. Thai has none.
-        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, flagged words.
+        ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, common words,
+            flagged words.
             OBELICS asked all texts, and so took headings and captions of pictures.
         punctuation_from: words from which on a text is asked for its punctuation.
     """
@@ -85,6 +89,7 @@ class TextBounds:
     max_special_characters: Share | None = None
     max_unreadable_characters: Share | None = 0.2
     min_stop_words: Share | None = None
+    min_common_words: Share | None = None
     max_flagged_words: Share | None = None
     min_punctuation: Share | None = None
     ratios_from: Number = 12
@@ -97,7 +102,7 @@ class TextBounds:
     @property
     def by_list(self) -> bool:
         """Whether lists of words are asked, for which the language has to be known."""
-        return self.min_stop_words is not None or self.max_flagged_words is not None
+        return any(bound is not None for bound in (self.min_stop_words, self.min_common_words, self.max_flagged_words))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -136,10 +141,17 @@ class TextQuality:
                 raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
 
     def made_by(self) -> Mapping[str, str]:
-        """The tables of characters; with lists of words, these and the language model."""
+        """The tables of characters; with lists of words, these and the language model.
+
+        Raises:
+            RecipeError: a list is asked for whose package is not installed.
+        """
         made_by = {"unicode": unicodedata.unidata_version}
         if self.languages or self.node.by_list or self.sample.by_list:
-            packages = ("stopwordsiso", "fasttext-predict")
+            packages: tuple[str, ...] = ("stopwordsiso", "fasttext-predict")
+            if any(bounds.min_common_words is not None for bounds in (self.node, self.sample)):
+                word_lists.get_common_words("")
+                packages += ("wordfreq",)
             made_by |= {name: importlib.metadata.version(name) for name in packages} | {"lid.176.ftz": lid.SHA256}
         return made_by
 
@@ -193,16 +205,18 @@ class TextQuality:
         self, bounds: TextBounds, text: str, found: Sequence[str], code: str | None
     ) -> tuple[Fault | None, bool]:
         code = code or word_lists.guess_language(text)
-        stop, flagged = (word_lists.get_stop_words(code), self._flagged(code)) if code else (None, None)
         decided = True
-        if bounds.min_stop_words is not None:
-            decided = stop is not None
-            if stop is not None and (value := measure_share(found, stop)) < bounds.min_stop_words:
-                return (Reason.STOP_WORDS, value), True
-        if bounds.max_flagged_words is not None:
-            decided = decided and flagged is not None
-            if flagged is not None and (value := measure_share(found, flagged)) > bounds.max_flagged_words:
-                return (Reason.FLAGGED_WORDS, value), True
+        for bound, sign, reason, get_words in (
+            (bounds.min_stop_words, 1, Reason.STOP_WORDS, word_lists.get_stop_words),
+            (bounds.min_common_words, 1, Reason.COMMON_WORDS, word_lists.get_common_words),
+            (bounds.max_flagged_words, -1, Reason.FLAGGED_WORDS, self._flagged),
+        ):
+            if bound is None:
+                continue
+            words = get_words(code) if code else None
+            decided = decided and words is not None
+            if words is not None and sign * (value := measure_share(found, words)) < sign * bound:
+                return (reason, value), True
         return None, decided
 
     def _flagged(self, code: str) -> Collection[str] | None:

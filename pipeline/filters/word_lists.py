@@ -4,15 +4,22 @@ Stop words are those of stopwords-iso (58 languages, MIT), which the package sto
 own, few, and in eight languages: as in ROOTS (Laurencon et al. 2022, arXiv:2303.03915) only words that hardly occur
 outside of pornography. The long lists that packages carry hold words of medicine, of religion and of minorities, and
 filters made of them drop what these people write (Dodge et al. 2021, arXiv:2104.08758).
+
+Common words are those that the package wordfreq (Speer 2022, 10.5281/zenodo.7199437) found at least once in 100 million
+words of Wikipedia, subtitles, news, books, the web and forums, until 2021: in English 321 thousand. OBELICS counted the
+words of OSCAR and left out those that came once, which is longer and was not published. wordfreq is finished: what is
+in it stays as it is, and was counted before programs wrote much of the web.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 
 import stopwordsiso
 
+from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.filters.language import lid
 
 SURE = 0.5  # probability from which a text is looked up under its language
@@ -52,3 +59,44 @@ def get_stop_words(code: str) -> Collection[str] | None:
     if code in UNSPACED or not stopwordsiso.has_lang(code):
         return None
     return frozenset(word.lower() for word in stopwordsiso.stopwords(code))
+
+
+class CommonWords(Collection[str]):
+    """Words of a language that are not rare. A compound is common if its parts are: well-known, and/or, harbour's."""
+
+    _PARTS = re.compile(r"[^\W_]+")
+
+    def __init__(self, words: frozenset[str]) -> None:
+        self.words = words
+
+    def __contains__(self, word: object) -> bool:
+        if word in self.words:
+            return True
+        parts = self._PARTS.findall(str(word))
+        return bool(parts) and all(part in self.words for part in parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+@cache
+def get_common_words(code: str) -> Collection[str] | None:
+    """Words that come at least once in 100 million of a language; None where they were not counted so far.
+
+    Raises:
+        RecipeError: the package wordfreq is not installed.
+    """
+    try:
+        import wordfreq  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise RecipeError(
+            "text_quality: min_common_words needs the package wordfreq; run, in the clone of vlmill: "
+            "pip install '.[words]'"
+        ) from None
+    name = {"no": "nb"}.get(code, code)
+    if code in UNSPACED or name not in wordfreq.available_languages("large"):
+        return None
+    return CommonWords(frozenset(word for words in wordfreq.get_frequency_list(name, "large") for word in words))

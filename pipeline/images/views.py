@@ -76,6 +76,31 @@ class View:
         return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
 
 
+JPEG_QUALITY = 90
+"""Of pictures that are sent to a server, without chroma subsampling: small text stays legible."""
+
+
+@dataclass(frozen=True)
+class JpegView:
+    """A picture as a file, for models behind a server, which prepare it themselves. It brings no metadata along."""
+
+    longest: int  # pixels of the longer side; a smaller picture stays as it is
+
+    def draw(self, image: Image.Image) -> bytes:
+        """An RGB image as a JPEG; pure, for one version of Pillow."""
+        scale = self.longest / max(image.size)
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return buffer.getvalue()
+
+    def gather(self, drawn: Sequence[bytes | None]) -> tuple[bytes | None, ...]:
+        """Drawn pictures in order."""
+        return tuple(drawn)
+
+
 @dataclass(frozen=True)
 class WholeView:
     """The whole picture in its own shape, for a model whose processor draws it itself."""
@@ -94,7 +119,7 @@ class WholeView:
         return tuple(drawn)
 
 
-PictureView = View | WholeView
+PictureView = View | WholeView | JpegView
 """How a signal's model gets pictures."""
 
 

@@ -17,6 +17,7 @@ from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_names
+from vlmill.pipeline.signals import SIGNALS
 
 
 def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,12 +74,21 @@ def list_lock_differences(root: Path, data: Mapping[str, Any]) -> str:
 
 
 def _leave_out_descriptions(shaping: Mapping[str, Any]) -> dict[str, Any]:
-    """The lock without what only describes sources."""
+    """The lock without what only describes sources, and what only runs signals."""
     sources = {
         name: {key: value for key, value in block.items() if key not in {"homepage", "citation"}}
         for name, block in shaping["sources"].items()
     }
-    return {**shaping, "sources": sources}
+    signals = {name: _leave_out_running(block) for name, block in (shaping.get("signals") or {}).items()}
+    return {**shaping, "sources": sources, **({"signals": signals} if signals else {})}
+
+
+def _leave_out_running(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A signal without what only says where and how fast its model is asked, such as an endpoint."""
+    made = SIGNALS.get(str(block.get("kind")))
+    known = dataclasses.fields(made) if made is not None else ()  # type: ignore[arg-type]
+    runtime = {item.name for item in known if not item.metadata.get("shapes_result", True)}
+    return {key: value for key, value in block.items() if key not in runtime}
 
 
 def is_bound(root: Path) -> bool:

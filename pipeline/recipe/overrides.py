@@ -30,6 +30,7 @@ STEP_NAMES = (
         "takedown",
         "image_stats",
         "match",
+        "written",
         "signature",
         "contamination",
         "decontaminate",

@@ -32,10 +32,12 @@ from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Thr
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.signals import DERIVED, SIGNALS, Clusters, Signal
+from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
+from vlmill.pipeline.steps.write_texts import TextWriter, WriteTexts
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -299,6 +301,30 @@ class Recipe:
     def list_values(self) -> tuple[str, ...]:
         """The values that its signals give, by name; of vectors none."""
         return tuple(column for name, signal in self.signals.items() for column in signal.columns(name))
+
+    def list_asking_signals(self) -> dict[str, Ask]:
+        """Its signals that ask a server, by name."""
+        return {name: signal for name, signal in self.signals.items() if isinstance(signal, Ask)}
+
+    def write_step(self) -> WriteTexts | None:
+        """The step that makes nodes of what servers wrote; None where nothing is to become one."""
+        writers = (
+            TextWriter(name, signal.model, signal.prompt_sha256, signal.writes, signal.text)
+            for name, signal in self.list_asking_signals().items()
+            if signal.writes is not None
+        )
+        found = tuple(writers)
+        return WriteTexts(found) if found else None
+
+    def list_writers(self) -> tuple[str, ...]:
+        """The signals whose answers become nodes. They are asked before all filters."""
+        step = self.write_step()
+        return tuple(writer.signal for writer in step.writers) if step else ()
+
+    def list_readers(self) -> tuple[str, ...]:
+        """The other signals, which see what was written."""
+        writers = self.list_writers()
+        return tuple(name for name in self.models if name not in writers)
 
     def list_labels(self) -> tuple[str, ...]:
         """Those of its values that are numbers of groups, not amounts."""

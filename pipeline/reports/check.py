@@ -20,12 +20,13 @@ from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import Filter, ReadsLists
+from vlmill.pipeline.filters import Filter, ReadsLists, TextQuality
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
+from vlmill.pipeline.signals.endpoint import read_key
 from vlmill.pipeline.signals.weights import check_weights
 from vlmill.pipeline.sources import Source
 
@@ -80,7 +81,9 @@ def check_inputs(
     checks: list[Callable[[], object]] = [
         partial(check_tokenizer, recipe, base),
         *(partial(check_lists, filter_, base) for filter_ in recipe.filters),
+        *(filter_.made_by for filter_ in recipe.filters if isinstance(filter_, TextQuality)),
         *(partial(check_weights, signal, f"signals.{name}", base) for name, signal in recipe.signals.items()),
+        *(partial(read_key, one.api_key, f"signals.{name}") for name, one in recipe.list_asking_signals().items()),
         *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
         *(partial(_check_place, recipe, name, check) for name, check in places.items()),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
+from vlmill.pipeline.reports.signal_costs import SignalEstimate, list_countable
+from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 
@@ -30,6 +32,27 @@ COUNTED = 100
 """Parquet files whose footers are read to count rows; those of others follow by their bytes."""
 REQUEST_SECONDS = 1.0
 """An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
+
+
+@dataclass(frozen=True)
+class AskedEstimate:
+    """About what a signal asks a server, at most: content that repeats is asked once."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None = None  # where the recipe says a price
+
+
+def add_up_asked(found: Sequence[AskedEstimate]) -> AskedEstimate:
+    """The sum over sources."""
+    costs = [one.cost for one in found if one.cost is not None]
+    return AskedEstimate(
+        sum(one.requests for one in found),
+        sum(one.input_tokens for one in found),
+        sum(one.output_tokens for one in found),
+        sum(costs) if costs else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -47,11 +70,13 @@ class SourceEstimate:
     table_bytes: int | None  # of all that a build keeps besides shards, these images among it
     shard_bytes: Mapping[str, int | None]  # by image policy, after filters and before duplicates go
     tokens: Mapping[str, int | None]  # in these shards, by image policy
+    units: Mapping[str, int | None]  # that each signal would be asked about
     picture_pairs: int | None  # of pictures that dedupe compares, of this source alone; 0 without dedupe
     seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed, `pairs` are those of dedupe
     measured: int  # rows that were run through the steps
     unreadable: int  # of these
     rests_on: str
+    asked: Mapping[str, AskedEstimate] = field(default_factory=dict)  # of servers, by signal
 
 
 @dataclass(frozen=True)
@@ -62,15 +87,16 @@ class RunEstimate:
     workers: int
     stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
     free: int = 0  # bytes on the disk of the run's folder
+    signals: tuple[SignalEstimate, ...] = ()
 
     def add_up(self, name: str) -> int | None:
         """The sum of a field over all sources."""
-        return _add_known([getattr(one, name) for one in self.sources])
+        return add_known([getattr(one, name) for one in self.sources])
 
     def add_up_policies(self, name: str) -> dict[str, int | None]:
         """The same of a field by image policy."""
         policies = dict.fromkeys(policy for one in self.sources for policy in getattr(one, name))
-        return {policy: _add_known([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
+        return {policy: add_known([getattr(one, name).get(policy) for one in self.sources]) for policy in policies}
 
     @property
     def needed(self) -> int:
@@ -89,10 +115,24 @@ class RunEstimate:
         names = ("files", "bytes", "rows", "samples", "images", "requests", "image_bytes", "table_bytes")
         sums: dict[str, object] = {name: self.add_up(name) for name in names}
         split = {name: self.add_up_policies(name) for name in ("shard_bytes", "tokens")}
-        return {**sums, **split, "needed": self.needed, "hours": self.hours}
+        return {
+            **sums,
+            **split,
+            "asked": {name: asdict(one) for name, one in self.asked.items()},
+            "needed": self.needed,
+            "hours": self.hours,
+        }
+
+    @property
+    def asked(self) -> dict[str, AskedEstimate]:
+        """What signals ask servers, by signal, as far as it is known."""
+        found = [(name, asked) for one in self.sources for name, asked in one.asked.items()]
+        names = dict.fromkeys(name for name, _ in found)
+        return {name: add_up_asked([asked for other, asked in found if other == name]) for name in names}
 
 
-def _add_known(numbers: Sequence[int | None]) -> int | None:
+def add_known(numbers: Sequence[int | None]) -> int | None:
+    """The sum; None where one of them is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
 
@@ -212,6 +252,8 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         image_stats=recipe.image_stats,
         dedupe=recipe.dedupe,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
+        signals=list_countable(recipe),
+        asked=recipe.list_asking_signals(),
     )
 
 
@@ -260,12 +302,23 @@ def _describe_source(
         table_bytes=round_amount("table_bytes", there=pictured),
         shard_bytes={policy: round_amount(f"shard_bytes.{policy}", there=pictured) for policy in policies},
         tokens={policy: round_amount(f"tokens.{policy}", there=pictured) for policy in policies},
+        units={name: round_amount(f"units.{name}") for name in list_countable(recipe)},
         picture_pairs=pairs,
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
         rests_on=_explain_basis(files, measured, rows),
+        asked={
+            called: _estimate_asked(called, signal, amounts)
+            for called, signal in recipe.list_asking_signals().items()
+            if known and f"asked.{called}" in amounts
+        },
     )
+
+
+def _estimate_asked(name: str, signal: Ask, amounts: Mapping[str, float]) -> AskedEstimate:
+    requests, sent, answered = (round(amounts[f"{key}.{name}"]) for key in ("asked", "asked_input", "asked_output"))
+    return AskedEstimate(requests, sent, answered, signal.find_cost(sent, answered))
 
 
 def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int | None) -> str:

@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from vlmill.pipeline.reports.estimate import REQUEST_SECONDS, RunEstimate
+from vlmill.pipeline.signals.ask import CHARACTERS_PER_TOKEN, PIXELS_PER_TOKEN
 
 COLUMNS = ("source", "files", "size", "rows", "samples", "images", "requests", "tables", "shards", "time", "from")
 
@@ -38,8 +39,32 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
     )
     if estimate.stage_tokens:
         yield f"tokens: {_join_amounts(estimate.stage_tokens, _format_count)}"
+    yield from list_signal_costs(estimate)
+    for name, asked in estimate.asked.items():
+        cost = "" if asked.cost is None else f", {asked.cost:,.2f} at its price"
+        yield (
+            f"signal {name}: at most {asked.requests:,} requests to its server, about {asked.input_tokens:,} tokens "
+            f"sent and at most {asked.output_tokens:,} answered{cost}"
+        )
     yield from list_dedupe_costs(estimate)
     yield f"time: {format_time(3600 * estimate.hours)} with {estimate.workers} workers like one process on this machine"
+
+
+NOUNS = {"images": "images", "texts": "texts", "samples": "samples", "pairs": "images with their texts"}
+"""What a signal's units are called."""
+
+
+def list_signal_costs(estimate: RunEstimate) -> Iterator[str]:
+    """A line of what signals are asked about, and of how long a worker of each takes."""
+    if not estimate.signals:
+        return
+    asked = (f"{one.signal} {_format_count(one.units)} {NOUNS[one.of]}" for one in estimate.signals)
+    times = (f"{one.signal} {_format_seconds(one.seconds)}" for one in estimate.signals)
+    yield f"signals: {', '.join(asked)}; time of one worker each, from a build in this folder: {', '.join(times)}"
+
+
+def _format_seconds(seconds: float | None) -> str:
+    return "not timed there" if seconds is None else format_time(seconds)
 
 
 def list_dedupe_costs(estimate: RunEstimate) -> Iterator[str]:
@@ -60,9 +85,14 @@ def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
     yield "Samples and images are counted before any filter, shards and tokens after filters and before duplicates go."
     yield (
         "The time is that of the rows that were measured, times all rows: without the comparison of texts, and of "
-        "pictures of several sources, for duplicates; without benchmarks, mixing, hashing input files, copying them "
-        "from elsewhere, and the start of workers."
+        "pictures of several sources, for duplicates; without signals, benchmarks, mixing, hashing input files, "
+        "copying them from elsewhere, and the start of workers."
     )
+    if estimate.asked:
+        yield (
+            f"Of what servers are asked, {CHARACTERS_PER_TOKEN} characters or {PIXELS_PER_TOKEN} pixels are taken for "
+            "a token; models differ. Content that repeats in a partition is asked once."
+        )
     if estimate.add_up("requests") != 0:
         yield (
             f"A request is assumed to take {REQUEST_SECONDS:g} s, with `fetch.threads` of them at once in each worker. "

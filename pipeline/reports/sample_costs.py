@@ -21,9 +21,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.chat.settings import Chat
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
-from vlmill.pipeline.core.names import IMAGES_FILE, INDEX_SUFFIX, LENGTHS_SUFFIX, REFUSED_FILE, SAMPLES_FILE
+from vlmill.pipeline.core.names import (
+    IMAGE_STATS_FILE,
+    IMAGES_FILE,
+    INDEX_SUFFIX,
+    LENGTHS_SUFFIX,
+    REFUSED_FILE,
+    SAMPLES_FILE,
+)
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import IMAGES, read_rows, read_samples, write_rows
+from vlmill.pipeline.core.sample import IMAGES, read_image_stats, read_rows, read_samples, write_rows
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.step import Count, Step
 from vlmill.pipeline.dedupe import Dedupe
@@ -31,6 +38,8 @@ from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
+from vlmill.pipeline.signals import Signal
+from vlmill.pipeline.signals.ask import Ask, estimate_tokens
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import LARGEST
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
@@ -69,6 +78,8 @@ class SourceWork:
     image_stats: ComputeImageStats
     dedupe: Dedupe | None  # how duplicates are looked for
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
+    signals: Mapping[str, Signal] = field(default_factory=dict)  # whose units are counted; no model is asked
+    asked: Mapping[str, Ask] = field(default_factory=dict)  # signals that ask a server, by name
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,11 @@ class Costs:
     rows: int = 0
     amounts: Mapping[str, float] = field(default_factory=dict)
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
-    (images whose bytes are not known), `image_bytes` (as they came), `table_bytes` (all that a build keeps of a
-    partition besides shards), and by policy `shard_bytes.POLICY` and `tokens.POLICY`. Where duplicates are looked for:
-    `picture_pairs` (compared) and `neighbours` (places that a place is compared with, on average)."""
+    (images whose bytes are not known), `units.SIGNAL` (what a signal would be asked about), `image_bytes` (as they
+    came), `table_bytes` (all that a build keeps of a partition besides shards), and by policy `shard_bytes.POLICY` and
+    `tokens.POLICY`. Where duplicates are looked for: `picture_pairs` (compared) and `neighbours` (places that a place
+    is compared with, on average). By signal that asks a server `asked.NAME` (requests), `asked_input.NAME` and
+    `asked_output.NAME` (tokens)."""
     seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`,
     # the comparison of pictures as `pairs`
 
@@ -168,13 +181,15 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     """The costs of the first `rows` rows, and why the first lost one of them was lost."""
     run = _Pass(folder, {**work.files, "input": path})
     run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
-    amounts, said = _count_samples(run.files)
+    amounts, said = _count_samples(run.files, work.signals)
     if work.source.fetches:
         amounts.update(_fill_images(run, work.served))
     else:
         amounts["image_bytes"] = sum(len(row["bytes"] or b"") for row in read_rows(run.files[IMAGES_FILE], batch=32))
     for step in _list_steps(work):
         run.perform(step)
+    for name, signal in work.asked.items():
+        amounts.update(_count_asked(run, name, signal))
     for policy, rendered in work.policies.items():
         _render_policy(run, work, policy, rendered, amounts)
     if work.dedupe:
@@ -202,6 +217,19 @@ def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amou
         counted = (row["text"] + row["visual"] for path in lengths for row in read_rows(path, ["text", "visual"]))
         amounts[f"tokens.{name}"] = sum(counted)
     run.files = before
+
+
+def _count_asked(run: _Pass, name: str, signal: Ask) -> dict[str, float]:
+    """The requests to a server, and about as many tokens as they hold; nothing is asked."""
+    stats = read_image_stats(run.files[IMAGE_STATS_FILE], ("width", "height"))
+    found = [
+        estimate_tokens(signal, unit, {number: (stats[number].width, stats[number].height) for number in shown})
+        for sample in read_samples(run.files[SAMPLES_FILE])
+        for unit in signal.list_units(sample)
+        for shown in [[*unit.images, *([] if unit.image is None else [unit.image])]]
+    ]
+    tokens = {"input": sum(sent for sent, _ in found), "output": sum(answered for _, answered in found)}
+    return {f"asked.{name}": len(found), **{f"asked_{side}.{name}": number for side, number in tokens.items()}}
 
 
 def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, float]:
@@ -248,13 +276,15 @@ class _Pass:
         self.size += sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".tar")
 
 
-def _count_samples(files: Mapping[str, Path]) -> tuple[Counter[str], str]:
+def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> tuple[Counter[str], str]:
     """Amounts, and why the first row that gave no sample did not. A row of which pages alone were lost gave some."""
-    amounts, rows = Counter[str](), set[int]()
+    amounts, rows = Counter[str]({f"units.{name}": 0 for name in signals}), set[int]()
     for sample in read_samples(files[SAMPLES_FILE]):
         amounts["samples"] += 1
         amounts["images"] += sum(node.image is not None for node in sample.nodes)
         rows.add(sample.id.row)
+        for name, signal in signals.items():
+            amounts[f"units.{name}"] += sum(1 for _ in signal.list_units(sample))
     lost = {row["row"]: row for row in read_rows(files[REFUSED_FILE]) if row["row"] not in rows}
     amounts["unreadable"] = len(lost)
     return amounts, next((f"row {row['row']}: {row['reason']}: {row['detail']}" for row in lost.values()), "")

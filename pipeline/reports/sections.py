@@ -13,6 +13,7 @@ from typing import Any
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.asked import AskedCounts, read_asked
 from vlmill.pipeline.reports.contamination import Contamination, list_warnings, read_contamination
 from vlmill.pipeline.reports.funnel import (
     LevelCounts,
@@ -54,6 +55,7 @@ class CurationReport:
     overlap: tuple[SourceOverlap, ...] | None = None
     contamination: ContaminationSection | None = None
     signals: tuple[SignalCounts, ...] | None = None
+    asked: tuple[AskedCounts, ...] | None = None  # of servers; a part of the section `signals`
     missing: Mapping[str, str] | None = None  # section that was asked for -> why the run does not have it
 
     def to_json(self) -> dict[str, Any]:
@@ -84,16 +86,23 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
         "signals": lambda: tuple(one for one in read_signals(root) if source in {None, one.source}),
     }
     if section is not None:
-        return CurationReport(**{section: readers[section]()})
+        found: dict[str, Any] = {section: readers[section]()}
+        return CurationReport(**found, asked=_read_asked(root, source) if section == "signals" else None)
     if not read_locked_recipe(root).signals:
         del readers["signals"]  # most recipes ask no model
-    found, missing = dict[str, Any](), dict[str, str]()
+    found, missing = {}, dict[str, str]()
     for name, read in readers.items():
         try:
             found[name] = read()
         except NotBuiltError as error:
             missing[name] = str(error)
-    return CurationReport(**found, missing=missing or None)
+    asked = _read_asked(root, source) if "signals" in found else None
+    return CurationReport(**found, asked=asked, missing=missing or None)
+
+
+def _read_asked(root: Path, source: str | None) -> tuple[AskedCounts, ...] | None:
+    """What servers were asked; None where no signal asks one."""
+    return read_asked(root, source) or None
 
 
 def _read_funnel_section(root: Path, funnel: Mapping[str, LevelCounts]) -> FunnelSection:

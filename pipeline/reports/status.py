@@ -21,6 +21,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
 from vlmill.pipeline.reports.undecided import UndecidedCount, count_undecided
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
+from vlmill.pipeline.steps.write_texts import WriteTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,21 @@ def read_progress(root: Path) -> list[StepProgress]:
     folders = sorted({path.parent.relative_to(root) for path in root.glob("s*/**/made_by.json")})
     scored = {*recipe.verdict_steps(), *recipe.clusters, "semantic"} - {*recipe.unscored_verdict_steps()}
     scored |= {f"{name} {step}" for name in recipe.clusters for step in ("sample", "assigned")}
-    found = [_read_step(root, folder, expected, scored) for folder in folders]
+    found = [_read_step(root, folder, expected, scored, recipe.list_writers()) for folder in folders]
     return sorted(found, key=lambda step: (*_rank_step(recipe, step), step.of))
 
 
-def _read_step(root: Path, folder: Path, expected: Mapping[str, int | None], scored: Collection[str]) -> StepProgress:
-    """How far a step is; `scored` are the steps over a source that belong to the phase of signals."""
+def _read_step(
+    root: Path,
+    folder: Path,
+    expected: Mapping[str, int | None],
+    scored: Collection[str],
+    writers: Collection[str],
+) -> StepProgress:
+    """How far a step is; `scored` are the steps over a source of the phase of signals, `writers` those that write."""
     phase, step, of = _name_step(folder.parts)
+    if phase == "curate" and step in (*writers, WriteTexts.name):
+        phase = "write"
     phase = "signals" if phase == "curate" and step in scored else phase
     manifest = root / folder / "manifest.json"
     if manifest.exists():
@@ -102,7 +111,8 @@ def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     """The place of a step in the order of work; one that is not known comes last in its phase."""
     filters = [filter_.name for filter_ in recipe.filters if filter_.name in recipe.unscored_verdict_steps()]
     shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "signals", "lengths")]
-    order = ["survey", "read", "fetch", "retry", "takedown", "image_stats", "match", *filters, "signature"]
+    order = ["survey", "read", "fetch", "retry", "takedown", "image_stats", "match"]
+    order += [*recipe.list_writers(), WriteTexts.name, *filters, "signature"]
     order += ["contamination", "decontaminate", *recipe.models]
     for name in recipe.clusters:
         order += [f"{name} {step}" for step in ("sample", "centroids", "assigned", "sizes")] + [name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, REFUSED_FILE, SAMPLES_FILE, name_verdicts
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, REFUSED_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import SampleId, Verdict, read_rows, read_verdicts
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor
@@ -216,7 +216,7 @@ def _add_exact_copies(
 def _read_samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Ids and rows of samples.parquet, with what this module looks at."""
     columns = (f"nodes.list.element.{name}" for name in ("kind", "image", "required", *more))
-    for row in read_rows(paths[SAMPLES_FILE], [*SampleId._fields, *columns]):
+    for row in read_rows(paths.get(RAW_SAMPLES_FILE, paths[SAMPLES_FILE]), [*SampleId._fields, *columns]):
         yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), row
 
 

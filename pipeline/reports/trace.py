@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import (
     LEAST_IMAGES,
@@ -252,4 +253,8 @@ def _describe_node(node: Node, traced: Traced) -> str:
         return str(node.kind)
     text = " ".join(node.text.split())
     who = "" if node.role == "none" else f"{node.role}: "
-    return f"{who}{text[:100]}{'...' if len(text) > 100 else ''}"
+    told = ""
+    if node.origin is not None:
+        origin = json.loads(node.origin)
+        told = f" (written by {origin['model']} for {origin['signal']}, prompt {origin['prompt_sha256'][:DIGITS]})"
+    return f"{who}{text[:100]}{'...' if len(text) > 100 else ''}{told}"

@@ -19,7 +19,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     Node,
@@ -56,7 +56,7 @@ contamination."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats", "signals")
 """Blocks that decide what filters see."""
 OUTLINE = ("kind", "role", "turn", "required", "image")
-"""What applying verdicts needs of a node."""
+"""What applying verdicts needs of a node; of one that a model wrote also `after`."""
 
 
 @dataclass
@@ -265,7 +265,8 @@ def _list_differences(
 
 def _read_outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
     """Samples whose texts are empty, but for those that were taken down, which have none."""
-    columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in OUTLINE)]
+    written = ("after",) if RAW_SAMPLES_FILE in tables else ()
+    columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in (*OUTLINE, *written))]
     gone = read_record(tables, "samples")
     for number, row in enumerate(read_rows(tables[SAMPLES_FILE], columns)):
         identity = SampleId(*(row[name] for name in SampleId._fields))

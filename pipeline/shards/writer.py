@@ -56,6 +56,15 @@ INDEX = pa.schema(
             ),
             nullable=False,
         ),
+        pa.field(
+            "written",  # the nodes that models wrote
+            pa.list_(
+                pa.struct(
+                    [pa.field("node", pa.int32(), nullable=False), pa.field("origin", pa.string(), nullable=False)]
+                )
+            ),
+            nullable=False,
+        ),
     ]
 )
 LINEAGE = pa.schema(
@@ -72,6 +81,7 @@ LINEAGE = pa.schema(
                         pa.field("node", pa.int32(), nullable=False),  # in the sample as it was read
                         pa.field("url", pa.string()),
                         pa.field("sha256", pa.string()),  # of the image's bytes as they came
+                        pa.field("origin", pa.string()),  # of a text that a model wrote
                     ]
                 )
             ),
@@ -96,7 +106,7 @@ class ShardSample:
 
     key: str  # 15 digits, and no other sample of the source has them
     sample: Sample
-    kept: tuple[int, ...]  # indices of the nodes that stay, in order
+    kept: tuple[int, ...]  # indices of the nodes that stay, in the order in which they are read
     images: tuple[Rendered, ...]  # of the image nodes among them
 
 
@@ -307,6 +317,11 @@ def _index_row(entry: ShardSample, row: int, offset: int, size: int) -> dict[str
         "licence": sample.licence,
         "nodes": len(entry.kept),
         "images": shown,
+        "written": [
+            {"node": place, "origin": sample.nodes[index].origin}
+            for place, index in enumerate(entry.kept)
+            if sample.nodes[index].origin is not None
+        ],
     }
 
 
@@ -317,6 +332,7 @@ def _make_lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
             "node": index,
             "url": sample.nodes[index].url,
             "sha256": images[place].sha256 if place in images else None,
+            "origin": sample.nodes[index].origin,
         }
         for place, index in enumerate(entry.kept)
     ]

@@ -7,6 +7,7 @@ for, and a line in SIGNALS. A signal of a user stays in a file of its own: see `
 from __future__ import annotations
 
 from vlmill.pipeline.signals.answer_loss import AnswerLoss
+from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
 from vlmill.pipeline.signals.clusters import Clusters
@@ -26,6 +27,7 @@ SIGNALS: dict[str, type[Signal]] = {
     "answer_loss": AnswerLoss,
     "text_in_image": TextInImage,
     "faces": Faces,
+    "ask": Ask,
 }
 
 DERIVED: dict[str, type[Clusters]] = {"clusters": Clusters}

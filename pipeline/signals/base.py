@@ -16,7 +16,7 @@ import numpy as np
 from vlmill.pipeline.core.detections import Detection
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample
-from vlmill.pipeline.images.views import PictureView
+from vlmill.pipeline.images.views import PictureView, View, WholeView
 
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What a signal may be called: its name becomes a column in conditions and a folder of the run."""
@@ -89,23 +89,8 @@ class Signal(Protocol):
         ...
 
     @property
-    def batch(self) -> int:
-        """Places of a batch."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """Threads of the model on a CPU. They shape sums of floats, so they are a parameter and in the key."""
-        ...
-
-    @property
     def resources(self) -> Resources:
         """What a worker takes."""
-        ...
-
-    @property
-    def seconds(self) -> float:
-        """For one batch, and for loading the model."""
         ...
 
     def columns(self, name: str) -> tuple[str, ...]:
@@ -122,6 +107,29 @@ class Signal(Protocol):
 
     def made_by(self) -> Mapping[str, str]:
         """Versions of the libraries that compute."""
+        ...
+
+
+class ModelSignal(Signal, Protocol):
+    """A signal whose model runs in a child process of its worker, on batches of one shape."""
+
+    @property
+    def batch(self) -> int:
+        """Places of a batch."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads of the model on a CPU. They shape sums of floats, so they are a parameter and in the key."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """For one batch, and for loading the model."""
+        ...
+
+    def view(self) -> View | WholeView | None:
+        """The pictures that the model takes; None where it looks at texts alone."""
         ...
 
     def load(self) -> Any:
@@ -158,11 +166,16 @@ def list_units(sample: Sample, of: Of, text: PairText = "caption") -> Iterator[U
             yield Unit(index, node.image, _find_texts(sample.nodes, index, text))
 
 
+def find_text_nodes(nodes: Sequence[Node], index: int, text: PairText) -> list[int]:
+    """The places of the texts that belong to an image, in order. Pure."""
+    texts = [place for place, node in enumerate(nodes) if node.text]
+    if text == "neighbours":
+        before = [place for place in texts if place < index]
+        return [*before[-1:], *[place for place in texts if place > index][:1]]
+    return [place for place in texts if text == "caption" or nodes[place].turn == nodes[index].turn]
+
+
 def _find_texts(nodes: Sequence[Node], index: int, text: PairText) -> tuple[str, ...]:
     """The texts that belong to an image."""
-    if text == "neighbours":
-        before = next((node.text for node in reversed(nodes[:index]) if node.text), None)
-        after = next((node.text for node in nodes[index + 1 :] if node.text), None)
-        return tuple(found for found in (before, after) if found is not None)
-    belongs = [node.text for node in nodes if node.text and (text == "caption" or node.turn == nodes[index].turn)]
-    return ("\n".join(belongs),) if belongs else ()
+    belonging = [nodes[place].text or "" for place in find_text_nodes(nodes, index, text)]
+    return tuple(belonging) if text == "neighbours" else ("\n".join(belonging),) if belonging else ()

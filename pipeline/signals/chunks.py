@@ -49,9 +49,8 @@ class SignalChunk:
     pieces: tuple[SamplePiece, ...]
     pictures: Mapping[PictureView, Any] = field(default_factory=dict)  # as the view gathers them
     places: Mapping[int, int] = field(default_factory=dict)  # number of an image -> its place in `pictures`
-    lost: Mapping[int, Mapping[PictureView, Reason]] = field(
-        default_factory=dict
-    )  # image -> views that cannot be drawn of it
+    lost: Mapping[int, Mapping[PictureView, Reason]] = field(default_factory=dict)  # image -> views that fail on it
+    partition: str = ""  # `<source>/<partition>`, where a build asks
 
     @property
     def images(self) -> int:

@@ -103,7 +103,10 @@ def check_weights(signal: Any, where: str, base: Path) -> None:
 def _refuse_missing(weights: ModelWeights, where: str, place: Path) -> None:
     """Refuse what is no folder here and no name on the Hub with its revision."""
     if weights.path.count("/") != 1 or weights.path.startswith((".", "/")):
-        raise RecipeError(f"{where}.path: there is no {place}; give a folder, a file, or OWNER/NAME on the Hub")
+        raise RecipeError(
+            f"{where}.path: there is no {place}; give a folder, a file, or OWNER/NAME on the Hub, for example with "
+            f"--set {where}.path=/data/models/NAME"
+        )
     if weights.revision is None:
         raise RecipeError(
             f"{where}.revision: is missing: {weights.path} is no folder here, and what a name on the Hub stands for "

@@ -12,16 +12,18 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from vlmill.pipeline.core.answers import PlacedAnswer
 from vlmill.pipeline.core.detections import Detection, PlacedDetection
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
 from vlmill.pipeline.core.scores import Scores
-from vlmill.pipeline.signals.base import DECIMALS, Detected, Signal, SignalBatch
+from vlmill.pipeline.signals.base import DECIMALS, Detected, ModelSignal, SignalBatch
 from vlmill.pipeline.signals.chunks import AskedUnit, SignalChunk, find_loss, list_asked, make_batch
 
 NO_VALUE = "no_value"
@@ -39,6 +41,8 @@ class ScoredChunk:
     device: Mapping[str, str]
     images: int  # that the model looked at
     detections: tuple[PlacedDetection, ...] = ()
+    seconds: float = 0.0  # that its worker took
+    answers: tuple[PlacedAnswer, ...] | None = None  # of a server; None where a model computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,12 @@ class SignalWorker:
     """Asks one signal's model, which is loaded with the first batch."""
 
     name: str  # as the recipe calls the signal
-    signal: Signal
+    signal: ModelSignal
     device: dict[str, str] = field(default_factory=dict)
     sound: bool = False  # whether the model ever survived a batch
 
     def __post_init__(self) -> None:
-        self.sandbox: Sandbox[[Signal, SignalBatch], Any] = Sandbox(score_in_child, self.signal.seconds, UNBOUNDED)
+        self.sandbox: Sandbox[[ModelSignal, SignalBatch], Any] = Sandbox(score_in_child, self.signal.seconds, UNBOUNDED)
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +84,7 @@ class SignalWorker:
             RecipeError: the model cannot be loaded, or fails with an error.
             StoreError: the model dies, whatever it is asked.
         """
-        view, asked = self.signal.view(), list_asked(chunk, self.signal)
+        began, view, asked = perf_counter(), self.signal.view(), list_asked(chunk, self.signal)
         found: dict[int, ScoredUnit | str] = {
             place: str(reason)
             for place, item in enumerate(asked)
@@ -97,7 +101,8 @@ class SignalWorker:
             if isinstance(unit, ScoredUnit)
             for one in unit.detections
         )
-        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, detections)
+        took = perf_counter() - began
+        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, detections, took)
 
     def _score_units(
         self, chunk: SignalChunk, asked: Sequence[AskedUnit], places: Sequence[int]
@@ -216,11 +221,11 @@ def _gather_scores(asked: Sequence[AskedUnit], found: Mapping[int, ScoredUnit | 
 
 # -- in the child ------------------------------------------------------------------------------------------------------
 
-_LOADED: list[tuple[Signal, Any]] = []
+_LOADED: list[tuple[ModelSignal, Any]] = []
 """The model of this process."""
 
 
-def score_in_child(signal: Signal, batch: SignalBatch) -> Iterator[Any]:
+def score_in_child(signal: ModelSignal, batch: SignalBatch) -> Iterator[Any]:
     """What the child does: what the model runs on, once it is loaded, then the values as an array's bytes.
 
     Then what was found in each picture, of a signal that finds things there.

@@ -21,6 +21,7 @@ from vlmill.pipeline.core.sample import (
     ImageStats,
     Sample,
     Verdict,
+    order_nodes,
     read_image_stats,
     read_samples,
     write_verdicts,
@@ -62,7 +63,7 @@ class Render:
     bytes: int = 1 << 30  # at most, of a tar
 
     name: ClassVar[str] = "render"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     @property
@@ -89,7 +90,7 @@ class Render:
                 count_sample(counts, sample, outcome)
                 if outcome.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
-                    shards.add(ShardSample(key, sample, outcome.kept, images))
+                    shards.add(ShardSample(key, sample, order_nodes(sample.nodes, outcome.kept), images))
         write_verdicts(folder / name_verdicts("render"), own)
         return counts
 

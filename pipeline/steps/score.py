@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vlmill.pipeline.core.answers import write_answers
 from vlmill.pipeline.core.detections import write_detections
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
@@ -26,6 +27,7 @@ from vlmill.pipeline.core.names import (
     MODEL_SUFFIX,
     SAMPLES_FILE,
     SUPPLEMENT_FILE,
+    name_answers,
     name_detections,
     name_embeddings,
     name_scores,
@@ -38,10 +40,12 @@ from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.images.policy import Unrenderable
 from vlmill.pipeline.images.views import PictureView, View, WholeView
+from vlmill.pipeline.signals.ask import Ask
+from vlmill.pipeline.signals.ask_worker import open_worker
 from vlmill.pipeline.signals.base import DECIMALS, Signal
 from vlmill.pipeline.signals.chunks import IMAGES, TEXT, WHOLE_IMAGES, SamplePiece, SignalChunk, cut_pieces
 from vlmill.pipeline.signals.detector import ImageDetector
-from vlmill.pipeline.signals.worker import ScoredChunk, SignalWorker
+from vlmill.pipeline.signals.worker import ScoredChunk
 from vlmill.pipeline.steps.image_bytes import Pictures
 
 MOST_PIXELS = 178_956_970
@@ -49,6 +53,11 @@ MOST_PIXELS = 178_956_970
 
 KILLED = frozenset({Reason.CRASHED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY})
 """Why a unit has no value where that is a verdict: the model died of it, or took longer than it may."""
+
+UNANSWERED = frozenset(
+    {Reason.BAD_ANSWER, Reason.HTTP_CLIENT_ERROR, Reason.HTTP_SERVER_ERROR, Reason.CONNECTION, Reason.TIMED_OUT}
+)
+"""The same of a server: it never answered in the declared form, refused, or failed on this alone."""
 
 RECENT = 128
 """Drawn pictures that are kept for the next chunk: web documents repeat their images. Of whole ones a sixteenth."""
@@ -58,8 +67,9 @@ RECENT = 128
 class ScoreSignal:
     """Writes `NAME.scores.parquet` (or vectors), what computed it, and verdicts on what ends the model.
 
-    Of a signal that finds things in images also `NAME.detections.parquet`.
-    Counts `scored`: units with a value; what has none by its reason where the model died of it, else it is kept.
+    Of a signal that finds things in images also `NAME.detections.parquet`, where a server is asked
+    `NAME.answers.parquet`. Counts `scored`: units with a value; what has none by its reason where the model died of it
+    or a server did not answer, else it is kept.
     """
 
     called: str  # as the recipe calls the signal
@@ -96,11 +106,14 @@ class ScoreSignal:
             write_scores(folder / name_scores(self.name), scores, columns)
         else:
             write_embeddings(folder / name_embeddings(self.name), scores, self.name)
+        lost = UNANSWERED if isinstance(self.signal, Ask) else KILLED
+        if isinstance(self.signal, Ask):
+            write_answers(folder / name_answers(self.name), (one for chunk in scored for one in chunk.answers or ()))
         if isinstance(self.signal, ImageDetector):
             write_detections(folder / name_detections(self.name), (one for chunk in scored for one in chunk.detections))
-        write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores))
+        write_verdicts(folder / name_verdicts(self.name), _list_verdicts(self.name, scores, lost))
         (folder / f"{self.name}{MODEL_SUFFIX}").write_text(_describe_model(self.signal, scored), encoding="utf-8")
-        return {"scored": _count_units(scores)}
+        return {"scored": _count_units(scores, lost)}
 
 
 def read_chunks(inputs: Inputs, views: Sequence[PictureView]) -> Iterator[SignalChunk]:
@@ -182,9 +195,9 @@ class _PictureReader:
 
 
 def _score_here(step: ScoreSignal, inputs: Inputs) -> list[ScoredChunk]:
-    """Ask the model in a child of this process."""
+    """Ask the model in a child of this process, or the server."""
     view = step.signal.view()
-    with SignalWorker(step.name, step.signal) as worker:
+    with open_worker(step.name, step.signal) as worker:
         return [worker.score_chunk(chunk) for chunk in read_chunks(inputs, [view] if view else [])]
 
 
@@ -209,17 +222,17 @@ def merge_scores(parts: Iterable[Scores], columns: int) -> Scores:
     return Scores(samples[order], nodes[order], tuple(reasons[place] for place in order), whole[order])
 
 
-def _list_verdicts(name: str, scores: Scores) -> Iterator[Verdict]:
-    """What the model died of is lost, with the reason."""
+def _list_verdicts(name: str, scores: Scores, lost: frozenset[Reason]) -> Iterator[Verdict]:
+    """What the model died of, or a server did not answer, is lost, with the reason."""
     for sample, node, reason in zip(scores.samples, scores.nodes, scores.reasons, strict=True):
-        if reason in KILLED:
+        if reason in lost:
             yield Verdict(int(sample), int(node), name, Reason(reason))
 
 
-def _count_units(scores: Scores) -> Count:
+def _count_units(scores: Scores, lost: frozenset[Reason]) -> Count:
     count = Count()
     for reason in scores.reasons:
-        if reason in KILLED:
+        if reason in lost:
             count.lose(Reason(reason))
         else:
             count.keep()
@@ -228,17 +241,25 @@ def _count_units(scores: Scores) -> Count:
 
 def _describe_model(signal: Signal, scored: Sequence[ScoredChunk]) -> str:
     """What computed the values: devices, and the shape that sums of floats depend on."""
-    view = signal.view()
     devices = {json.dumps(dict(chunk.device), sort_keys=True) for chunk in scored if chunk.device}
     about: dict[str, Any] = {
         "devices": [json.loads(device) for device in sorted(devices)],
         "kind": signal.kind,
-        "batch": signal.batch,
-        "threads": signal.threads,
-        "side": view.side if isinstance(view, View) else None,
-        **({"longest": view.longest} if isinstance(view, WholeView) else {}),
-        "dtype": "uint8",
+        **_describe_shape(signal),
         "decimals": DECIMALS,
         "made_by": dict(signal.made_by()),
     }
     return json.dumps(about, sort_keys=True, indent=1) + "\n"
+
+
+def _describe_shape(signal: Signal) -> dict[str, Any]:
+    """What values depend on beside the weights."""
+    if isinstance(signal, Ask):
+        return signal.describe()
+    view = signal.view()
+    return {
+        **{name: getattr(signal, name) for name in ("batch", "threads")},
+        "side": view.side if isinstance(view, View) else None,
+        **({"longest": view.longest} if isinstance(view, WholeView) else {}),
+        "dtype": "uint8",
+    }

@@ -25,6 +25,7 @@ from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
     IMAGES_FILE,
     MATCHES_FILE,
+    RAW_SAMPLES_FILE,
     REFUSED_FILE,
     SAMPLES_FILE,
     SUPPLEMENT_FILE,
@@ -119,7 +120,8 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     whole = _make_matcher(listed, address)
     samples, shown, orphans = dict[int, str](), set[int](), dict[int, str]()
     gone = read_record(inputs, "samples")
-    for number, row in enumerate(_read_samples(inputs[SAMPLES_FILE], texts=bool(listed.texts))):
+    raw = inputs.get(RAW_SAMPLES_FILE, inputs[SAMPLES_FILE])  # what a model wrote names no document
+    for number, row in enumerate(_read_samples(raw, texts=bool(listed.texts))):
         if number in gone:
             continue
         numbers = [node["image"] for node in row["nodes"] if node["image"] is not None]

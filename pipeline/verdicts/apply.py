@@ -53,6 +53,7 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
       say so too) or was taken down, REQUIRED_LOST where a filter dropped it; any other image falls alone, and the rest
       keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
+    - a text that a model wrote beside a node falls with it, for its reason, and takes no turn along;
     - a sample that has fewer images left than a filter asks for (a verdict on LEAST_IMAGES) is lost with that verdict's
       reason, whatever took the images: this filter, one beside it, dedupe, or the policy that cannot draw them;
     - a sample with nothing left, or nothing but a system prompt, is lost: TAKEN_DOWN where all of it was, else
@@ -114,6 +115,9 @@ def _drop_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | No
         if node.required and reason not in {None, Reason.TURN_LOST}:
             return reason if reason.failed or reason is Reason.TAKEN_DOWN else Reason.REQUIRED_LOST
     _lose_turns(nodes, lost)
+    for index, node in enumerate(nodes):
+        if node.after is not None:
+            lost[index] = lost[index] or lost[node.after]
     left = (node for node, reason in zip(nodes, lost, strict=True) if reason is None)
     if any(node.role != "system" for node in left):
         return None
@@ -124,7 +128,7 @@ def _lose_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> None:
     texts = [
         (node.turn, why)
         for node, why in zip(nodes, lost, strict=True)
-        if node.kind == "text" and node.role in TURN_ROLES
+        if node.kind == "text" and node.role in TURN_ROLES and node.after is None
     ]
     broken = {turn for turn, why in texts if why}
     last = max((turn for turn, _ in texts if turn not in broken), default=-1)

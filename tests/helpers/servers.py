@@ -29,6 +29,12 @@ class Visit(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: _Server
+    body = b""
+
+    def do_POST(self) -> None:
+        """The same with a body."""
+        self.body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
 
     def do_GET(self) -> None:
         """Note the request and give the path's answer; 404 where there is none."""
@@ -47,6 +53,8 @@ class Visit(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
+        if self.command == "POST":  # a client of many requests would take it for kept alive
+            self.send_header("Connection", "close")
         self.end_headers()
 
     def pause(self, seconds: float) -> bool:

@@ -20,7 +20,7 @@ from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.select import list_selects
 from vlmill.pipeline.core.step import Counts
-from vlmill.pipeline.shards.writer import LINEAGE
+from vlmill.pipeline.shards.writer import INDEX, LINEAGE
 from vlmill.pipeline.steps.token_lengths import LENGTHS
 
 OVERHEAD = 2
@@ -149,6 +149,7 @@ class Store:
             "group": list(groups),
             "licence": [licence] * len(documents),
             "nodes": pa.array([len(nodes) for nodes in documents], pa.int32()),
+            "written": pa.array([[] for _ in rows], INDEX.field("written").type),
         }
         pq.write_table(pa.table(index), self.root / shard.index)
         lengths = [

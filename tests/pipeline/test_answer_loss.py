@@ -117,7 +117,7 @@ def test_of_turns_each_answer_stands_alone_with_its_question_and_the_images_befo
 
 def test_what_cannot_be_asked_has_no_value_and_what_shows_nothing_is_not_asked(place, tmp_path):
     samples = [
-        make_talk((0, "Spell <image> for me", "no")),
+        make_talk((0, "Spell </s> for me", "no")),
         make_talk((0, "Hold \ufdd0 it", "no")),
         make_talk((0, "Too long", "no " * 200)),
         make_talk((0, "Fine", "yes")),

@@ -283,3 +283,12 @@ def test_a_build_drops_chinese_in_pictures_and_says_so(tmp_path):
     assert "我们的数据没有备份" in run.detections("ocr").collect()["text"].to_list()
     changed = run.what_if({"threshold.any.ocr_chinese.max": 1})
     assert changed.sources["quiz"]["samples"].then == 3
+    recipe["signals"]["ocr"]["longest"] = 640
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    again = {
+        step.folder: step.reasons
+        for step in api.forecast_changes(str(tmp_path / "recipe.yaml"), tmp_path / "run")
+        if step.outcome == "run again"
+    }
+    assert again["steps/quiz/ocr"] == ("signal.longest: 1280 there, 640 here",)
+    assert again["steps/quiz/threshold"] == ("reads steps/quiz/ocr",)

@@ -51,6 +51,7 @@ class Stage:
     dies: Path | None = None  # is there once a worker has died
     always: bool = False
     unit: str = "things"
+    overlaps: bool = False
     resources: Resources = field(default_factory=Resources)
 
     def open_worker(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 
 import pytest
@@ -233,6 +234,38 @@ def test_word_lists_are_looked_up_by_the_language_of_the_text():
     filter_ = quality(node={"min_stop_words": 0.2})
     assert said(filter_, ENGLISH, GERMAN)[0] == []
     assert said(filter_, KEYWORDS)[0] == [(0, Reason.STOP_WORDS)]
+
+
+RARE = "the xqzv of trallo and the brimpf was snorkt in the gwefl of all the zzyq"
+
+
+def test_common_words_are_those_that_people_write_and_compounds_of_them():
+    pytest.importorskip("wordfreq")
+    common = word_lists.get_common_words("en")
+    assert all(word in common for word in ("harbour", "well-known", "don\u2019t", "frozen/thawed", "isn't"))
+    assert not any(word in common for word in ("xqzvtr", "harbour-xqzvtr", "", "-"))
+    assert "hafen" in word_lists.get_common_words("de")
+    assert word_lists.get_common_words("no") is not None  # it is counted as Bokmål
+    assert word_lists.get_common_words("ja") is None  # a word is two characters here
+    assert word_lists.get_common_words("sw") is None
+
+
+def test_texts_of_rare_words_go_where_common_words_are_asked_for():
+    pytest.importorskip("wordfreq")
+    for level, place in (("node", 0), ("sample", WHOLE_SAMPLE)):
+        filter_ = quality(languages=["en"], **{level: {"min_common_words": 0.8}})
+        assert said(filter_, RARE) == ([(place, Reason.COMMON_WORDS)], [])
+        assert said(filter_, ENGLISH) == ([], [])
+    assert said(quality(node={"min_common_words": 0.8}), CHINESE) == ([], [0])
+    assert quality(node={"min_common_words": 0.8}).made_by()["wordfreq"]
+
+
+def test_common_words_without_their_package_name_the_extra(monkeypatch):
+    word_lists.get_common_words.cache_clear()
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    with pytest.raises(RecipeError, match=r"min_common_words needs the package wordfreq.*pip install '.\[words\]'"):
+        quality(sample={"min_common_words": 0.9}).made_by()
+    assert "wordfreq" not in quality(sample={"min_stop_words": 0.3}).made_by()
 
 
 def test_a_language_without_a_list_is_not_filtered_by_it_and_counts_as_undecided():

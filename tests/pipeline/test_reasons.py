@@ -17,6 +17,7 @@ FAILED = {
     *("http_client_error", "http_server_error", "http_unexpected", "truncated_body", "too_many_bytes", "empty_body"),
     *("opted_out", "not_an_image", "out_of_memory", "fetch_error", "missing_file"),
     *("undecodable", "too_many_pixels", "too_many_scans", "unrenderable", "crashed"),
+    "bad_answer",
 }
 
 

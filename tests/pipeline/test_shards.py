@@ -135,8 +135,8 @@ def test_the_lineage_leads_each_node_back_to_its_place_and_bytes(tmp_path):
     (row,) = read_rows(tmp_path / "00.lineage.parquet")
     assert (row["id"], row["url"]) == ("quiz/a/b.parquet#0.2", "http://page.example")
     assert row["nodes"] == [
-        {"node": 1, "url": "http://img.example/a.png", "sha256": "f" * 64},
-        {"node": 3, "url": None, "sha256": None},
+        {"node": 1, "url": "http://img.example/a.png", "sha256": "f" * 64, "origin": None},
+        {"node": 3, "url": None, "sha256": None, "origin": None},
     ]
 
 

@@ -20,6 +20,7 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.sections import read_report
+from vlmill.pipeline.reports.signal_costs import read_signal_speeds
 from vlmill.pipeline.reports.signals import read_signals
 from vlmill.pipeline.reports.status import read_progress
 from vlmill.pipeline.reports.verify import verify_run
@@ -305,3 +306,31 @@ def test_a_condition_on_a_signal_that_is_not_there_is_refused(tmp_path):
         validate_mixtures(load(tmp_path, **blocks))
     with pytest.raises(RecipeError, match="signals: 'text' is a column of shards already"):
         validate_mixtures(load(tmp_path, signals={"text": {"kind": "redness"}}))
+
+
+# -- what they would cost ----------------------------------------------------------------------------------------------
+
+
+def test_check_says_how_much_each_signal_is_asked_and_its_time_where_a_build_has_timed_it(folder, capsys):
+    named = ("--filter", folder / "signals.py")
+    root = folder / "run"
+
+    assert vlmill("check", folder / "recipe.yaml", "--out", root, *named, "--json") == 0
+    found = {one["signal"]: one for one in json.loads(capsys.readouterr().out)["signals"]}
+    for name, of in (("red", "images"), ("wow", "texts"), ("size", "texts")):
+        tables = [read_tables(root, name, source) for source in ("web", "quiz")]
+        asked = sum(table.filter(pl.col("reason").is_null()).height for table in tables)
+        assert found[name]["of"] == of
+        assert asked <= found[name]["units"] <= 1.5 * asked  # images that are lost are not known before
+        assert found[name]["seconds"] > 0
+    other = load_recipe(
+        str(folder / "recipe.yaml"), sets={"signals.wow.mark": "'?'"}, filters=[("signals.py", SIGNALS)]
+    )
+    speeds = read_signal_speeds(root, other[0])
+    assert speeds.keys() >= {"red", "size"}
+    assert "wow" not in speeds
+    assert speeds["size"] * found["size"]["units"] == pytest.approx(found["size"]["seconds"])
+    assert vlmill("check", folder / "recipe.yaml", "--out", folder / "nothing", *named) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"red {found['red']['units']:,} images, " in said
+    assert "wow not timed there" in said

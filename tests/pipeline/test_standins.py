@@ -24,7 +24,9 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.sources import SOURCES
 
 RECIPES = {path.stem: load_recipe(str(path))[0] for path in sorted(Path(str(files("vlmill.recipes"))).glob("*.yaml"))}
-PUBLISHED = {name: recipe for name, recipe in RECIPES.items() if list_datasets(recipe) and not recipe.stages}
+PUBLISHED = {
+    name: recipe for name, recipe in RECIPES.items() if list_datasets(recipe) and not (recipe.stages or recipe.signals)
+}
 
 
 UNUSUAL = (

@@ -94,7 +94,11 @@ def test_only_what_decides_verdicts_is_pinned():
 def test_the_constraints_lie_in_the_ranges():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     versions = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
-    extras = [text for name in ("fetch", "lora", "signals", "train") for text in PROJECT["optional-dependencies"][name]]
+    extras = [
+        text
+        for name in ("fetch", "lora", "signals", "train", "words")
+        for text in PROJECT["optional-dependencies"][name]
+    ]
     for wanted in map(Requirement, [*PROJECT["dependencies"], *extras]):
         if wanted.name in ("torch", "vlmill"):
             continue

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 from tests.helpers import upstream
 from tests.helpers.complete_recipes import list_complete_recipes
 from tests.helpers.upstream import SHAPES, talk
+from tests.repo.test_recipes_with_signals import SCORED
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
 
-OURS = {"quickstart", "smollm2", *list_complete_recipes()}
-"""Recipes of the quickstart's data, and those that go on to trained stages (tests/train/test_complete_recipes.py)."""
+OURS = {"quickstart", "quickstart_signals", "smollm2", *SCORED, *list_complete_recipes()}
+"""Recipes of the quickstart's data, those with models (test_recipes_with_signals.py), and those that go on to trained
+stages (tests/train/test_complete_recipes.py)."""
 
 RECIPES = sorted(path for path in Path(str(files("vlmill.recipes"))).glob("*.yaml") if path.stem not in OURS)
 

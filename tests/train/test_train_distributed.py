@@ -25,6 +25,7 @@ from tests.helpers.stages import (
     saved_weights,
     write_run,
 )
+from tests.train.test_families import CASES
 from tests.train.test_train_new_rows import settings as of_pretrained
 from tests.train.test_train_new_rows import write_language_model
 from vlmill.pipeline.core.config import parse_block
@@ -168,6 +169,17 @@ def test_towers_published_in_half_precision_train_on_two_ranks_as_on_one(made, t
         assert {weights.dtype for weights in exported.state_dict().values()} == {torch.bfloat16}
         config = exported.config
         assert {one.dtype for one in (config, config.vision_config, config.text_config)} == {torch.bfloat16}
+
+
+def test_native_resolution_and_positions_of_fractions_train_on_two_ranks_as_on_one(tmp_path):
+    case = CASES["qwen3_vl, RoPE-Tie v2"]
+    only_text = [((node,), []) for nodes, _ in map(article, range(40)) for node in nodes if node.kind == "text"]
+    samples = {"some": [*only_text[:6], *map(question, range(30))]}
+    root = write_run(tmp_path / "made", samples, case.policy, length=60, chat=case.chat)
+    expected = train(copy(root, make(tmp_path / "alone")), case.settings)
+    two = copy(root, make(tmp_path / "two"))
+    train_on(2, two, json.dumps(asdict(case.settings)))
+    assert_same_course(two, expected)
 
 
 def test_a_training_that_died_goes_on_with_another_number_of_ranks(made, alone, tmp_path):

@@ -150,7 +150,7 @@ def build(
         out: The run's folder; None is `build/` and the recipe's name.
         workers: Worker processes on this machine; 0 works in this process, without Ray; None is one per core.
         ray: The address of a Ray cluster to join, all of whose nodes see the folder.
-        until: Stop after this phase: survey, benchmarks, curate, signals, dedupe, shard or mixture.
+        until: Stop after this phase: survey, benchmarks, write, curate, signals, dedupe, shard or mixture.
         accept_changes: Let the recipe replace the one that the folder is locked to; what the change does not touch is
             kept.
         rebuild: Make pure steps anew under today's library versions; nothing is fetched again.
@@ -312,7 +312,7 @@ def build_recipe(
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
             for phase in list_phases(run, until):
                 phase()
-            if until not in ("survey", "benchmarks"):
+            if until not in ("survey", "benchmarks", "write"):
                 folders = count_outcomes(run, until)
                 if outcome:
                     outcome(folders)

@@ -96,7 +96,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
         write_atomically(root / LIST, listed.to_yaml())
         run = Build(root, recipe, None, pool, watcher, {})
         run.adopt()
-        for phase in (run.curate, run.signals, run.dedupe, run.shard):
+        for phase in (run.write, run.curate, run.signals, run.dedupe, run.shard):
             phase()
         count_outcomes(run, None)
         try:

@@ -1,0 +1,76 @@
+"""What the signals of a recipe would cost: how much each is asked about, and how long that takes where it was timed.
+
+No model is asked for an estimate, since loading one may take minutes. `vlmill check` counts what signals would be asked
+of the first rows (sample_costs.py), and takes their speed from a build of the same signals in the run's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vlmill.pipeline.recipe.lock import is_bound, read_locked_recipe
+from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.task_costs import read_task_costs
+from vlmill.pipeline.signals import Signal
+from vlmill.pipeline.signals.base import Of
+from vlmill.pipeline.signals.custom import CustomSignal
+from vlmill.pipeline.signals.weights import list_weights
+
+
+@dataclass(frozen=True)
+class SignalEstimate:
+    """How much a signal would be asked about in a build from nothing."""
+
+    signal: str
+    of: Of
+    units: int | None
+    seconds: float | None  # of one worker; None where no build in the run's folder has timed it
+
+
+def list_countable(recipe: Recipe) -> dict[str, Signal]:
+    """The signals of a recipe but those whose code may not run."""
+    return {
+        name: signal
+        for name, signal in recipe.models.items()
+        if not isinstance(signal, CustomSignal) or signal.code is not None
+    }
+
+
+def estimate_signals(recipe: Recipe, units: Mapping[str, int | None], root: Path) -> tuple[SignalEstimate, ...]:
+    """What the signals of a recipe would be asked about, and how long a worker would take.
+
+    Args:
+        recipe: What would be built.
+        units: How many each signal would be asked about; None where that is not known.
+        root: The folder that it would be built in. Where a build has timed the same signal there, that speed counts.
+    """
+    speeds, found = read_signal_speeds(root, recipe), list[SignalEstimate]()
+    for name, signal in list_countable(recipe).items():
+        number, speed = units.get(name), speeds.get(name)
+        seconds = None if number is None or speed is None else number * speed
+        found.append(SignalEstimate(name, signal.of, number, seconds))
+    return tuple(found)
+
+
+def read_signal_speeds(root: Path, recipe: Recipe) -> dict[str, float]:
+    """Seconds a unit of the signals that a build in a folder has timed, loading among them; others are left out."""
+    if not is_bound(root):
+        return {}
+    locked, speeds = read_locked_recipe(root).models, dict[str, float]()
+    for name in recipe.models.keys() & locked.keys():
+        if _describe_signal(recipe.models[name]) != _describe_signal(locked[name]):
+            continue
+        folders = [f"steps/{source}/{name}" for source in recipe.sources]
+        done = [task for folder, tasks in read_task_costs(root).items() if folder in folders for task in tasks]
+        timed = [(task.counts["scored"]["in"], task.seconds) for task in done if task.seconds is not None]
+        if (units := sum(count for count, _ in timed)) > 0:
+            speeds[name] = sum(seconds for _, seconds in timed) / units
+    return speeds
+
+
+def _describe_signal(signal: Signal) -> tuple[str, int, object]:
+    """Its kind, version and parameters, but for what is in its weights."""
+    weights = {name: replace(value, sha256="") for name, value in list_weights(signal).items()}
+    return signal.kind, signal.version, replace(signal, **weights)  # type: ignore[type-var]

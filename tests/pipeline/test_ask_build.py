@@ -1,0 +1,437 @@
+"""Builds that ask a server: paid once whatever is killed, the same bytes, thresholds, reports, takedowns, no key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.helpers.chat_server import ChatServer, choose_rating, name_request, rate, read_prompt, refuse, reply
+from tests.helpers.killing import killed_at
+from tests.helpers.small import RECIPE, product, vlmill, write_recipe
+from vlmill.pipeline.core.answers import read_answers
+from vlmill.pipeline.core.names import JOURNAL_SUFFIX
+from vlmill.pipeline.core.sample import read_samples
+from vlmill.pipeline.reports.asked import read_asked
+from vlmill.pipeline.reports.funnel import read_funnel
+from vlmill.pipeline.reports.verify import verify_run
+from vlmill.pipeline.reports.what_if import answer_what_if
+from vlmill.pipeline.signals import ask_worker
+
+KEY = "sk-Very5ecret"
+FORM = {"relevance": "1-5", "clarity": "1-5"}
+
+
+def answer(body):
+    """Ratings of pictures, captions of texts."""
+    return rate(body) if "Answer with" in read_prompt(body) else reply(f"Caption {name_request(body)[:12]}.")
+
+
+def recipe_blocks(endpoint):
+    shared = {"kind": "ask", "endpoint": endpoint, "model": "judge", "price": {"input": 2, "output": 10}}
+    stage = RECIPE["stages"][0]
+    mixture = {
+        "entries": {"web": 0.5, "quiz": {"share": 0.5, "where": "rating_relevance_max >= 4"}},
+        "epochs": 1,
+        "sequence_length": 512,
+    }
+    return {
+        "sources": {name: RECIPE["sources"][name] for name in ("web", "quiz")},
+        "signals": {
+            "rating": {**shared, "of": "pairs", "prompt": "Does this fit? {text}", "answer": FORM},
+            "caption": {**shared, "prompt": "Describe it.", "answer": "text"},
+        },
+        "filters": [{"language": {"drop": ["zh"]}}, {"threshold": {"any": {"rating_relevance": {"min": 3}}}}],
+        "stages": [{**stage, "mixture": mixture}],
+    }
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(ask_worker, "FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ChatServer(answer) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, server):
+    folder = tmp_path_factory.mktemp("ask")
+    write_recipe(folder, **recipe_blocks(server.endpoint))
+    assert build(folder, folder / "run") == 0
+    return folder
+
+
+@pytest.fixture
+def asked(server):
+    """The requests of one test alone."""
+    server.decide = answer
+    server.forget()
+    yield server
+    server.decide = answer
+
+
+def build(folder, out, *more, workers=0):
+    return vlmill("build", folder / "recipe.yaml", "--out", out, "--workers", workers, *more)
+
+
+def hash_signals(root):
+    files = sorted(path for name in ("rating", "caption") for path in root.glob(f"steps/*/{name}/*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def read_all_answers(root, name, source):
+    return [one for path in sorted(root.glob(f"steps/{source}/{name}/*.answers.parquet")) for one in read_answers(path)]
+
+
+def test_ratings_are_values_for_thresholds_conditions_and_reports(folder, capsys):
+    root = folder / "run"
+    scores = pl.concat(pl.read_parquet(path) for path in root.glob("steps/*/rating/*.scores.parquet"))
+    verdicts = pl.concat(pl.read_parquet(path) for path in root.glob("steps/*/threshold/*.verdicts.parquet"))
+    below = (scores["rating_relevance"] < 3).sum()
+    assert 0 < below < scores.height
+    assert verdicts["reason"].to_list() == ["signal:rating_relevance"] * below
+    columns = pl.read_parquet(next(root.glob("shards/quiz/small/signals/*.signals.parquet"))).columns
+    assert {"rating_clarity_max", "caption_characters"} <= set(columns)
+    assert list(verify_run(root)) == []
+    assert vlmill("report", root, "--section", "signals") == 0
+    told = capsys.readouterr().out
+    assert "rating_relevance" in told
+    assert "questions" in told
+    page = folder / "stats.html"
+    assert vlmill("stats", root, "--html", page) == 0
+    assert "Signal rating_clarity" in page.read_text()
+    assert not list(root.rglob(f"*{JOURNAL_SUFFIX}"))
+
+
+def test_the_report_says_what_was_asked_and_what_it_cost(folder):
+    found = {(one.signal, one.source): one for one in read_asked(folder / "run")}
+    assert found.keys() == {(name, source) for name in ("caption", "rating") for source in ("web", "quiz")}
+    quiz = found["rating", "quiz"]
+    assert (quiz.units, quiz.questions, quiz.requests, quiz.failures, quiz.bad, quiz.unanswered) == (8, 8, 8, 0, 0, 0)
+    assert (quiz.input_tokens, quiz.output_tokens) == (800, 56)
+    assert quiz.cost == pytest.approx((800 * 2 + 56 * 10) / 1e6)
+
+
+def test_a_check_foretells_requests_tokens_and_money(folder, capsys, asked):
+    assert vlmill("check", folder / "recipe.yaml", "--json") == 0
+    totals = json.loads(capsys.readouterr().out)["totals"]["asked"]
+    done = read_asked(folder / "run")
+    for name in ("rating", "caption"):
+        assert totals[name]["requests"] >= sum(one.units for one in done if one.signal == name)
+        assert totals[name]["requests"] <= 2 * sum(one.units for one in done if one.signal == name)
+        expected = totals[name]["input_tokens"] * 2 + totals[name]["output_tokens"] * 10
+        assert totals[name]["cost"] == pytest.approx(expected / 1e6)
+    assert totals["caption"]["output_tokens"] == 512 * totals["caption"]["requests"]
+    assert not asked.bodies()
+
+
+def test_any_number_of_workers_leaves_the_same_bytes(folder, asked, tmp_path):
+    assert build(folder, tmp_path / "run", workers=2) == 0
+    assert hash_signals(tmp_path / "run") == hash_signals(folder / "run")
+    assert product(tmp_path / "run") == product(folder / "run")
+    assert len(asked.bodies()) == sum(one.questions for one in read_asked(folder / "run"))
+
+
+def test_a_second_build_and_another_threshold_ask_nothing(folder, asked, tmp_path):
+    root = shutil.copytree(folder / "run", tmp_path / "run")
+    assert build(folder, root) == 0
+    more = ("--accept-changes", "--set", "threshold.any.rating_relevance.min=2")
+    assert build(folder, root, *more) == 0
+    assert not asked.bodies()
+
+
+def test_another_address_or_concurrency_is_no_other_recipe(folder, asked, tmp_path):
+    root = shutil.copytree(folder / "run", tmp_path / "run")
+    moved = ("--set", "signals.rating.endpoint=http://127.0.0.1:9/v1", "--set", "signals.caption.concurrency=2")
+    assert build(folder, root, *moved) == 0
+    assert not asked.bodies()
+    assert product(root) == product(folder / "run")
+
+
+# -- kills and faults --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def curated(folder):
+    assert build(folder, folder / "curated", "--until", "curate") == 0
+    return folder / "curated"
+
+
+def build_signals(folder, out):
+    return build(folder, out, "--until", "signals")
+
+
+def test_killed_at_any_commit_nothing_that_was_answered_is_asked_again(server, asked, tmp_path):
+    caption = recipe_blocks(server.endpoint)["signals"]["caption"]
+    blocks = {"sources": {"quiz": RECIPE["sources"]["quiz"]}, "filters": [], "stages": []}
+    write_recipe(tmp_path, **blocks, signals={"caption": {**caption, "concurrency": 1}})
+    assert build(tmp_path, tmp_path / "curated", "--until", "curate") == 0
+    whole = shutil.copytree(tmp_path / "curated", tmp_path / "whole")
+    assert build_signals(tmp_path, whole) == 0
+    wanted, questions = hash_signals(whole), len(asked.bodies())
+    befores = list[int]()
+    for point in range(0, 1000, 5):
+        root = shutil.copytree(tmp_path / "curated", tmp_path / f"killed-{point}")
+        asked.forget()
+        if not killed_at(point, build_signals, tmp_path, root):
+            break
+        befores.append(len(asked.bodies()))
+        assert build_signals(tmp_path, root) == 0
+        assert len(asked.bodies()) == questions
+        assert hash_signals(root) == wanted
+        shutil.rmtree(root)
+    assert len(set(befores)) > 2
+
+
+def test_killed_between_answers_only_those_on_their_way_are_asked_again(folder, curated, asked, tmp_path):
+    root = shutil.copytree(curated, tmp_path / "run")
+    left = [9]
+
+    def stop(body):
+        left[0] -= 1
+        return answer(body) if left[0] >= 0 else refuse(401, "out of money")
+
+    asked.decide = stop
+    assert build_signals(folder, root) == 1
+    assert left[0] < 0
+    (journal, *_) = root.rglob(f"*{JOURNAL_SUFFIX}")
+    with journal.open("ab") as file:  # a line that a kill cut
+        file.write(b'{"request": "abc", "te')
+    asked.decide = answer
+    assert build_signals(folder, root) == 0
+    refused = len(asked.bodies()) - sum(one.questions for one in read_asked(root))
+    assert 1 <= refused <= 16  # what the server refused when it stopped
+    assert hash_signals(root) == hash_signals(folder / "run")
+
+
+def test_a_dead_server_ends_the_build_and_the_same_command_goes_on(folder, curated, asked, tmp_path, capsys):
+    root = shutil.copytree(curated, tmp_path / "run")
+    asked.decide = lambda _: refuse(503, "starting")
+    assert build(folder, root, "--set", "signals.caption.retries=1", "--set", "signals.rating.retries=1") == 1
+    assert "run the same command again when it does" in " ".join(capsys.readouterr().err.split())
+    asked.decide = answer
+    assert build(folder, root) == 0
+    assert product(root) == product(folder / "run")
+
+
+def test_a_changed_prompt_asks_anew_and_a_partition_that_changed_only_what_is_new(folder, asked, tmp_path):
+    root = shutil.copytree(folder / "run", tmp_path / "run")
+    for receipt in (root / "steps/quiz/caption").glob("*.receipt.json"):
+        receipt.unlink()
+    assert build(folder, root, "--until", "signals") == 0
+    assert not asked.bodies()
+    more = ("--accept-changes", "--set", "signals.caption.prompt=What is it?")
+    assert build(folder, root, "--until", "signals", *more) == 0
+    assert {read_prompt(body) for body in asked.bodies()} == {"What is it?"}
+
+
+# -- takedowns and keys ------------------------------------------------------------------------------------------------
+
+
+def test_a_takedown_takes_answers_along_and_asks_nothing(folder, asked, tmp_path):
+    root = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    placed = read_all_answers(root, "caption", "quiz")
+    (table,) = root.glob("steps/quiz/read/00000-0000*.samples.parquet")
+    row = next(row for row, sample in enumerate(read_samples(table)) if sample.id.row == 1)
+    gone = next(one.answer.text for one in placed if one.sample == row)
+    journal = root / f"steps/quiz/caption/00000-0000{JOURNAL_SUFFIX}"
+    journal.write_text(json.dumps({"text": gone}) + "\n")
+    assert vlmill("takedown", root, "--id", "quiz/quiz.parquet#1", "--workers", 0) == 0
+    assert not asked.bodies()
+    assert not journal.exists()
+    assert gone not in {one.answer.text for one in read_all_answers(root, "caption", "quiz")}
+    assert len(read_all_answers(root, "caption", "quiz")) == len(placed) - 1
+    assert vlmill("verify", root) == 0
+
+
+def test_the_key_is_in_no_file_of_a_run_and_in_nothing_that_is_said(folder, asked, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    root, more = tmp_path / "run", []
+    for name in ("rating", "caption"):
+        more += ["--set", f"signals.{name}.api_key={{env: JUDGE_KEY}}", "--set", f"signals.{name}.retries=1"]
+    asked.decide = lambda body: refuse(500, f"Bearer {KEY} is out of order")
+    assert build(folder, root, *more) == 1
+    asked.decide = lambda body: refuse(400, f"{KEY} may not") if choose_rating(body) == 1 else answer(body)
+    assert build(folder, root, *more) == 0
+    assert vlmill("report", root) == 0
+    assert vlmill("check", folder / "recipe.yaml", "--out", root, *more) == 0
+    told = capfd.readouterr()
+    assert KEY not in told.out + told.err
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert len(files) > 50
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+    assert "JUDGE_KEY" in (root / "recipe.lock.yaml").read_text()
+    tables = (pl.read_parquet(path) for path in files if path.name.endswith(".answers.parquet"))
+    assert KEY not in "".join(str(table.to_dicts()) for table in tables)
+
+
+def test_a_variable_that_is_not_set_is_said_before_any_work(folder, tmp_path, capsys):
+    more = ("--set", "signals.rating.api_key={env: NO_SUCH_KEY}")
+    assert build(folder, tmp_path / "run", *more) == 1
+    assert "variable NO_SUCH_KEY is not set" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run/steps").exists()
+
+
+# -- texts that become nodes -------------------------------------------------------------------------------------------
+
+
+def write_blocks(endpoint, **captions):
+    shared = {"kind": "ask", "endpoint": endpoint, "model": "writer", "answer": "text"}
+    stage = RECIPE["stages"][0]
+    mixture = {"shares": {"web": 0.5, "quiz": 0.5}, "epochs": 1, "sequence_length": 512}
+    return {
+        "sources": {name: RECIPE["sources"][name] for name in ("web", "quiz")},
+        "signals": {
+            "caption": {**shared, "prompt": "Describe it.", "writes": "beside", **captions},
+            "rewrite": {**shared, "of": "texts", "prompt": "Say it in other words: {text}", "writes": "instead"},
+            "rating": {**shared, "model": "judge", "of": "texts", "prompt": "Rate {text}", "answer": {"good": "1-5"}},
+        },
+        "filters": [
+            {"language": {"drop": ["zh"]}},
+            {"shape": {"max_ratio": 10, "sources": ["web"]}},
+            {"threshold": {"any": {"rating_good": {"min": 1}}}},
+        ],
+        "stages": [{**stage, "mixture": mixture}],
+    }
+
+
+def write_or_rate(body):
+    """Captions, other words, and a good rating."""
+    prompt = read_prompt(body)
+    if prompt.startswith("Rate"):
+        return reply("5")
+    if prompt.startswith("Say it"):
+        return reply(f"In other words, {prompt.partition(': ')[2]}")
+    return reply(
+        f"这是一张图片，编号 {name_request(body)[:6]}，图中有一些东西。"
+        if choose_rating(body) == 1
+        else f"A grey picture {name_request(body)[:12]}."
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("write")
+    with ChatServer(write_or_rate) as server:
+        write_recipe(folder, **write_blocks(server.endpoint))
+        assert build(folder, folder / "run") == 0
+        yield folder, server
+
+
+def read_shard_samples(root, source):
+    import tarfile
+
+    for path in sorted(root.glob(f"shards/{source}/small/*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    yield json.loads(tar.extractfile(member).read())
+
+
+def test_captions_stand_behind_their_images_and_rewritten_texts_in_the_place_of_theirs(written):
+    root = written[0] / "run"
+    samples = [*read_shard_samples(root, "quiz"), *read_shard_samples(root, "web")]
+    assert samples
+    captions = 0
+    for sample in samples:
+        kinds = [node["kind"] for node in sample["nodes"]]
+        for place, node in enumerate(sample["nodes"]):
+            if node["kind"] == "text" and node["text"].startswith("A grey picture"):
+                captions += 1
+                assert kinds[place - 1] == "image"
+                assert (node["role"], node["turn"]) == (
+                    sample["nodes"][place - 1]["role"],
+                    sample["nodes"][place - 1]["turn"],
+                )
+            elif node["kind"] == "text":
+                assert node["text"].startswith("In other words, ")
+    assert captions > 5
+    quiz = next(sample for sample in samples if sample["source"] == "quiz")
+    assert [node["supervised"] for node in quiz["nodes"] if node["role"] == "assistant"] == [True, True]
+
+
+def test_what_was_written_is_filtered_and_rated_like_any_other_text(written):
+    root = written[0] / "run"
+    verdicts = pl.concat(pl.read_parquet(path) for path in root.glob("steps/quiz/language/*.verdicts.parquet"))
+    assert verdicts.filter(pl.col("reason") == "language").height > 0  # captions in Chinese, and no question falls
+    assert not any("图片" in json.dumps(sample, ensure_ascii=False) for sample in read_shard_samples(root, "quiz"))
+    scores = pl.concat(pl.read_parquet(path) for path in root.glob("steps/quiz/rating/*.scores.parquet"))
+    assert scores.height == 8 * 4 + 8  # questions, answers and captions
+    assert list(verify_run(root)) == []
+
+
+def test_the_origin_of_what_was_written_is_in_trace_statistics_and_shards(written, capsys):
+    folder, _ = written
+    root = folder / "run"
+    index = pl.concat(pl.read_parquet(path) for path in root.glob("shards/quiz/small/*.index.parquet"))
+    origins = [json.loads(one["origin"]) for row in index["written"] for one in row]
+    assert {(origin["signal"], origin["model"]) for origin in origins} == {("caption", "writer"), ("rewrite", "writer")}
+    prompts = {origin["signal"]: origin["prompt_sha256"] for origin in origins}
+    assert prompts["caption"] == hashlib.sha256(b"Describe it.").hexdigest()
+    assert vlmill("trace", root, "quiz/quiz.parquet#1") == 0
+    assert "written by writer for rewrite, prompt " in " ".join(capsys.readouterr().out.split())
+    stats = json.loads((root / "mixtures/align/stats.json").read_text())
+    quiz = next(source for source in stats["sources"] if source["name"] == "quiz")
+    assert quiz["written"] == {"writer": quiz["available"]["samples"]}
+    assert vlmill("stats", root) == 0
+    assert "written by models in quiz: writer" in " ".join(capsys.readouterr().out.split())
+    lineage = pl.read_parquet(next(root.glob("shards/quiz/small/*.lineage.parquet")))
+    assert {"node", "url", "sha256", "origin"} == set(lineage["nodes"][0].struct.fields)
+
+
+def test_a_caption_falls_with_its_image_and_takes_no_turn_along(written, tmp_path):
+    folder, server = written
+    root = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    server.forget()
+    _, foretold = answer_what_if(str(folder / "recipe.yaml"), root, {"shape.max_ratio": "1.2"}, [])
+    assert build(folder, root, "--accept-changes", "--set", "shape.max_ratio=1.2") == 0
+    assert not server.bodies()
+    funnel = read_funnel(root)
+    for source, levels in foretold.sources.items():
+        assert {level: kept.then for level, kept in levels.items()} == {
+            level: funnel[source][level]["kept"] for level in levels
+        }
+    nodes = [node for sample in read_shard_samples(root, "web") for node in sample["nodes"]]
+    assert {node["kind"] for node in nodes} == {"text"}
+    assert all(node["text"].startswith("In other words, ") for node in nodes)
+    assert list(verify_run(root)) == []
+
+
+def test_a_run_with_written_texts_is_the_same_with_workers_and_after_a_takedown_holds_none_of_them(written, tmp_path):
+    folder, server = written
+    assert build(folder, tmp_path / "run", workers=2) == 0
+    assert product(tmp_path / "run") == product(folder / "run")
+    root = tmp_path / "run"
+    (table,) = root.glob("steps/quiz/written/00000-0000*.samples.parquet")
+    (gone,) = (sample for sample in read_samples(table) if sample.id.row == 1)
+    texts = [node.text for node in gone.nodes if node.origin]
+    assert len(texts) == 5
+    server.forget()
+    assert vlmill("takedown", root, "--id", "quiz/quiz.parquet#1", "--workers", 0) == 0
+    assert not server.bodies()
+    assert vlmill("verify", root) == 0
+    tables = [path for path in root.rglob("*.parquet") if path.name.endswith((".samples.parquet", ".answers.parquet"))]
+    held = "".join(str(pl.read_parquet(path).to_dicts()) for path in tables)
+    assert not [text for text in texts if text in held and "Nothing" not in text]  # others say that too
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"answer": FORM}, "writes: only texts"), ({"of": "samples", "prompt": "{text}"}, "writes: only texts")],
+)
+def test_ratings_and_conversations_become_no_nodes(changes, message):
+    from vlmill.pipeline.core.config import parse_block
+    from vlmill.pipeline.core.errors import RecipeError
+    from vlmill.pipeline.signals.ask import Ask
+
+    block = {"endpoint": "http://a/v1", "model": "m", "prompt": "p", "answer": "text", "writes": "beside", **changes}
+    with pytest.raises(RecipeError, match=message):
+        parse_block(Ask, block, "signals.caption")
