@@ -2,9 +2,10 @@
 
 A Llama of SmolLM2-135M's shape behind a vision tower of SigLIP base's size, LLaVA-NeXT, all parts trained, bfloat16, on
 AnyRes shards that it makes itself (documents of one or two generated pictures). The same documents are trained on in
-four ways:
+these ways:
 
     packed, exact      sequences of the plan; documents do not see each other, attention as `attend_packed` chooses
+    packed, compiled   the same, layers through torch.compile (with --compile)
     packed, mask       the same through transformers' SDPA path, with its mask of length x length
     packed, unmasked   the same sequences as one text each: constant-length packing as in nanoVLM; other results
     padded             a document per sequence, sequences padded to the longest of the step
@@ -40,6 +41,7 @@ from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch, Document
 from vlmill.train.data import Reader, load_batches
+from vlmill.train.distributed import find_layers
 from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
 from vlmill.train.flops import Cost, count_flops, find_peak
@@ -182,6 +184,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--sequences", type=int, default=4, help="of 8,192 tokens in a step")
     parser.add_argument("--readers", type=int, default=8, help="threads that read and decode")
+    parser.add_argument("--compile", action="store_true", help="measure compiled layers as well")
     parser.add_argument("--tiny", action="store_true", help="to see on a CPU that it runs")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -220,8 +223,12 @@ def compare(
         "padded": (False, True, lambda: steps(alone, range(len(segments)))),
     }
     print(f"{count} steps of {options.sequences} sequences, {len(segments)} documents, {_named(device)}", flush=True)
+    if options.compile:
+        ways["packed, compiled"] = ways["packed, exact"]
     for name, (exact, whole, batches) in ways.items():
         learner = Learner.of(family, create_model(family, reader.tokenizer, mixture.chat, 0), training, device)
+        for layer in find_layers(learner.model) if name == "packed, compiled" else ():
+            layer.compile(backend="inductor" if device.type == "cuda" else "aot_eager")  # a CPU may have no compiler
         learner = replace(learner, seen=as_one_text) if whole else learner
         with attend_packed(learner.model, device, learner.dtype) if exact else nullcontext():
             try:

@@ -31,6 +31,8 @@ ROWS = ((2048, 64), (8192, 64), (8192, 24))
 
 WINDOW = MixtureSettings.pack_window
 OVERHEAD = 2
+SENTENCE = 20
+"""Tokens of a sentence, between which a text may be cut."""
 
 Shows = Callable[[list[tuple[int, int]]], list[tuple[int, int]]]
 """Sizes of a document's images -> tokens and tiles of each."""
@@ -76,16 +78,18 @@ def segments(documents: int, sequence_tokens: int, sequence_tiles: int, shows: S
         shown = shows([(width, height) for width, height in sides.tolist()])
         lengths = [cost for (visual, _) in shown for cost in (visual, int(text // images))]
         inputs = [cost for (_, inside) in shown for cost in (inside, 0)]
-        count = len(lengths)
-        parted = cut_sample(
-            Nodes(lengths, inputs, [True, False] * images, [0] * count, ["none"] * count),
-            sequence_tokens - OVERHEAD,
-            sequence_tiles,
+        count, read = len(lengths), [0, int(text // images)] * images
+        ends = [range(SENTENCE, length, SENTENCE) for length in read]
+        whole = Nodes(
+            lengths, inputs, [True, False] * images, [0] * count, ["none"] * count, read, [0] * count, ends, ends
         )
+        parted = cut_sample(whole, sequence_tokens - OVERHEAD, sequence_tiles)
         nodes += count
         lost.update(str(reason) for reason in parted.lost.values())
-        tokens += [sum(lengths[first:last]) + OVERHEAD for first, last in parted.segments]
-        tiles += [sum(inputs[first:last]) for first, last in parted.segments]
+        for part in parted.segments:
+            spans = list(whole.list_spans(part))
+            tokens.append(sum(end - begin for _, begin, end in spans) + OVERHEAD)
+            tiles.append(sum(inputs[node] for node, begin, _ in spans if not begin))
     return Documents(np.array(tokens), np.array(tiles), nodes, lost)
 
 

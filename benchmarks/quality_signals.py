@@ -80,7 +80,7 @@ def list_texts(pages: Sequence[Page]) -> Iterator[AskedText]:
 
 
 def _is_taken(filter_: TextQuality, text: str) -> bool:
-    sample = Sample(SampleId("web", "a", 0), (Node("text", text=text),))
+    sample = Sample(SampleId("obelics", "a", 0), (Node("text", text=text),))
     return any(isinstance(found, Verdict) and found.node == 0 for found in filter_.decide([(0, sample)], []))
 
 

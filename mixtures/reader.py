@@ -37,6 +37,9 @@ from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, re
 BLOCKS = 4
 """Plan blocks held in memory."""
 
+VISUAL = 256
+"""Visual tokens of an image of 448 px a side, four patches of 14 px to each."""
+
 TEXTS, HEAD = 256, 1 << 14
 """Samples whose nodes are asked for at a time, and bytes of each: most have no longer JSON."""
 
@@ -86,6 +89,14 @@ class Found(NamedTuple):
     nodes: tuple[Node, ...]
     images: slice
     cut: Cut
+
+
+class _Block(NamedTuple):
+    """A block of the plan."""
+
+    starts: np.ndarray  # of the segments of each sequence, and one more
+    columns: tuple[np.ndarray, ...]  # the fields of `Segment`, of all segments
+    sums: np.ndarray  # of each sequence, as `PlannedMixture.measure` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +175,17 @@ class PlannedMixture:
     def sequence(self, number: int) -> tuple[Segment, ...]:
         """The segments of packed sequence `number`, in order. Raises IndexError where the plan has no such sequence."""
         block, place = locate_shards(self.lock, number)
-        starts, columns = self._block(block)
+        starts, columns, _ = self._block(block)
         here = slice(starts[place], starts[place + 1])
         return tuple(Segment(*values) for values in zip(*(column[here].tolist() for column in columns), strict=True))
+
+    def measure(self, numbers: Sequence[int]) -> np.ndarray:
+        """Tokens, pairs of tokens that attend to each other, and tiles of sequences of the plan: (sequences, 3).
+
+        Where tiles differ in size, and the plan therefore bounds visual tokens, VISUAL of these count as a tile.
+        """
+        places = (locate_shards(self.lock, number) for number in numbers)
+        return np.array([self._block(block).sums[place] for block, place in places]).reshape(-1, 3)
 
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no sequence of the plan holds, whole, in order."""
@@ -254,13 +273,20 @@ class PlannedMixture:
         place, size = int(index.offset[segment.row]), int(index.size[segment.row])
         return ByteRange(shard["path"], place, size, index.sha256[segment.row].tobytes())
 
-    def _read_block(self, number: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Where the segments of each sequence start (one more than sequences), and the fields of `Segment` of all."""
+    def _read_block(self, number: int) -> _Block:
         block = self.lock["plan"]["blocks"][number]
-        table = read_columns(self.folder / block["path"], block["sha256"], ["segments"])
+        table = read_columns(self.folder / block["path"], block["sha256"], ["visual", "segments"])
         rows = table["segments"].combine_chunks()
-        columns = (_convert_column(rows.values.field(field.name)) for field in fields(Segment))
-        return _convert_column(rows.offsets), tuple(columns)
+        columns = {field.name: _convert_column(rows.values.field(field.name)) for field in fields(Segment)}
+        starts, tokens = _convert_column(rows.offsets), columns["tokens"].astype(np.float64)
+        tiles = _convert_column(rows.values.field("tiles")).astype(np.float64)
+        held = np.stack(
+            [tokens, tokens * (tokens + 1) / 2, tiles], axis=1
+        )  # every token looks at itself and those before
+        sums = np.diff(np.concatenate([np.zeros((1, 3)), held.cumsum(axis=0)])[starts], axis=0)
+        if "visual" in table.column_names:
+            sums[:, 2] = _convert_column(table["visual"].combine_chunks()) / VISUAL
+        return _Block(starts, tuple(columns.values()), sums)
 
     def _read_index(self, source: int, shard: int) -> _Index:
         file = self.lock["sources"][source]["shards"][shard]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from vlmill.pipeline.chat.encode import IGNORE
 from vlmill.pipeline.images import Layout
+from vlmill.train.device import move_tensor
 
 PADDING = -1
 """The source of a token that belongs to none."""
@@ -55,7 +57,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same with its tokens on a device."""
-        planes = {name: getattr(self, name).to(device) for name in PLANES}
+        planes: dict[str, Any] = {name: move_tensor(getattr(self, name), device) for name in PLANES}
         return replace(self, **planes)
 
     @property

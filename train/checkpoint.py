@@ -128,6 +128,9 @@ def restore_checkpoint(
     step = check_identity(path, identity)
     weights, moments = get_state_dict(model, optimizer)
     _fill_states(path, {"model": weights, "optimizer": moments}, no_dist=group.size == 1)
+    kept: Any = moments["param_groups"]
+    for ours, theirs in zip(optimizer.param_groups, kept, strict=True):
+        theirs["fused"] = ours["fused"]  # which kernel computes it is a matter of this device
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return step
 

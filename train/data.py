@@ -25,13 +25,18 @@ from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, encode_nodes, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.images import Layout
+from vlmill.pipeline.images import Layout, Policy
+from vlmill.train.balance import deal_sequences
 from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
 from vlmill.train.families.base import Family
+from vlmill.train.flops import count_family_flops
 from vlmill.train.loss_weights import weigh_tokens
 from vlmill.train.settings import LossWeights, ModelSettings, Training
-from vlmill.train.steps import PlanOrder, list_step_sequences
+from vlmill.train.steps import StepSequences
+
+TYPICAL = 448
+"""Pixels of the side of a tile, where an image policy has none."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +162,37 @@ def decode_stored(data: bytes) -> np.ndarray:
 def load_step_batches(
     reader: Reader, training: Training, steps: range, rank: int, ranks: int, threads: int, ahead: int
 ) -> Generator[tuple[Batch, ...]]:
-    """The micro-batches of a rank in each of these steps of a stage; `threads`, `ahead` as in `load_batches`."""
-    share = {"accumulation": training.accumulation, "rank": rank, "ranks": ranks}
-    order = PlanOrder.of(reader.mixture.lock)
-    numbers = (list_step_sequences(step, training.sequences, order, **share) for step in steps)
+    """The micro-batches of a rank in each of these steps of a stage; `threads`, `ahead` as in `load_batches`.
+
+    The sequences of a step are dealt so that ranks have the same to do.
+    """
+    sequences, price = StepSequences(reader.mixture, training), price_sequences(reader, training, ranks)
     pad = get_mark_id(reader.tokenizer, reader.mixture.chat.pad)
-    return load_batches(reader.sequence, numbers, pad, threads, ahead, reader.blank)
+
+    def deal(step: int) -> list[list[int]]:
+        numbers = sequences.list_numbers(step)
+        dealt = deal_sequences(price(numbers), ranks, training.accumulation)
+        return [[numbers[place] for place in micro] for micro in dealt[rank].tolist()]
+
+    return load_batches(reader.sequence, map(deal, steps), pad, threads, ahead, reader.blank)
+
+
+def price_sequences(reader: Reader, training: Training, ranks: int = 2) -> Callable[[Sequence[int]], np.ndarray]:
+    """What sequences of the plan cost, as a function of their numbers: (sequences, 2) FLOPs of vision and of text.
+
+    One rank deals nothing, so to it all cost the same, and no model is built to find out.
+    """
+    mixture, policy = reader.mixture, reader.mixture.policy
+    if ranks == 1:
+        return lambda numbers: np.ones((len(numbers), 2))
+    cost = count_family_flops(reader.family, reader.tokenizer, mixture.chat, tuple(training.learning_rate))
+    side = get_tile_side(policy)
+    return lambda numbers: cost.estimate(mixture.measure(numbers), side)
+
+
+def get_tile_side(policy: Policy) -> int:
+    """Pixels of a tile's side; of tiles of many sizes the longest, to which they are padded."""
+    return int(getattr(policy, "side", 0) or getattr(policy, "longest", TYPICAL))
 
 
 def load_batches(

@@ -48,6 +48,13 @@ def take_device(machine: Machine) -> torch.device:
     return torch.device("cuda", number)
 
 
+def move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device. To a GPU it goes by way of page-locked memory, and nothing waits for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @contextmanager
 def prepare_torch(machine: Machine, device: torch.device) -> Iterator[None]:
     """Set up torch and transformers for a training, and put back at its end what was there.

@@ -18,6 +18,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 T = TypeVar("T")
@@ -45,11 +46,20 @@ class ProcessGroup:
             distributed.all_reduce(values)
         return values
 
+    def most(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest of each of `values` over all ranks."""
+        if self.size > 1:
+            distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return values
+
     def shard(self, root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         """Share a module's parameters out over all ranks: every layer on its own, the rest with the root.
 
         Layers are what transformers' classes name in `_no_split_modules`. Gathered in `dtype`, added up in float32.
         What is not computed by the forward of `root` sees shares of parameters alone.
+
+        Weights are those of the first rank, which sends them layer by layer: no other ever has more than its share
+        and a layer.
         """
         if self.size == 1:
             return
@@ -58,11 +68,21 @@ class ProcessGroup:
             param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
         for module in [*find_layers(root), root]:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if not isinstance(tensor, DTensor):  # which are shared out already
+                    tensor.data = tensor.data.to(device)
+                    distributed.broadcast(tensor.data, 0)
             fully_shard(module, mesh=mesh, mp_policy=precision)
         for module in root.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(enable=True)  # gloo has no scaled sum
+
+    def reduce_after(self, root: nn.Module, *, last: bool) -> None:
+        """Have gradients added up over ranks after the `last` backward pass alone; until then each has them whole."""
+        if isinstance(root, FSDPModule):
+            root.set_requires_gradient_sync(last)
+            root.set_is_last_backward(last)
 
     def gather(self, value: T) -> list[T]:
         """The values of all ranks, in their order, on every rank; every rank has to call it."""

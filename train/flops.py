@@ -14,10 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel
 
+from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.train.batch import PADDING, Batch
 from vlmill.train.families.base import Family
 from vlmill.train.settings import Component
@@ -47,6 +50,10 @@ class Cost:
 
     def of(self, batch: Batch) -> float:
         """Floating point operations of a batch, forward and backward."""
+        return sum(self.split(batch))
+
+    def split(self, batch: Batch) -> tuple[float, float]:
+        """Those of the vision tower with its projector, and those of the language model with its head."""
         real = batch.sources != PADDING
         tokens, supervised = int(real.sum()), batch.supervised
         pairs = int((batch.positions + 1)[real].sum())  # a token sees those before it in its document, and itself
@@ -61,7 +68,22 @@ class Cost:
             "projector": self.linear["projector"] * patches // self.group,
             "text": self.linear["text"] * tokens + self.attention["text"] * pairs + self.head * supervised,
         }
-        return 2.0 * sum(adds[component] * self.passes[component] for component in ORDER)
+        vision, projector, text = (2.0 * adds[component] * self.passes[component] for component in ORDER)
+        return vision + projector, text
+
+    def estimate(self, shapes: np.ndarray, side: int) -> np.ndarray:
+        """The same of sequences before they are read: (sequences, 2). The head is left out.
+
+        Args:
+            shapes: (sequences, 3) of tokens, pairs of tokens and tiles, as `PlannedMixture.measure` has them.
+            side: of a tile, in pixels.
+        """
+        tokens, pairs, tiles = shapes.T
+        patches = side**2 // self.patch**2
+        projected = self.linear["projector"] * self.passes["projector"] * patches
+        seen = (self.linear["vision"] + self.attention["vision"] * patches) * self.passes["vision"] * patches
+        text = (self.linear["text"] * tokens + self.attention["text"] * pairs) * self.passes["text"]
+        return 2.0 * np.stack([(projected + seen) * tiles, text], axis=1)
 
     def _count_near(self, length: int) -> int:
         """Pairs of patches of a row of `length` that are in one window."""
@@ -107,6 +129,13 @@ def _count_group(config: Any) -> int:
     """Patches that the projector takes as one: after pixel shuffle, or Qwen's merging."""
     side = getattr(config.vision_config, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
     return int(side or round(1 / getattr(config, "downsample_ratio", 1))) ** 2
+
+
+def count_family_flops(family: Family, tokenizer: Tokenizer, chat: ChatFormat, trained: Sequence[Component]) -> Cost:
+    """The same of a family's model before it is built; no weights are read."""
+    with torch.device("meta"):
+        model = family.build(tokenizer, chat)
+    return count_flops(model, family, trained)
 
 
 def _find_patch(model: PreTrainedModel) -> int:

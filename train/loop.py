@@ -20,18 +20,19 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
 from vlmill.train.data import Reader, load_step_batches
-from vlmill.train.distributed import ProcessGroup
-from vlmill.train.flops import count_flops, find_peak
+from vlmill.train.distributed import ProcessGroup, find_layers
+from vlmill.train.flops import Cost, count_flops, find_peak
 from vlmill.train.log import Log
+from vlmill.train.memory import count_held, measure_memory, reduces_once
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
 from vlmill.train.phases import Phase
 from vlmill.train.settings import Machine, Training
+from vlmill.train.steps import check_shares
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Learner(nn.Module):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.model, self.setup = setup.model, setup
+        self.reduces_once = False  # whether ranks add up gradients once a step, not after each micro-batch
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross entropy of every supervised token, and its source; see `compute_token_losses`."""
@@ -76,14 +78,14 @@ def run_stage(setup: Setup, console: Console) -> Path:
         StoreError: the newest checkpoint was made under other settings.
     """
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
-    if training.sequences % (training.accumulation * group.size):
-        raise RecipeError(
-            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} "
-            f"micro-batches for each of {group.size} ranks"
-        )
-    setup.model.to(setup.device).train()
+    check_shares(training, group.size)
+    setup.model.train()
+    if group.size == 1:
+        setup.model.to(setup.device)
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in find_layers(setup.model) if setup.machine.compile else ():
+        layer.compile()  # in place, so that parameters keep their names
     learner = Learner(setup)
     group.shard(learner, setup.device, getattr(torch, training.dtype))
     optimizer = make_optimizer(setup.model, setup.reader.family, training)
@@ -96,6 +98,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * group.size
     )
     dtype = getattr(torch, training.dtype)
+    learner.reduces_once = _reduces_once(setup)
     with (
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
@@ -106,8 +109,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
             batch = next(batches)
             waited = time.perf_counter() - began
             line = _take_step(setup, learner, optimizer, step, batch)
-            flops = torch.tensor(sum(map(price.of, batch)), dtype=torch.float64, device=setup.device)
-            line["flops"] = float(group.total(flops))
+            line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
             if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.phase.last:
@@ -135,6 +137,12 @@ def _load_batches(setup: Setup, done: int) -> Generator[tuple[Batch, ...]]:
     )
 
 
+def _reduces_once(setup: Setup) -> bool:
+    """Whether ranks add up gradients once a step; all do the same."""
+    held, memory = count_held(setup.model.parameters(), setup.group.size), measure_memory(setup.device)
+    return all(setup.group.gather(reduces_once(setup.machine, held, memory, setup.training.accumulation)))
+
+
 def _take_step(
     setup: Setup, learner: Learner, optimizer: torch.optim.Optimizer, step: int, batch: tuple[Batch, ...]
 ) -> dict[str, Any]:
@@ -149,7 +157,8 @@ def _take_step(
     *counts, weight = group.total(counted).tolist()
     supervised, tokens, places, tiles = map(int, counts)
     sums = torch.zeros(3, len(setup.reader.mixture.sources), dtype=torch.float64, device=setup.device)
-    for micro in batch:
+    for number, micro in enumerate(batch, start=1):
+        group.reduce_after(learner, last=not learner.reduces_once or number == len(batch))
         losses, sources = learner(micro)
         weights = micro.weights.to(losses.device)
         ((losses * weights).sum() / (weight or 1.0)).backward()
@@ -180,6 +189,15 @@ def _take_step(
         "padding": places - tokens,
         "tiles": tiles,
     }
+
+
+def _count_work(batch: tuple[Batch, ...], price: Cost, setup: Setup) -> dict[str, float]:
+    """Floating point operations of a step over all ranks, and how unevenly they are dealt (see train/balance.py)."""
+    mine = torch.tensor([price.split(micro) for micro in batch], dtype=torch.float64, device=setup.device)
+    if setup.group.size == 1:
+        return {"flops": float(mine.sum())}
+    slowest, total = float(setup.group.most(mine.clone()).sum()), float(setup.group.total(mine).sum())
+    return {"flops": total, "imbalance": round(slowest * setup.group.size / total, 4) if total else 1.0}
 
 
 def _count_tokens(batch: tuple[Batch, ...]) -> list[float]:

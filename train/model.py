@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.chat.encode import IGNORE, ChatFormat
@@ -21,6 +20,7 @@ from vlmill.pipeline.core.keys import hash_file
 from vlmill.train import adapters, new_rows
 from vlmill.train.attention import find_borders
 from vlmill.train.batch import Batch
+from vlmill.train.cross_entropy import compute_cross_entropy
 from vlmill.train.digests import check_file, read_digests, write_digests
 from vlmill.train.families.base import Family
 from vlmill.train.new_rows import NewRows
@@ -65,6 +65,32 @@ def create_model(
             new_rows.draw_rows(model, tokenizer, new)
         if adapter is not None:
             adapters.change_adapters(model, family, adapter)
+    return model
+
+
+def create_form(
+    family: Family, tokenizer: Tokenizer, chat: ChatFormat, changes: Sequence[Adapter] = ()
+) -> PreTrainedModel:
+    """The same model without weights, for ranks that are sent them: no file is read, and no memory written to.
+
+    Args:
+        family: of the model.
+        tokenizer: of the recipe.
+        chat: its format.
+        changes: adapters that it has had, one after the other.
+    """
+    with torch.device("meta"):
+        model = family.build(tokenizer, chat)
+        for adapter in changes:
+            adapters.change_adapters(model, family, adapter)
+    deterministic: Any = torch.utils.deterministic
+    filled = deterministic.fill_uninitialized_memory
+    deterministic.fill_uninitialized_memory = False  # else every page would be touched
+    try:
+        model.to_empty(device="cpu")
+    finally:
+        deterministic.fill_uninitialized_memory = filled
+    model.tie_weights()
     return model
 
 
@@ -133,6 +159,7 @@ def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -
             for (component, decays), found in sorted(groups.items(), key=lambda item: item[0])
         ],
         betas=training.betas,
+        fused=next(model.parameters()).device.type == "cuda" or None,  # one kernel over all parameters
     )
 
 
@@ -168,9 +195,8 @@ def compute_token_losses(
     batch = batch.to(device)
     supervised = batch.labels[:, 1:] != IGNORE
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _add_noise(model, batch, neftune):
-        hidden = compute_features(model, family, batch)
-        logits = model.get_output_embeddings()(hidden[:, :-1][supervised])
-    losses = functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="none")
+        hidden = compute_features(model, family, batch)[:, :-1][supervised]
+        losses = compute_cross_entropy(model.get_output_embeddings(), hidden, batch.labels[:, 1:][supervised])
     return losses, batch.sources[:, 1:][supervised]
 
 

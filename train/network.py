@@ -1,6 +1,6 @@
 """The model of a phase: built, loaded from where the training stands, and changed to what the phase trains.
 
-Everything is done on a whole model on the CPU, by each rank for itself; loop.py then shares it out.
+Everything is done on a whole model on the CPU, by the first rank; loop.py then shares it out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint, new_rows
 from vlmill.train.adapters import change_adapters
 from vlmill.train.data import Reader
-from vlmill.train.model import create_model
+from vlmill.train.model import create_form, create_model
 from vlmill.train.new_rows import NewRows
 from vlmill.train.phases import Phase
 from vlmill.train.settings import Adapter, ModelSettings, Training, check_succession
@@ -43,6 +43,17 @@ class NetworkBuilder:
     def build(self, phase: Phase) -> PreTrainedModel:
         """A model with the parameters that the phase has, whose values are to be read from a checkpoint of it."""
         return self._insert_rows(self._build_structure(phase.adapters), self.training)
+
+    def build_form(self, phase: Phase) -> PreTrainedModel:
+        """The same without weights, in memory that nothing was written to: buffers have no values either.
+
+        Where one adapter takes over from another, which may be merged on the way, it is built whole after all.
+        """
+        if len(phase.adapters) > 1:
+            return self.build(phase)
+        reader = self.reader
+        network = create_form(reader.family, reader.tokenizer, reader.mixture.chat, phase.adapters)
+        return self._insert_rows(network, self.training)
 
     def start(self, phase: Phase) -> PreTrainedModel:
         """The model with which the stage begins.

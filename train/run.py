@@ -163,7 +163,7 @@ def train_stage(
     with prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
         if not finished:
             for place in _list_phases_left(phases, folder, identity):
-                network = _open_network(builder, phases, place, folder)
+                network = _open_network(builder, phases, place, folder, group)
                 setup = Setup(
                     reader, network, training, phases[-1].last, phases[place], identity, folder, device, machine, group
                 )
@@ -205,9 +205,16 @@ def _list_phases_left(phases: Sequence[Phase], folder: Path, identity: Mapping[s
     return range(min(place + (done == phases[place].last), len(phases) - 1), len(phases))
 
 
-def _open_network(builder: NetworkBuilder, phases: Sequence[Phase], place: int, folder: Path) -> PreTrainedModel:
-    """The model with which the training of a phase begins, or goes on from the newest checkpoint."""
+def _open_network(
+    builder: NetworkBuilder, phases: Sequence[Phase], place: int, folder: Path, group: ProcessGroup
+) -> PreTrainedModel:
+    """The model with which the training of a phase begins, or goes on from the newest checkpoint.
+
+    The first rank has its weights, and sends the others theirs.
+    """
     kept, phase = checkpoint.list_complete(folder / "checkpoints"), phases[place]
+    if not group.leads:
+        return builder.build_form(phase)
     if kept and int(kept[-1].name) > phase.first:
         return builder.build(phase)
     return builder.go_on(phases[place - 1], phase, kept[-1]) if phase.first else builder.start(phase)
@@ -222,7 +229,7 @@ def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: to
     weights = checkpoint.gather_weights(network)
     if group.leads:
         if group.size > 1:  # what ranks share between them cannot be used by one alone
-            network = builder.build(setup.phase)
+            network = builder.build_form(setup.phase)
             network.load_state_dict(weights)
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)

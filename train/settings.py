@@ -82,6 +82,7 @@ class Training:
     steps: Positive | None = None
     epochs: Positive | None = None  # over the plan, in place of steps; each in another order
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
+    ranks: Positive | None = None  # that steps are balanced for; any number may train
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
     schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
@@ -113,6 +114,11 @@ class Training:
         if self.sequences % self.accumulation:
             raise ValueError(
                 f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation)"
+            )
+        if self.ranks is not None and self.sequences % (self.accumulation * self.ranks):
+            raise ValueError(
+                f"sequences: {self.sequences} cannot be cut into {self.accumulation} micro-batches (accumulation) for "
+                f"each of {self.ranks} ranks"
             )
 
     def _check_adapters(self) -> None:
@@ -249,7 +255,9 @@ class Machine:
     recompute: bool = (
         False  # activations of layers in the backward pass in place of keeping them: less memory, more time
     )
+    compile: bool = False  # layers by torch.compile: faster steps after some minutes, and other last digits
     ahead: Positive = 4  # steps that are read ahead
+    reduce_after: Literal["auto", "step", "micro-batch"] = "auto"  # when ranks add up gradients; auto: see memory.py
     shards: str | None = None  # where copies of the run's shards lie; None: in its folder
 
     @property

@@ -1,6 +1,6 @@
 """Steps and the sequences of a plan: which sequences a step reads, and how many steps a plan feeds.
 
-Arithmetic alone.
+Nothing here knows of a model or of how many ranks there are.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.train import balance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vlmill.mixtures.reader import PlannedMixture
     from vlmill.train.settings import Training
 
 SHUFFLED = 4
@@ -62,36 +64,80 @@ class PlanOrder:
         first, last = pieces[number]
         return first + int(self._shuffle(epoch, first, last - first)[inside - starts[number]])
 
+    def find_place(self, sequence: int, epoch: int) -> int:
+        """Where in an epoch a sequence of the plan is read."""
+        if epoch == 0:
+            return sequence
+        pieces, starts = self._arrange(epoch)
+        number = next(number for number, (first, last) in enumerate(pieces) if first <= sequence < last)
+        first, last = pieces[number]
+        return starts[number] + int(np.flatnonzero(self._shuffle(epoch, first, last - first) == sequence - first)[0])
+
     def _arrange_pieces(self, epoch: int) -> tuple[list[tuple[int, int]], list[int]]:
         """The pieces of the plan in the order of an epoch, and where each begins in it."""
         arranged = [
             half[number]
             for side, half in enumerate(self._halves)
-            for number in self._permute(len(half), "blocks", epoch, side)
+            for number in self.permute(len(half), "blocks", epoch, side)
         ]
         sizes = [last - first for first, last in arranged]
         return arranged, [0, *np.cumsum(sizes)[:-1].tolist()]
 
     def _shuffle_piece(self, epoch: int, first: int, size: int) -> np.ndarray:
-        return self._permute(size, "sequences", epoch, first)
+        return self.permute(size, "sequences", epoch, first)
 
-    def _permute(self, size: int, *parts: str | int) -> np.ndarray:
+    def permute(self, size: int, *parts: str | int) -> np.ndarray:
+        """A shuffle of [0, size) by the mixture's seed."""
         return permute_index(np.arange(size), size, make_order_key(self._seed, "plan", *parts))
 
 
-def list_step_sequences(
-    step: int, sequences: int, order: PlanOrder, *, accumulation: int = 1, rank: int = 0, ranks: int = 1
-) -> list[list[int]]:
-    """The sequences of the plan that a rank reads in a step, cut into micro-batches.
+class StepSequences:
+    """Which sequences of the plan each step of a training reads.
 
-    Step s of B sequences is places [s * B, (s + 1) * B) of the order; a rank's slice and its micro-batches are
-    consecutive.
+    Step s of B sequences reads places [s * B, (s + 1) * B) of the order. Where the stage's `ranks` would then wait for
+    each other, several steps are a bucket: they share out their places so that the sequences of a step cost alike, and
+    come in a keyed order. Behind a bucket everything is as without it. Safe to share among threads.
+
+    Args:
+        mixture: Of the stage.
+        training: Its settings.
     """
-    mine = sequences // ranks
-    start, size = step * sequences + rank * mine, mine // accumulation
-    return [
-        [order.sequence(place) for place in range(first, first + size)] for first in range(start, start + mine, size)
-    ]
+
+    def __init__(self, mixture: PlannedMixture, training: Training) -> None:
+        self.order, self._mixture = PlanOrder.of(mixture.lock), mixture
+        self.size, self.steps = training.sequences, count_steps(training, mixture.sequences)
+        self.bucket = 1
+        if training.ranks is not None:
+            first = range(min(balance.LOOKED_AT * self.size, mixture.sequences))
+            self.bucket = balance.choose_bucket(
+                mixture.measure(first), self.size, training.ranks, training.accumulation
+            )
+        self._share_out = lru_cache(2)(self._share_out_bucket)
+
+    def list_numbers(self, step: int) -> list[int]:
+        """The sequences of a step, in the order of their places."""
+        number, inside = divmod(step, self.bucket)
+        return self._share_out(number)[inside]
+
+    def find_steps(self, sequence: int) -> list[int]:
+        """The steps that read a sequence, in order."""
+        epochs = range(-(-self.steps * self.size // self.order.planned))
+        places = (epoch * self.order.planned + self.order.find_place(sequence, epoch) for epoch in epochs)
+        buckets = sorted({place // (self.size * self.bucket) for place in places})
+        steps = (range(number * self.bucket, min((number + 1) * self.bucket, self.steps)) for number in buckets)
+        return [step for some in steps for step in some if sequence in self.list_numbers(step)]
+
+    def _share_out_bucket(self, number: int) -> list[list[int]]:
+        """The sequences of each step of a bucket."""
+        first = number * self.bucket
+        steps = min(self.bucket, self.steps - first)
+        places = range(first * self.size, (first + steps) * self.size)
+        numbers = [self.order.sequence(place) for place in places]
+        if steps == 1:
+            return [numbers]
+        alike = balance.group_alike(balance.estimate_costs(self._mixture.measure(numbers)), steps)
+        turns = self.order.permute(steps, "bucket", number)
+        return [[numbers[place] for place in sorted(group)] for group in alike[turns].tolist()]
 
 
 def count_steps(training: Training, planned: int) -> int:
@@ -112,3 +158,16 @@ def count_steps(training: Training, planned: int) -> int:
             "mixture, or epochs in place of steps to pass over the plan several times"
         )
     return steps
+
+
+def check_shares(training: Training, ranks: int) -> None:
+    """Refuse what cannot be dealt.
+
+    Raises:
+        RecipeError: ranks and micro-batches do not divide the sequences of a step.
+    """
+    if training.sequences % (training.accumulation * ranks):
+        raise RecipeError(
+            f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} "
+            f"micro-batches for each of {ranks} ranks"
+        )

@@ -21,7 +21,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import read_training_settings
-from vlmill.train.steps import PlanOrder, count_steps, list_step_sequences
+from vlmill.train.steps import StepSequences, count_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,9 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
     if not 0 <= step < steps:
         raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
     lineages = _Lineages(mixture)
-    for micro in list_step_sequences(step, training.sequences, PlanOrder.of(mixture.lock)):
-        for sequence in micro:
-            for segment in mixture.sequence(sequence):
-                yield lineages.seen(sequence, segment)
+    for sequence in StepSequences(mixture, training).list_numbers(step):
+        for segment in mixture.sequence(sequence):
+            yield lineages.seen(sequence, segment)
 
 
 def find_steps(root: Path, stage: str, name: str) -> list[int]:
@@ -69,17 +68,14 @@ def find_steps(root: Path, stage: str, name: str) -> list[int]:
     """
     found, scale = _find_stage(root, stage)
     mixture, training = PlannedMixture(root, found.name), read_training_settings(found, scale)
-    steps = count_steps(training, mixture.sequences)
-    sequences = [
-        sequence
+    steps = StepSequences(mixture, training)
+    found_in = {
+        step
         for source, shard, place in _find_sample(mixture, name)
         for sequence in _find_sequences(mixture, source, shard, place)
-    ]
-    epochs = range(-(-steps * training.sequences // mixture.sequences))
-    numbers = {
-        (number * mixture.sequences + sequence) // training.sequences for sequence in sequences for number in epochs
+        for step in steps.find_steps(sequence)
     }
-    return sorted(number for number in numbers if number < steps)
+    return sorted(found_in)
 
 
 def list_trained_stages(root: Path) -> list[str]:

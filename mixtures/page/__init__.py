@@ -1,6 +1,7 @@
 """`vlmill stats --html`: a run's mixtures as one page, with plots, and samples as the trainer sees them.
 
     counts    shards, plans and receipts -> histograms and matrices
+    embedding_map  vectors -> points in two dimensions, and examples of clusters
     plots     those -> Vega-Lite, drawn by the page itself
     gallery   a few segments of every stage, chosen by hash: tiles, neighbours in their sequence, what is supervised
     search    up to 20,000 samples of the run, chosen by hash, with language and reason, to be searched in the page
@@ -24,7 +25,7 @@ import vl_convert
 from markupsafe import Markup
 
 from vlmill.mixtures.build import is_mixed, read_stats
-from vlmill.mixtures.page import counts, gallery, missing, plots, search
+from vlmill.mixtures.page import counts, embedding_map, gallery, missing, plots, search, signal_plots
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
@@ -68,6 +69,7 @@ def render_mixture_page(
     mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
     colours = plots.choose_colours(recipe.list_groups())
+    maps = embedding_map.read_maps(root, recipe)
     index = search.index_samples(root, recipe, _list_measured_policies(root, recipe, policies), samples)
     stacks = [
         gallery.make_cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()
@@ -86,7 +88,9 @@ def render_mixture_page(
             counts.count_overlap(root, recipe),
             colours,
         )
-        + plots.plot_signals(_read_signals(root, recipe), colours),
+        + signal_plots.plot_signals(_read_signals(root, recipe), colours)
+        + signal_plots.plot_maps(maps, colours),
+        maps=maps,
         data={
             "index": index,
             "cards": cards,

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import altair as alt
 
 from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.page.counts import Counted, Rows
-from vlmill.pipeline.reports.signals import SignalCounts
 
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
 """Observable's ten, which most people can distinguish; further sources start again."""
@@ -56,27 +54,16 @@ def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[st
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
     moving = "lines: as declared; points: as planned"
-    along = [_describe_plot("Shares along the plan", moving, _plot_course(stats, labels))] if "course" in stats else []
+    along = [describe_plot("Shares along the plan", moving, _plot_course(stats, labels))] if "course" in stats else []
     return [
-        _describe_plot("Declared and realised share", f"of {stats['unit']}", _plot_shares(stats)),
+        describe_plot("Declared and realised share", f"of {stats['unit']}", _plot_shares(stats)),
         *along,
-        _describe_plot("What the sequences are made of", "realised share in every unit", _plot_units(stats, labels)),
-        _describe_plot(
-            "Length of a sample", "tokens, of what lies in the shards", _plot_lengths(counted.lengths, here)
-        ),
-        _describe_plot("Size of an image", "pixels of the original", _plot_sizes(counted.sizes)),
-        _describe_plot("Tiles of an image", "encoder inputs, the overview included", _plot_tiles(counted.tiles, here)),
-        _describe_plot("How full sequences are", "share of the sequence's tokens and tiles", _plot_fill(counted.fill)),
+        describe_plot("What the sequences are made of", "realised share in every unit", _plot_units(stats, labels)),
+        describe_plot("Length of a sample", "tokens, of what lies in the shards", _plot_lengths(counted.lengths, here)),
+        describe_plot("Size of an image", "pixels of the original", _plot_sizes(counted.sizes)),
+        describe_plot("Tiles of an image", "encoder inputs, the overview included", _plot_tiles(counted.tiles, here)),
+        describe_plot("How full sequences are", "share of the sequence's tokens and tiles", _plot_fill(counted.fill)),
     ]
-
-
-def plot_signals(found: Sequence[SignalCounts], by_source: Mapping[str, str]) -> list[Plot]:
-    """A histogram of every signal by source, with the bounds of the threshold."""
-    by_value = dict[str, list[SignalCounts]]()
-    for one in found:
-        by_value.setdefault(one.value, []).append(one)
-    note = "values by source; lines are the bounds of the threshold"
-    return [_describe_plot(f"Signal {value}", note, _plot_signal(ones, by_source)) for value, ones in by_value.items()]
 
 
 def plot_run(
@@ -85,15 +72,15 @@ def plot_run(
     """The plots of a whole run, which are of sources: groups have a colour and no place here."""
     by_source = {source: colour for source, colour in by_source.items() if source in funnel}
     plots = [
-        _describe_plot(f"Outcomes of {level}", "by the first reason", _plot_funnel(rows))
+        describe_plot(f"Outcomes of {level}", "by the first reason", _plot_funnel(rows))
         for level in ("rows", "samples", "nodes", "images")
         if (rows := _count_outcomes(funnel, level))
     ]
     if languages:
-        plots.append(_describe_plot("Languages", "of a sample that came in", _plot_languages(languages, by_source)))
+        plots.append(describe_plot("Languages", "of a sample that came in", _plot_languages(languages, by_source)))
     if overlap.get("dropped"):
         plots.append(
-            _describe_plot(
+            describe_plot(
                 "Dropped copies",
                 "from the left source; the top one keeps it",
                 _plot_matrix(overlap["dropped"], "keeper", "copies", by_source),
@@ -103,11 +90,11 @@ def plot_run(
         if overlap.get(kind):
             chart = _plot_matrix(overlap[kind], "other", "number", by_source)
             plots.append(
-                _describe_plot(f"{kind.capitalize()} in common", "of the left source, alike in the top one", chart)
+                describe_plot(f"{kind.capitalize()} in common", "of the left source, alike in the top one", chart)
             )
     if overlap.get("stayed"):
         plots.append(
-            _describe_plot(
+            describe_plot(
                 "Alike, and kept",
                 "pairs of samples with texts half alike",
                 _plot_matrix(overlap["stayed"], "other", "pairs", by_source),
@@ -116,15 +103,18 @@ def plot_run(
     return plots
 
 
-def _describe_plot(title: str, note: str, chart: Any) -> Plot:
+def describe_plot(title: str, note: str, chart: Any) -> Plot:
+    """A chart as the page draws it."""
     return {"title": title, "note": note, "spec": chart.configure_view(stroke=None).to_dict()}
 
 
-def _make_chart(rows: Rows) -> alt.Chart:
+def make_chart(rows: Rows) -> alt.Chart:
+    """A chart over rows, which are part of the page."""
     return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
 
 
-def _colour_by_source(by_source: Mapping[str, str]) -> alt.Color:
+def colour_by_source(by_source: Mapping[str, str]) -> alt.Color:
+    """Colours that a source has in every plot."""
     scale = alt.Scale(domain=list(by_source), range=list(by_source.values()))
     return alt.Color("source:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=4, symbolLimit=0))
 
@@ -137,7 +127,7 @@ def _plot_shares(stats: Mapping[str, Any]) -> Any:
     ]
     names = [source["name"] for source in stats["sources"]]
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_bar()
         .encode(
             alt.Y("source:N", sort=names, title=None),
@@ -159,9 +149,9 @@ def _plot_course(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
         for begin, end, due, has in zip(begins, course["ends"], dues, found, strict=True)
     ]
     percent = alt.Axis(format="%")
-    base = _make_chart(rows).encode(
+    base = make_chart(rows).encode(
         alt.X("at:Q", title="of the budget", axis=percent, scale=alt.Scale(domain=[0, 1])),
-        _colour_by_source(labels),
+        colour_by_source(labels),
         tooltip=["source:N", *(alt.Tooltip(f"{name}:Q", format=".2%") for name in ("at", "declared", "planned"))],
     )
     lines = base.mark_line().encode(alt.Y("declared:Q", title=None, axis=percent))
@@ -175,12 +165,12 @@ def _plot_units(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
         for unit in UNITS
     ]
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_bar()
         .encode(
             alt.Y("unit:N", sort=list(UNITS), title=None),
             alt.X("share:Q", axis=alt.Axis(format="%"), title=None, scale=alt.Scale(domain=[0, 1])),
-            _colour_by_source(labels),
+            colour_by_source(labels),
             tooltip=["source:N", "unit:N", alt.Tooltip("share:Q", format=".2%")],
         )
         .properties(width=WIDTH, height=HEIGHT)
@@ -197,58 +187,22 @@ def _make_log_scale(title: str) -> dict[str, Any]:
 
 def _plot_lengths(rows: Rows, by_source: Mapping[str, str]) -> Any:
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_bar(orient="vertical", binSpacing=0)
         .encode(
             alt.X("from:Q", **_make_log_scale("tokens")),
             alt.X2("to:Q"),
             alt.Y("samples:Q", title="samples", stack=True),
-            _colour_by_source(by_source),
+            colour_by_source(by_source),
             tooltip=["source:N", "from:Q", "to:Q", "samples:Q"],
         )
         .properties(width=WIDTH, height=HEIGHT)
     )
 
 
-def _plot_signal(found: Sequence[SignalCounts], by_source: Mapping[str, str]) -> Any:
-    rows = [
-        {"source": one.source, "from": first, "to": last, "values": count}
-        for one in found
-        for (first, last), count in zip(pairwise(one.edges), one.counts, strict=True)
-        if count
-    ]
-    axis = alt.X("from:Q", bin="binned", title=None, scale=alt.Scale(domain=[found[0].edges[0], found[0].edges[-1]]))
-    bars = (
-        _make_chart(rows)
-        .mark_bar(binSpacing=0)
-        .encode(
-            axis,
-            alt.X2("to:Q"),
-            alt.Y("values:Q", title="values", stack=True),
-            _colour_by_source(by_source),
-            tooltip=["source:N", "from:Q", "to:Q", "values:Q"],
-        )
-    )
-    lines = [
-        {"source": one.source, "bound": bound, "side": side}
-        for one in found
-        for bounds in one.bounds
-        for side, bound in zip(("least", "largest"), bounds, strict=True)
-        if bound is not None
-    ]
-    same = len({(line["bound"], line["side"]) for line in lines}) <= 2
-    colour = alt.value(INK) if same else _colour_by_source(by_source)
-    rules = (
-        _make_chart(lines)
-        .mark_rule(strokeDash=[4, 3], strokeWidth=2, clip=True)
-        .encode(alt.X("bound:Q"), color=colour, tooltip=["source:N", "side:N", "bound:Q"])
-    )
-    return (bars + rules if lines else bars).properties(width=WIDTH, height=HEIGHT)
-
-
 def _plot_sizes(rows: Rows) -> Any:
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_rect()
         .encode(
             alt.X("width:Q", **_make_log_scale("width")),
@@ -264,12 +218,12 @@ def _plot_sizes(rows: Rows) -> Any:
 
 def _plot_tiles(rows: Rows, by_source: Mapping[str, str]) -> Any:
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_bar()
         .encode(
             alt.X("tiles:O", title="tiles", axis=alt.Axis(labelAngle=0)),
             alt.Y("images:Q", title="images"),
-            _colour_by_source(by_source),
+            colour_by_source(by_source),
             tooltip=["source:N", "tiles:O", "images:Q"],
         )
         .properties(width=WIDTH, height=HEIGHT)
@@ -278,7 +232,7 @@ def _plot_tiles(rows: Rows, by_source: Mapping[str, str]) -> Any:
 
 def _plot_fill(rows: Rows) -> Any:
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_bar(binSpacing=1)
         .encode(
             alt.X("from:Q", bin="binned", axis=alt.Axis(format="%"), title=None),
@@ -316,7 +270,7 @@ def _plot_funnel(rows: Rows) -> Any:
     outcomes = [outcome for _, outcome in sorted({(row["place"], row["outcome"]) for row in rows})]
     shades = [GREY, *REASONS][: len(outcomes)] if outcomes[0] == KEPT else list(REASONS[: len(outcomes)])
     return (
-        _make_chart(rows)
+        make_chart(rows)
         .mark_bar()
         .encode(
             alt.Y("source:N", title=None),
@@ -348,18 +302,18 @@ def _plot_languages(rows: Rows, by_source: Mapping[str, str]) -> Any:
     shown = [row for row in rows if row["language"] in order]
     place = alt.Y("language:N", sort=order, title=None)
     bars = (
-        _make_chart(shown)
+        make_chart(shown)
         .mark_bar()
         .encode(
             place,
             alt.X("samples:Q", title=None, axis=_make_count_axis(whole.values())),
-            _colour_by_source(by_source),
+            colour_by_source(by_source),
             tooltip=["source:N", "language:N", "samples:Q"],
         )
     )
     sums = [{"language": language, "samples": whole[language]} for language in order]
     numbers = (
-        _make_chart(sums)
+        make_chart(sums)
         .mark_text(align="left", dx=4)
         .encode(place, alt.X("samples:Q"), alt.Text("samples:Q", format=","))
     )
@@ -372,7 +326,7 @@ def _plot_matrix(rows: Rows, other: str, number: str, sources: Mapping[str, str]
     scale = alt.Scale(domain=[source for source in sources if source in found or len(sources) <= WHOLE])
     angle = -35 if max(map(len, scale.domain)) > LETTERS else 0
     top = alt.Axis(orient="top", labelAngle=angle, labelAlign="left" if angle else "center")
-    base = _make_chart(rows).encode(
+    base = make_chart(rows).encode(
         alt.Y("source:N", title=None, scale=scale),
         alt.X(f"{other}:N", title=None, scale=scale, axis=top),
     )

@@ -51,6 +51,14 @@ def check(
         Path | None,
         typer.Option(metavar="DIR", help="Extrapolate the whole run from a run of the recipe at a --scale."),
     ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Say instead what each stage's training holds on so many ranks and computes in a step. No weights "
+            "are read.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say all that is wrong with a recipe and what it names, all at once, and about what a build of it comes to.
@@ -67,6 +75,7 @@ def check(
         vlmill build my.yaml --out try --scale 0.001 && vlmill check my.yaml --from-run try
         vlmill check my.yaml --out run --set dedupe.text=0.7
         vlmill check my.yaml --show
+        vlmill check my.yaml --ranks 8
     """
     if from_run is not None:
         _show_extrapolation(from_run, workers, as_json=as_json)
@@ -78,6 +87,9 @@ def check(
     sets = parse_pairs(set_, "--set") | format_scale(scale)
     if show:
         show_recipe(recipe, parse_pairs(source, "--source"), limit, sets, filter_, trust_code)
+        return
+    if ranks is not None:
+        _show_training(recipe, ranks, sets, as_json=as_json)
         return
     result = check_recipe(
         recipe,
@@ -101,6 +113,17 @@ def check(
         _show_forecast(result)
     if result.faults:
         raise VlmillError(*result.faults)
+
+
+def _show_training(recipe: str, ranks: int, sets: dict[str, str], *, as_json: bool) -> None:
+    """Print what the training of each stage takes."""
+    from vlmill.api.checks import estimate_training
+
+    found = estimate_training(recipe, ranks, settings=sets)
+    if as_json:
+        print_json({one.stage: asdict(one) for one in found})
+    for one in found if not as_json else ():
+        console.print(str(one), markup=False, soft_wrap=True)
 
 
 def _show_forecast(result: CheckResult) -> None:

@@ -48,6 +48,14 @@ def stats(
             help="Write a page for a browser: the same, with plots and searchable samples.",
         ),
     ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Say how long so many ranks would wait for each other in a step of the training. Default: those that "
+            "the recipe names (train.ranks).",
+        ),
+    ] = None,
 ) -> None:
     """Show what the mixtures hold: declared and realised shares, samples, images, tokens, packing, losses.
 
@@ -56,6 +64,7 @@ def stats(
 
         vlmill stats demo
         vlmill stats demo --html demo.html
+        vlmill stats run --ranks 64
     """
     from vlmill.mixtures.report.stats import make_course_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
@@ -69,14 +78,29 @@ def stats(
         raise NotBuiltError(
             f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"
         )
+    balance = _measure_imbalance(directory, list(found), ranks)
     if as_json:
-        print_json(found)
+        print_json({name: stats | balance.get(name, {}) for name, stats in found.items()})
         return
-    for stats_of_stage in found.values():
+    for name, stats_of_stage in found.items():
         console.print(make_stats_table(stats_of_stage, console.width))
         if "course" in stats_of_stage:
             console.print(make_course_table(stats_of_stage))
         console.print(summarise_repetition(stats_of_stage["repetition"]))
+        if name in balance:
+            console.print(balance[name]["imbalance"]["said"], markup=False, soft_wrap=True)
+
+
+def _measure_imbalance(directory: Path, stages: list[str], ranks: int | None) -> dict[str, Any]:
+    """By stage how its steps are dealt over ranks: those that are given, or that the recipe names."""
+    from vlmill.api.runs import open_run
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
+
+    trained = {stage.name: stage.train for stage in read_locked_recipe(directory).stages if stage.train}
+    wanted = {name: ranks or trained[name].get("ranks") for name in stages if name in trained}
+    run = open_run(directory)
+    found = {name: run.stage(name).measure_imbalance(number) for name, number in wanted.items() if number}
+    return {name: {"imbalance": asdict(one) | {"said": str(one)}} for name, one in found.items()}
 
 
 def _write_page(directory: Path, stage: str | None, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,6 +33,7 @@ Ranks = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster for --ranks, as in build. Default: this machine.")
 ]
+ReduceAfter = Literal["auto", "step", "micro-batch"]
 Threads = Annotated[
     int, typer.Option(min=0, help="Threads of torch on a CPU. Default (0): all cores but one, which reads and decodes.")
 ]
@@ -58,6 +59,19 @@ def train(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Recompute activations of layers: less memory, about a third more time.")
     ] = False,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile layers (torch.compile): the first steps take minutes, later ones are faster."
+        ),
+    ] = False,
+    reduce_after: Annotated[
+        ReduceAfter,
+        typer.Option(
+            help="When ranks add up gradients. Once a step is less to send; meanwhile each rank has those of the whole "
+            "model, in float32. auto does that where they fit beside weights and moments into half of the memory."
+        ),
+    ] = "auto",
     threads: Threads = 0,
     readers: Annotated[int, typer.Option(min=1, help="Threads of each process that read and decode.")] = 2,
     shards: Shards = None,
@@ -77,7 +91,13 @@ def train(
     from vlmill.train.settings import Machine
 
     machine = Machine(
-        device=device, threads=threads, readers=readers, recompute=recompute, shards=_resolve_shards(shards)
+        device=device,
+        threads=threads,
+        readers=readers,
+        recompute=recompute,
+        compile=compile_,
+        reduce_after=reduce_after,
+        shards=_resolve_shards(shards),
     )
     results = train_run(directory, stage, machine, ranks, ray, console)
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
+import polars as pl
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -161,7 +162,7 @@ class OpenThreshold:
         self.settings, self.version = settings, settings.version
         self.cuts: Mapping[str, float] = read_json(paths[QUANTILES_FILE]) if QUANTILES_FILE in paths else {}
         self.values = {column: _read_values(paths, column) for column in settings.columns}
-        self.asked = dict[str, list[Ranges]]()  # by source
+        self.asked = dict[str, _Suspects]()  # by source
 
     def made_by(self) -> Mapping[str, str]:
         """Nothing but this file."""
@@ -171,9 +172,13 @@ class OpenThreshold:
         """Verdicts with the value as their score; of a group the first value that is beyond its bound."""
         del image_stats
         for row, sample in samples:
+            suspects = self._find_suspects(sample.id.source)
+            if row not in suspects.rows:
+                continue
             verdicts, undecided = dict[int, Verdict](), list[int]()
-            for ranges in self._find_ranges(sample.id.source):
-                for node, beyond in self._compare_group(row, ranges):
+            for ranges in suspects.ranges:
+                here = [suspects.values[column].get(row, {}) for column in ranges]
+                for node, beyond in self._compare_group(here, ranges):
                     if beyond is None:
                         undecided.append(node)
                     elif beyond:
@@ -182,22 +187,36 @@ class OpenThreshold:
             yield from self._choose_verdicts(list(verdicts.values()))
             yield from (Undecided(row, node) for node in dict.fromkeys(undecided) if node not in verdicts)
 
-    def _find_ranges(self, source: str) -> list[Ranges]:
-        """What passes in each group of bounds that is asked of a source."""
+    def _find_suspects(self, source: str) -> _Suspects:
+        """What passes in each group of bounds that is asked of a source, and the rows that may not pass all."""
         if source not in self.asked:
-            self.asked[source] = [
+            ranges: list[Ranges] = [
                 {column: bound.find_range(column, source, self.cuts) for column, bound in group.items()}
                 for group in self.settings.groups
                 if all(bound.asks(source) for bound in group.values())
             ]
+            rows = {row for group in ranges for row in self._list_suspects(group)}
+            self.asked[source] = _Suspects(
+                ranges, rows, {name: _index_values(found, rows) for name, found in self.values.items()}
+            )
         return self.asked[source]
 
-    def _compare_group(self, row: int, ranges: Ranges) -> Iterator[tuple[int, tuple[str, float] | tuple[()] | None]]:
+    def _list_suspects(self, ranges: Ranges) -> set[int]:
+        """The rows that have a value beyond each bound of a group, or none in the place of one."""
+        beyond, unknown = list[set[int]](), set[int]()
+        for column, (least, most) in ranges.items():
+            value, table = pl.col("value").cast(pl.Float64), self.values[column]
+            beyond.append({*table.filter(value.is_null() | (value < least) | (value > most))["sample"].to_list()})
+            unknown |= {*table.filter(value.is_null())["sample"].to_list()}
+        return set.intersection(*beyond) | unknown
+
+    def _compare_group(
+        self, here: Sequence[Mapping[int, float | None]], ranges: Ranges
+    ) -> Iterator[tuple[int, tuple[str, float] | tuple[()] | None]]:
         """Each node that has all values of a group: the first value where all are beyond their bounds, else nothing.
 
         None where one of the values is not known.
         """
-        here = [self.values[column].get(row, {}) for column in ranges]
         own = sorted({node for values in here for node in values})
         for node in [node for node in own if node != WHOLE_SAMPLE] or own:
             if not all(node in values or WHOLE_SAMPLE in values for values in here):
@@ -217,16 +236,34 @@ class OpenThreshold:
         return [replace(whole[0], node=WHOLE_SAMPLE)] if whole else verdicts
 
 
-def _read_values(paths: Mapping[str, Path], column: str) -> dict[int, dict[int, float | None]]:
-    """A value by sample and node; None where there is a reason in its place.
+Values = Mapping[int, Mapping[int, float | None]]
+"""A value by sample and node; None where there is a reason in its place."""
+
+
+class _Suspects(NamedTuple):
+    """The samples of a source that are compared one by one; all others pass, which a table says at once."""
+
+    ranges: Sequence[Ranges]
+    rows: set[int]
+    values: Mapping[str, Values]  # of these rows, by column
+
+
+def _index_values(table: pl.DataFrame, rows: set[int]) -> Values:
+    """The values of some rows."""
+    found = dict[int, dict[int, float | None]]()
+    wanted = pl.Series(sorted(rows), dtype=pl.Int32).to_frame("sample")
+    for sample, node, value in table.join(wanted, on="sample", how="semi", maintain_order="left").iter_rows():
+        found.setdefault(sample, {})[node] = value
+    return found
+
+
+def _read_values(paths: Mapping[str, Path], column: str) -> pl.DataFrame:
+    """`sample`, `node` and `value`, which is null where there is a reason in its place.
 
     Raises:
         StoreError: no signal of the run gives it.
     """
     for name, path in paths.items():
         if name.endswith(SCORES_SUFFIX) and column in list_value_columns(path):
-            table, found = read_scores(path, ["sample", "node", column]), dict[int, dict[int, float | None]]()
-            for sample, node, value in table.iter_rows():
-                found.setdefault(sample, {})[node] = value
-            return found
+            return read_scores(path, ["sample", "node", column]).rename({column: "value"})
     raise StoreError(f"threshold: no signal of this run gives {column!r}; build it with: vlmill build RECIPE")

@@ -17,17 +17,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, SAMPLES_FILE, name_verdicts
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    Node,
     Sample,
     SampleId,
-    Verdict,
-    read_image_stats,
-    read_rows,
 )
 from vlmill.pipeline.filters import FILTERS, CustomFilter, OptOut
 from vlmill.pipeline.filters.custom import explain_refusal, hash_code
@@ -37,6 +35,7 @@ from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
 from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS, add_custom_filters, set_value
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import validate_recipe
+from vlmill.pipeline.reports.alike import group_alike
 from vlmill.pipeline.reports.what_if_verdicts import (
     WhatIfPartition,
     enter_decontamination,
@@ -45,8 +44,7 @@ from vlmill.pipeline.reports.what_if_verdicts import (
     enter_render,
     list_partitions,
 )
-from vlmill.pipeline.takedown.steps import read_record
-from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
+from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
 LEVELS = ("samples", "nodes", "images")
 EXAMPLES = 3
@@ -55,8 +53,6 @@ ANSWERED = ("filters", "custom_filters", "dedupe")
 contamination."""
 UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats", "signals")
 """Blocks that decide what filters see."""
-OUTLINE = ("kind", "role", "turn", "required", "image")
-"""What applying verdicts needs of a node; of one that a model wrote also `after`."""
 
 
 @dataclass
@@ -154,7 +150,7 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
         answer.notes += enter_dedupe(root, now, then, partitions, Path(folder))
         enter_render(root, now, partitions)
         for partition in partitions:
-            _compare_partition(partition, answer)
+            compare_partition(partition, answer)
     if answer.unasked and (OptOut.name in answer.asked or OptOut.name not in then.verdict_steps()):
         answer.notes.append(
             f"{answer.unasked} images were on a list of opt-outs and never asked for; "
@@ -222,34 +218,40 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
         )
 
 
-def _compare_partition(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
+def compare_partition(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
     """Apply both sets of verdicts to every sample of a partition, and enter the difference."""
     kept = answer.sources.setdefault(partition.source, {level: Kept() for level in LEVELS})
-    image_stats = read_image_stats(partition.tables[IMAGE_STATS_FILE], ())
-    answer.unasked += sum(stats.reason is Reason.OPT_OUT_LIST for stats in image_stats)
-    now, then = (_read_verdicts(verdicts) for verdicts in (partition.now, partition.then))
-    for row, sample in enumerate(_read_outlines(partition.tables)):
-        before = after = apply_verdicts(sample, now.get(row, []), image_stats)
-        if now.get(row) != then.get(row):
-            after = apply_verdicts(sample, then.get(row, []), image_stats)
-        for level, place, was, will in _list_differences(sample, before, after):
+    reasons = pl.read_parquet(partition.tables[IMAGE_STATS_FILE], columns=["reason"])["reason"]
+    answer.unasked += int((reasons == Reason.OPT_OUT_LIST.value).sum())
+    examples = list[tuple[int, int, str, Reason, str]]()
+    for alike in group_alike(partition.tables, partition.now, partition.then):
+        before, after = (apply_verdicts(alike.sample, said, alike.image_stats) for said in (alike.now, alike.then))
+        number = len(alike.rows)
+        for place, (level, node, was, will) in enumerate(_list_differences(alike.sample, before, after)):
             line = kept[level]
-            line.came += 1
-            line.now += was is None
-            line.then += will is None
+            line.came += number
+            line.now += number * (was is None)
+            line.then += number * (will is None)
             if (was is None) != (will is None):
-                change = line.why.setdefault(was or will or Reason.NOTHING_LEFT, Change())
-                for found in (line, change):
-                    found.newly_dropped += was is None
-                    found.newly_kept += will is None
-                if len(change.examples) < EXAMPLES:
-                    change.examples.append(f"{sample.id}{place}")
+                reason = was or will or Reason.NOTHING_LEFT
+                for found in (line, line.why.setdefault(reason, Change())):
+                    found.newly_dropped += number * (was is None)
+                    found.newly_kept += number * (will is None)
+                examples += [(row, place, level, reason, node) for row in alike.rows[:EXAMPLES]]
+    _enter_examples(partition, kept, examples)
 
 
-def _read_verdicts(verdicts: Mapping[str, Path]) -> dict[int, list[Verdict]]:
-    return read_verdicts_by_sample(
-        {name_verdicts(filter_): path for filter_, path in verdicts.items()}, tuple(verdicts)
-    )
+def _enter_examples(
+    partition: WhatIfPartition, kept: Mapping[str, Kept], examples: Sequence[tuple[int, int, str, Reason, str]]
+) -> None:
+    """Name the first samples and nodes of each change, in the order of rows."""
+    if all(len(change.examples) >= EXAMPLES for line in kept.values() for change in line.why.values()):
+        return
+    names = pl.read_parquet(partition.tables[SAMPLES_FILE], columns=list(SampleId._fields))
+    for row, _, level, reason, node in sorted(examples):
+        found = kept[level].why[reason].examples
+        if len(found) < EXAMPLES:
+            found.append(f"{SampleId(*names.row(row))}{node}")
 
 
 def _list_differences(
@@ -261,14 +263,3 @@ def _list_differences(
         yield "nodes", f" node {index}", was, will
         if node.kind == "image":
             yield "images", f" node {index}", was, will
-
-
-def _read_outlines(tables: Mapping[str, Path]) -> Iterator[Sample]:
-    """Samples whose texts are empty, but for those that were taken down, which have none."""
-    written = ("after",) if RAW_SAMPLES_FILE in tables else ()
-    columns = [*SampleId._fields, *(f"nodes.list.element.{name}" for name in (*OUTLINE, *written))]
-    gone = read_record(tables, "samples")
-    for number, row in enumerate(read_rows(tables[SAMPLES_FILE], columns)):
-        identity = SampleId(*(row[name] for name in SampleId._fields))
-        text = None if number in gone else ""
-        yield Sample(identity, tuple(Node(**node, text=text) for node in row["nodes"]))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmill.api.ablation import Ablation, ablate
     from vlmill.api.builds import LoadedRecipe, build, forecast_changes, load_recipe
-    from vlmill.api.checks import CheckResult, check_recipe
+    from vlmill.api.checks import CheckResult, check_recipe, estimate_training
     from vlmill.api.mixtures import compare_mixtures, compare_published, import_mixture, list_published, load_published
     from vlmill.api.run_tables import DecodedPicture
     from vlmill.api.runs import Run, open_run
@@ -88,6 +88,7 @@ __all__ = [
     "check_recipe",
     "compare_mixtures",
     "compare_published",
+    "estimate_training",
     "forecast_changes",
     "import_mixture",
     "list_published",
@@ -99,7 +100,7 @@ __all__ = [
 _MODULES = {
     "vlmill.api.ablation": ("Ablation", "ablate"),
     "vlmill.api.builds": ("LoadedRecipe", "build", "forecast_changes", "load_recipe"),
-    "vlmill.api.checks": ("CheckResult", "check_recipe"),
+    "vlmill.api.checks": ("CheckResult", "check_recipe", "estimate_training"),
     "vlmill.api.mixtures": (
         "compare_mixtures",
         "compare_published",

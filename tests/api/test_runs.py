@@ -260,6 +260,19 @@ def test_batches_are_those_of_the_trainer(run):
     assert sum(half.tokens for half in halves) == steps[0][0].tokens
 
 
+def test_a_run_says_how_long_ranks_would_wait_for_each_other(run, capsys):
+    alone, two = (run.stage("align").measure_imbalance(ranks) for ranks in (1, 2))
+    assert alone.dealt == alone.in_order == 1
+    assert two.steps == two.looked_at == 2
+    assert 1 <= two.dealt < 2
+    assert command("stats", run.folder, "--ranks", 2) == 0
+    assert str(two) in " ".join(capsys.readouterr().out.split())
+    assert command("stats", run.folder, "--ranks", 3) == 1
+    assert "2 sequences cannot be cut into 1 micro-batches for each of 3 ranks" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 @pytest.mark.timeout(600)
 def test_a_run_is_trained_and_evaluated(run, tmp_path, capsys):
     shutil.copytree(run.folder, tmp_path / "run")

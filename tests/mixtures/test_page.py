@@ -95,6 +95,7 @@ def test_names_are_escaped_where_they_stand_in_html(built):
     values = {
         "stages": [],
         "plots": [],
+        "maps": [],
         "data": {"cards": []},
         "missing": [],
         "sources": [],

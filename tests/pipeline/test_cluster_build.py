@@ -16,6 +16,7 @@ from tests.helpers.killing import killed_at
 from tests.helpers.small import RECIPE, product, prose, vlmill, write_recipe
 from tests.helpers.upstream import SHAPES, picture
 from vlmill.api.builds import forecast_changes, load_recipe
+from vlmill.mixtures.page.embedding_map import read_maps
 from vlmill.pipeline.core.scores import read_embeddings
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -285,6 +286,32 @@ def test_a_forecast_knows_what_other_clusters_touch(folder):
         assert not {"steps/web/looks", "steps/web/read", "steps/dedupe/pairs", "steps/web/image_stats"} & ran
     steady = forecast_changes(load_recipe(folder / "recipe.yaml"), root)
     assert {step.outcome for step in steady} == {"kept"}
+
+
+def test_the_page_draws_a_map_of_vectors_and_shows_examples_of_clusters(folder):
+    root, page = folder / "run", folder / "page.html"
+    (found,) = read_maps(root, read_locked_recipe(root))
+    assert read_maps(root, read_locked_recipe(root)) == [found]
+    values = [pl.read_parquet(path) for path in root.glob("steps/*/topic/*.topic.scores.parquet")]
+    assert len(found.points) == pl.concat(values).drop_nulls("topic").height
+    assert {point["source"] for point in found.points} == {"web", "pages"}
+    assert {point["id"] for point in found.points} >= {name for name, _, _ in read_places(root)}
+    sizes = [cluster["size"] for cluster in found.clusters]
+    assert sizes == sorted(sizes, reverse=True)
+    pictures = [example["picture"] for cluster in found.clusters for example in cluster["examples"]]
+    assert all(picture.startswith("data:image/webp") for picture in pictures)
+    assert vlmill("stats", root, "--html", page) == 0
+    assert "Map of topic" in page.read_text()
+    assert pictures[0] in page.read_text()
+
+
+def test_a_map_has_a_bounded_number_of_points_that_are_chosen_by_hash(folder, monkeypatch):
+    root = folder / "run"
+    (every,) = read_maps(root, read_locked_recipe(root))
+    monkeypatch.setattr("vlmill.mixtures.page.embedding_map.POINTS", 5)
+    (few,) = read_maps(root, read_locked_recipe(root))
+    assert len(few.points) == 5
+    assert [point["id"] for point in few.points] == [point["id"] for point in every.points[:5]]
 
 
 def test_status_shows_the_steps_of_clusters(folder):

@@ -16,6 +16,7 @@ from tests.helpers.vectors import make_vectors, run_step, write_vectors
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.scores import Scores, write_scores
 from vlmill.pipeline.core.vectors import (
     LONGEST,
     SCALE,
@@ -25,7 +26,7 @@ from vlmill.pipeline.core.vectors import (
     round_cosines,
 )
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.signals.clusters import Clusters
+from vlmill.pipeline.signals.clusters import Clusters, train_centroids
 from vlmill.pipeline.steps.clusters import (
     AssignClusters,
     CountClusters,
@@ -35,6 +36,7 @@ from vlmill.pipeline.steps.clusters import (
     find_nearest,
     read_samples_of_vectors,
 )
+from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 
 faiss = pytest.importorskip("faiss")
 
@@ -115,6 +117,7 @@ def test_the_sample_is_the_same_however_vectors_are_cut_and_ordered(tmp_path_fac
 def test_a_bound_leaves_its_share_and_a_seed_chooses_others(tmp_path):
     (path,) = sample(tmp_path / "half", [VECTORS], bound=EVERY // 2).values()
     assert 80 < len(read_array(path)) < 160
+    assert (read_array(path)["hash"] <= EVERY // 2).all()
     (other,) = sample(tmp_path / "other", [VECTORS], bound=EVERY // 2, seed=18).values()
     one, two = ({row.tobytes() for row in read_array(at)["vector"]} for at in (path, other))
     assert one & two
@@ -127,6 +130,11 @@ def test_centroids_are_the_same_bytes_for_any_partitions_and_threads(tmp_path):
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(2)
     try:
+        many = make_vectors(6000, seed=1, length=64, spread=1.0).astype(np.float32)
+        found = [train_centroids(many, 40, 6, 17)[0].tobytes()]
+        faiss.omp_set_num_threads(1)
+        assert found == [train_centroids(many, 40, 6, 17)[0].tobytes()]
+        faiss.omp_set_num_threads(2)
         assert digest(train(tmp_path / "threads", [VECTORS])) == expected
         assert faiss.omp_get_max_threads() == 2
     finally:
@@ -253,3 +261,29 @@ def test_what_a_recipe_cannot_mean_is_said_before_any_work(tmp_path, changes, me
     path.write_text(yaml.safe_dump({**RECIPE, "stages": [], **changes}))
     with pytest.raises(RecipeError, match=message):
         load_recipe(str(path))
+
+
+# -- columns beside shards ---------------------------------------------------------------------------------------------
+
+
+def test_a_sample_has_the_most_frequent_cluster_of_its_nodes_and_of_several_the_first(tmp_path):
+    topics = {0: [3, 1, 1], 1: [7, 2], 2: [None, 5], 3: [None]}
+    index = pl.DataFrame({"row": [0, 1, 2, 3], "key": [f"web-{sample:06d}" for sample in topics]})
+    lineage = pl.DataFrame(
+        {"row": [0, 1, 2, 3], "nodes": [[{"node": node} for node in range(len(found))] for found in topics.values()]}
+    )
+    rows = [(sample, node, topic) for sample, found in topics.items() for node, topic in enumerate(found)]
+    reasons = tuple("undecodable" if topic is None else None for _, _, topic in rows)
+    places = [np.array([row[column] for row in rows], np.int32) for column in (0, 1)]
+    values = np.array([[topic or 0, 0.5, topic or 0] for _, _, topic in rows], np.float32)
+    paths = {name: tmp_path / name for name in ("00.index.parquet", "00.lineage.parquet", "topic.scores.parquet")}
+    index.write_parquet(paths["00.index.parquet"])
+    lineage.with_columns(pl.col("nodes").cast(pl.List(pl.Struct({"node": pl.Int32})))).write_parquet(
+        paths["00.lineage.parquet"]
+    )
+    write_scores(paths["topic.scores.parquet"], Scores(*places, reasons, values), SETTINGS.columns("topic"))
+    left = run_step(AddSignalColumns(SETTINGS.columns("topic"), ("topic",)), paths, tmp_path / "out")
+    table = pl.read_parquet(left["00.signals.parquet"])
+    assert table["topic"].to_list() == [1, 7, 5, None]
+    assert "topic_min" not in table.columns
+    assert table["topic_size_max"].to_list() == [3, 7, 5, None]

@@ -146,7 +146,19 @@ def test_commands_and_their_options_exist(page):
 def test_options_in_the_text_are_options_of_a_command(page):
     others = {"--nproc-per-node", "--no-deps", "--constraint", "--editable", "--exclude", "--include", "--help"}
     others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
-    others |= {"--images", "--corpus", "--kills", "--pictures", "--tiny", "--vectors"}  # benchmarks
+    others |= {
+        "--images",
+        "--corpus",
+        "--kills",
+        "--pictures",
+        "--tiny",
+        "--vectors",
+        "--sizes",
+        "--run",
+        "--documents",
+        "--language-model",
+        "--nsfw",
+    }  # benchmarks
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
     known = others.union(BEFORE, *COMMANDS.values())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", read_page(page))) - known == set()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import accumulate, chain, pairwise
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.train.steps import PlanOrder, list_step_sequences
+from vlmill.train.settings import Training
+from vlmill.train.steps import PlanOrder, StepSequences
 
 UNTIMED = settings(deadline=None, max_examples=50)
 BLOCKS = st.lists(st.integers(1, 30), min_size=1, max_size=9)
@@ -64,20 +66,58 @@ def test_a_reader_has_each_block_open_once_an_epoch_or_twice_where_the_middle_cu
         assert sum(one != other for one, other in pairwise(block)) <= len(blocks)
 
 
+class Mixture:
+    """A plan of sequences whose tiles are drawn."""
+
+    def __init__(self, blocks: list[int], seed: int) -> None:
+        starts = [0, *accumulate(blocks)]
+        self.sequences = starts[-1]
+        self.lock = {
+            "seed": seed,
+            "plan": {"sequences": self.sequences, "blocks": [{"first": first} for first in starts[:-1]]},
+        }
+        self.tiles = np.random.default_rng(seed).integers(0, 30, self.sequences)
+
+    def measure(self, numbers):
+        found = self.tiles[list(numbers)]
+        return np.stack([np.full(len(found), 500.0), np.full(len(found), 50_000.0), found], axis=1)
+
+
 @UNTIMED
-@given(BLOCKS, SEEDS, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]), st.data())
-def test_a_steps_sequences_depend_on_its_number_alone(blocks, seed, ranks, accumulation, data):
-    size, order = 8, order_of(blocks, seed)
-    whole = list(chain.from_iterable(epochs_of(order, 4 + size // sum(blocks))))
-    step = data.draw(st.integers(0, len(whole) // size - 1))
-    fresh = order_of(blocks, seed)  # as after a resume
-    shares = [
-        list_step_sequences(step, size, fresh, accumulation=accumulation, rank=rank, ranks=ranks)
-        for rank in range(ranks)
-    ]
-    assert all(len(share) == accumulation for share in shares)
-    together = [sequence for share in shares for micro in share for sequence in micro]
-    assert together == whole[step * size : (step + 1) * size]
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=9), SEEDS, st.sampled_from([None, 1, 4]), st.data())
+def test_a_steps_sequences_depend_on_its_number_alone_and_each_bucket_reads_what_the_plan_has_there(
+    blocks, seed, ranks, data
+):
+    size, mixture = (
+        data.draw(st.sampled_from([size for size in (1, 4, 8) if size <= sum(blocks)])),
+        Mixture(blocks, seed),
+    )
+    if ranks and size % ranks:
+        ranks = 1
+    training = Training(learning_rate={"text": 1.0}, sequences=size, epochs=3, ranks=ranks)
+    whole = list(chain.from_iterable(epochs_of(mixture_order(mixture), 3)))
+    steps = StepSequences(mixture, training)
+    step = data.draw(st.integers(0, steps.steps - 1))
+    bucket = range(step // steps.bucket * steps.bucket, min((step // steps.bucket + 1) * steps.bucket, steps.steps))
+    together = [number for one in bucket for number in steps.list_numbers(one)]
+    assert sorted(together) == sorted(whole[bucket.start * size : bucket.stop * size])
+    if steps.bucket == 1:
+        assert together == whole[step * size : (step + 1) * size]
+    assert all(len(steps.list_numbers(one)) == size for one in bucket)
+    assert StepSequences(mixture, training).list_numbers(step) == steps.list_numbers(step)  # as after a resume
+
+
+@UNTIMED
+@given(BLOCKS, SEEDS, st.sampled_from([None, 4]), st.data())
+def test_the_steps_of_a_sequence_are_those_that_read_it(blocks, seed, ranks, data):
+    size, mixture = min(4, sum(blocks)), Mixture(blocks, seed)
+    training = Training(learning_rate={"text": 1.0}, sequences=size, epochs=3, ranks=ranks if size == ranks else None)
+    steps, sequence = StepSequences(mixture, training), data.draw(st.integers(0, sum(blocks) - 1))
+    assert steps.find_steps(sequence) == [step for step in range(steps.steps) if sequence in steps.list_numbers(step)]
+
+
+def mixture_order(mixture: Mixture) -> PlanOrder:
+    return PlanOrder.of(mixture.lock)
 
 
 @UNTIMED

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from transformers import AutoModelForImageTextToText
 
 from tests.helpers.ranks import DEAD, run_ranks
@@ -28,17 +29,22 @@ from tests.helpers.stages import (
 from tests.train.test_families import CASES
 from tests.train.test_train_new_rows import settings as of_pretrained
 from tests.train.test_train_new_rows import write_language_model
+from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train import loop, network
 from vlmill.train import run as module
+from vlmill.train.balance import deal_sequences
+from vlmill.train.data import open_reader, price_sequences
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.run import evaluate_stage, train_stage
 from vlmill.train.settings import Adapter, LossWeights, Machine, ModelSettings, Training
+from vlmill.train.steps import StepSequences
 
 TRAINING = Training(
     learning_rate={"text": 3e-3, "vision": 3e-3, "projector": 3e-3},
     sequences=4,
+    ranks=4,
     steps=3,
     loss="text",
     loss_weights=LossWeights(average="square_root"),
@@ -62,25 +68,22 @@ def test_a_world_of_one_changes_nothing():
     assert group.total(torch.tensor([2.0])).tolist() == [2.0]
 
 
-def tiles_of(root: Path, rows: range) -> int:
-    """How many tiles plan rows hold."""
-    blocks = [
-        pq.read_table(path)["tiles"].to_pylist() for path in sorted((root / "mixtures" / "align" / "plan").iterdir())
-    ]
-    tiles = [tiles for block in blocks for tiles in block]
-    return sum(tiles[row] for row in rows)
+def tiles_of_ranks(root: Path, step: int) -> list[int]:
+    """How many tiles each of two ranks has in a step."""
+    mixture = PlannedMixture(root, "align")
+    numbers = StepSequences(mixture, TRAINING).list_numbers(step)
+    price = price_sequences(open_reader(mixture, model_settings(), TRAINING.loss), TRAINING)
+    dealt = deal_sequences(price(numbers), 2)
+    return [int(mixture.measure([numbers[place] for place in rank.ravel()])[:, 2].sum()) for rank in dealt]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run in which some rank's rows of a step show no image while another's do."""
+    """A run in which a rank's sequences of a step show no image while another's do, and whose steps are buckets."""
     only_text = [((node,), []) for nodes, _ in map(article, range(40)) for node in nodes if node.kind == "text"]
-    root = write_run(tmp_path_factory.mktemp("made"), {"some": [*only_text[:6], *map(question, range(30))]}, length=60)
-    ranks_of_steps = [
-        [tiles_of(root, range(first, first + 2)) for first in (step * 4, step * 4 + 2)]
-        for step in range(TRAINING.steps)
-    ]
-    assert any(min(ranks) == 0 < max(ranks) for ranks in ranks_of_steps)
+    root = write_run(tmp_path_factory.mktemp("made"), {"some": [*only_text[:10], *map(question, range(30))]}, length=60)
+    assert any(0 in tiles and any(tiles) for tiles in map(partial(tiles_of_ranks, root), range(TRAINING.steps)))
+    assert StepSequences(PlannedMixture(root, "align"), TRAINING).bucket > 1
     return root
 
 
@@ -118,10 +121,10 @@ def child(root: str, die_before: str, model: str = "null", dtype: str = "float32
     """One rank."""
     update = loop._take_step
 
-    def step(*arguments):
+    def step(*arguments, **named):
         if str(arguments[3]) == die_before:
             os._exit(DEAD)
-        return update(*arguments)
+        return update(*arguments, **named)
 
     loop._take_step = step
     found = json.loads(model)
@@ -208,6 +211,32 @@ def test_new_rows_beside_adapters_are_trained_on_two_ranks_as_on_one_and_read_ba
     for name, weights in AutoModelForImageTextToText.from_pretrained(alone.export).state_dict().items():
         if name.endswith(("embed_tokens.weight", "lm_head.weight")):
             torch.testing.assert_close(exported[name], weights, rtol=1e-3, atol=1e-4)
+
+
+def reduce_on_ranks(root: str, after: str) -> None:
+    """One rank that trains a step of two micro-batches, and counts how often it adds up gradients."""
+    calls, reduce = [], _fsdp_param_group.foreach_reduce
+
+    def counted(*arguments, **named):
+        calls.append(1)
+        return reduce(*arguments, **named)
+
+    _fsdp_param_group.foreach_reduce = counted
+    training, machine = replace(TRAINING, accumulation=2, ranks=None, steps=2), replace(MACHINE, reduce_after=after)
+    train_stage(Path(root), "align", training, model_settings(), machine=machine)
+    if os.environ["RANK"] == "0":
+        (Path(root) / "calls").write_text(str(len(calls)))
+
+
+def test_gradients_that_are_added_up_once_a_step_are_those_of_every_micro_batch(made, tmp_path):
+    roots = {after: copy(made, make(tmp_path / after)) for after in ("step", "micro-batch")}
+    for after, root in roots.items():
+        run_ranks(2, reduce_on_ranks, root, after)
+    calls = {after: int((root / "calls").read_text()) for after, root in roots.items()}
+    assert calls["micro-batch"] == 2 * calls["step"] > 0
+    for one, other in zip(*map(lines, roots.values()), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-5)
 
 
 # -- GPUs, without one: what is called, and in which order

@@ -288,9 +288,12 @@ class Recipe:
 
     def __init__(self, model):
         self.model, self.chat, self.policies, self.scale = model, "vlmill", {"small": ANYRES}, 1.0
-        self.stages = [
-            SimpleNamespace(name="align", policy="small", train={"steps": 1, "learning_rate": {"text": 1e-3}})
-        ]
+        mixture, train = {"shares": {"quiz": 1}, "sequence_length": 60}, {"steps": 1, "learning_rate": {"text": 1e-3}}
+        self.stages = [SimpleNamespace(name="align", policy="small", mixture=mixture, train=train)]
+
+    def find_members(self, name, *_):
+        """Every entry is a source."""
+        return (name,)
 
 
 def test_a_recipe_is_checked_before_anything_is_built():

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.families import FAMILIES, language, vision
+from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import Component, ModelSettings, Pretrained
 
 VISION = ("model.vision_tower.", "model.vision_model.", "model.visual.")
@@ -32,6 +33,11 @@ def find_component(parameter: str) -> Component:
     return "vision" if parameter.startswith(VISION) else "text"
 
 
+def is_meta() -> bool:
+    """Whether what is built now is to have no weights."""
+    return torch.get_default_device().type == "meta"
+
+
 def choose_connector(settings: ModelSettings) -> str:
     """The kind of connector."""
     return settings.connector.kind or FAMILIES[settings.family].connectors[0]
@@ -46,6 +52,8 @@ def assemble_model(
     convert: Callable[[Any], Any] = lambda text: text,
 ) -> Any:
     """A model in float32, on the CPU: new, with pretrained towers in it, or a checkpoint.
+
+    Within `torch.device("meta")` its form alone, and no weights are read.
 
     Args:
         classes: of the model and of its configuration.
@@ -71,7 +79,9 @@ def assemble_model(
 
 
 def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
-    """Put the weights of pretrained towers into a new model whose language model is `text`."""
+    """Put the weights of pretrained towers into a new model whose language model is `text`; none on the meta device."""
+    if is_meta():
+        return
     names = ("vision_tower", "vision_model", "visual")
     tower = next(getattr(model.model, name) for name in names if hasattr(model.model, name))
     vision.load_vision(tower, settings.vision)
@@ -80,7 +90,10 @@ def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
 
 
 def _load_checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> Any:
-    model = model_class.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
+    if is_meta():
+        model = model_class(read_config(source))
+    else:
+        model = model_class.from_pretrained(source.path, revision=source.revision, dtype=torch.float32)
     if (needed := language.count_vocabulary(tokenizer)) > model.get_input_embeddings().num_embeddings:
         if hasattr(model.get_input_embeddings(), "num_additional_embeddings"):
             raise RecipeError(

@@ -28,6 +28,7 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionCon
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.batch import Batch
+from vlmill.train.device import move_tensor
 from vlmill.train.families import FAMILIES
 from vlmill.train.families.fused import FusedVisionConfig
 from vlmill.train.families.pretrained import read_config
@@ -326,7 +327,7 @@ def normalise_pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
 
 
 def _normalise_tiles(tiles: np.ndarray, config: Any, device: torch.device) -> torch.Tensor:
-    raw = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2).float() * (1 / 255)
+    raw = move_tensor(torch.from_numpy(tiles), device).permute(0, 3, 1, 2).float() * (1 / 255)
     how = get_reading(config)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (how.mean, how.std))
     return (raw - mean) / std

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmill.api.runs import format_settings
 from vlmill.mixtures.build import read_stage_mixture
@@ -16,7 +16,7 @@ from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
 from vlmill.pipeline.filters.custom import find_named_code
-from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable
+from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_recipe
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
@@ -26,6 +26,9 @@ from vlmill.pipeline.reports.forecast import StepForecast, find_changed_files, f
 from vlmill.pipeline.reports.sample_costs import open_child
 from vlmill.pipeline.reports.signal_costs import estimate_signals, list_countable
 from vlmill.train.validate import list_recipe_errors
+
+if TYPE_CHECKING:
+    from vlmill.train.estimate import TrainingEstimate
 
 LEAST_SHARE = 4
 """A build is refused on a disk with less than this part of the bytes of its input files free: images are kept as they
@@ -77,6 +80,25 @@ def check_recipe(
     kept = read_kept_sources(find_run(str(recipe), Path(out) if out else None))
     found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
     return check_readable(found, Path(out) if out else None, workers)
+
+
+def estimate_training(
+    recipe: str | Path, ranks: int, *, settings: Mapping[str, Any] | None = None
+) -> list[TrainingEstimate]:
+    """What each stage's training would hold on so many ranks, and compute in a step. Imports torch, reads no weights.
+
+    Args:
+        recipe: A recipe file, or the name of a shipped recipe.
+        ranks: That share the model.
+        settings: As in `load_recipe`.
+
+    Raises:
+        RecipeError: the recipe is wrong, or ranks do not divide the sequences of a step.
+    """
+    from vlmill.train.estimate import estimate_stage
+
+    found, _, base = load_recipe(str(recipe), sets=format_settings(settings))
+    return [estimate_stage(found, base, stage, ranks) for stage in found.stages if stage.train]
 
 
 def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None) -> CheckResult:

@@ -27,6 +27,7 @@ from vlmill.train.trace import SeenSegment, list_seen
 
 if TYPE_CHECKING:
     from vlmill.train.batch import Batch
+    from vlmill.train.imbalance import Imbalance
 
 AHEAD = 2
 """Steps that `batches` reads before they are asked for."""
@@ -191,6 +192,19 @@ class StageMixture:
         steps = range(start, most if stop is None else min(stop, most))
         with closing(load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)) as loaded:
             yield from loaded
+
+    def measure_imbalance(self, ranks: int) -> Imbalance:
+        """How long so many ranks would wait for each other in the steps of the stage's training. Imports torch.
+
+        Raises:
+            RecipeError: the recipe says nothing of the stage's training, or its steps cannot be dealt over them.
+        """
+        from vlmill.train.imbalance import measure_stage
+
+        recipe = read_locked_recipe(self.folder)
+        stage = next(stage for stage in recipe.stages if stage.name == self.name)
+        training = read_training_settings(stage, recipe.scale)
+        return measure_stage(self._mixture, read_model_settings(recipe), training, ranks)
 
     def _sample(self, sequence: int | None, segment: Segment, stored: Stored) -> PlannedSample:
         nodes, images, cut = stored.find(segment)
