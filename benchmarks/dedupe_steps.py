@@ -23,26 +23,26 @@ def read_texts(corpus: Path) -> list[str]:
 def run_steps(
     samples: Sequence[Sample], image_stats: Sequence[ImageStats], settings: Dedupe = DEFAULTS
 ) -> tuple[Path, dict[str, float]]:
-    """A folder with what signature, pairs and resolve leave of one partition, and the seconds that each took."""
+    """A folder with what signature, pairs and resolve leave of one partition, and the CPU seconds that each took."""
     folder, seconds = Path(tempfile.mkdtemp()), dict[str, float]()
     write_samples(folder / "samples.parquet", samples)
     write_image_stats(folder / "image_stats.parquet", image_stats)
-    start = time.perf_counter()
+    start = time.process_time()
     settings.signature().run({name: folder / name for name in ("samples.parquet", "image_stats.parquet")}, folder)
-    seconds["signature"] = time.perf_counter() - start
+    seconds["signature"] = time.process_time() - start
     inputs = {f"web/0/{path.name}": path for path in folder.iterdir()}
     for name, steps in (("candidates", settings.candidates()), ("pairs", settings.pair_steps())):
-        start, made = time.perf_counter(), dict[str, Path]()
+        start, made = time.process_time(), dict[str, Path]()
         for number, step in enumerate(steps):
             target = folder / f"{name}-{number:05d}"
             target.mkdir()
             step.run(inputs, target)  # type: ignore[attr-defined]
             made |= {f"{number:05d}/{path.name}": path for path in target.iterdir()}
         inputs |= made
-        seconds[name] = time.perf_counter() - start
-    start = time.perf_counter()
+        seconds[name] = time.process_time() - start
+    start = time.process_time()
     settings.resolve(partitions=("web/0",), priority={}, filters=(), captioned=()).run(inputs, folder)
-    seconds["resolve"] = time.perf_counter() - start
+    seconds["resolve"] = time.process_time() - start
     return folder, seconds
 
 
@@ -54,9 +54,9 @@ def found_pairs(folder: Path, kind: str, threshold: float) -> set[tuple[int, int
 
 def timed(work: Callable[[], object]) -> float:
     """Seconds that `work` takes."""
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def score(what: str, true: set[tuple[int, ...]], found: set[tuple[int, ...]]) -> None:

@@ -101,7 +101,9 @@ class ImageStats:
     contrast: float = 0.0  # standard deviation of luminance, 0 for one flat colour
     sharpness: float = 0.0  # variance of the Laplacian of luminance at 256 px
     phash: int = 0  # 64-bit DCT hash
-    thumbnail: bytes = b""  # 64 x 64 luminance, row-major
+    thumbnail: bytes = b""  # a JPEG of 128 x 128 pixels
+    content: bytes = b""  # the same of what lies within uniform margins; empty where there are none
+    margins: bytes = b""  # their pixels above, below, left and right, each as 4 bytes, the lowest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ IMAGE_STATS = pa.schema(
         pa.field("sharpness", pa.float32(), nullable=False),
         pa.field("phash", pa.uint64(), nullable=False),
         pa.field("thumbnail", pa.binary(), nullable=False),
+        pa.field("content", pa.binary(), nullable=False),
+        pa.field("margins", pa.binary(), nullable=False),
     ]
 )
 VERDICTS = pa.schema(

@@ -8,10 +8,9 @@ Findings do not depend on the action, and a sample's findings on that sample and
 
 What counts, and why so much is needed:
 
-- A picture counts where it is a benchmark's after alignment (pipeline/dedupe/picture.py: recompressed, resized,
-  brightened, cropped a little), seen again at a higher resolution and in its colours (pictures.py). FineVision's report
-  takes near-duplicate images alone as contamination too; Idefics3's found 6.6 % of MathVista by image and 2.2 % by
-  image and question.
+- A picture counts where it is a benchmark's as dedupe measures it (pipeline/dedupe/picture.py): recompressed, resized,
+  cropped, in another frame or tone, with a caption or a watermark. FineVision's report takes near-duplicate images
+  alone as contamination too; Idefics3's found 6.6 % of MathVista by image and 2.2 % by image and question.
 - A question counts without its picture only where it is telling. Overlap is measured in runs of 8 words: PaLM's
   (Chowdhery et al., 2022, section 8) and Tulu 3's length (Lambert et al., 2024, section 3.2), who ask for 70 % of the
   n-grams and for 50 % of the words; GPT-3's (Brown et al., 2020, appendix C) are 8 to 13 words by benchmark. `text`
@@ -110,7 +109,8 @@ class Decontamination:
 
     against: Mapping[str, Benchmark]  # load() has put shipped lists in place of their names
     action: Literal["report", "drop"] = "report"
-    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.95  # correlation from which pictures are the same
+    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # similarity from which pictures are the same
+    mirror: bool = False  # whether a mirrored picture is the same
     text: Annotated[float, Field(ge=0.5, le=1)] = 0.8  # share of a question's telling words from which it is the same
 
     def index(self) -> BuildIndex:
@@ -119,4 +119,4 @@ class Decontamination:
 
     def contamination(self) -> FindContamination:
         """The step for each partition."""
-        return FindContamination(image=self.image, text=self.text)
+        return FindContamination(image=self.image, text=self.text, mirror=self.mirror)

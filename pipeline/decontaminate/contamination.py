@@ -17,22 +17,20 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     ImageStats,
     Sample,
     read_image_stats,
-    read_images,
     read_rows,
     read_samples,
     write_rows,
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.decontaminate.index import FOLDER, Benchmarks, read_index
-from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
 from vlmill.pipeline.decontaminate.texts import Passage, Search, split_passages
-from vlmill.pipeline.dedupe import picture
+from vlmill.pipeline.dedupe.picture import collect_pictures
 
 SAMPLES_AT_ONCE = 256
 
@@ -43,7 +41,7 @@ FINDINGS = pa.schema(
         pa.field("kind", pa.string(), nullable=False),  # image or text
         pa.field("benchmark", pa.string(), nullable=False),
         pa.field("item", pa.string(), nullable=False),  # the id of the benchmark's sample
-        pa.field("score", pa.float32(), nullable=False),  # correlation, or share of telling words, to 4 decimals
+        pa.field("score", pa.float32(), nullable=False),  # similarity, or share of telling words, to 4 decimals
         pa.field("id", pa.string(), nullable=False),  # of the training sample
     ]
 )
@@ -71,16 +69,17 @@ class FindContamination:
     """
 
     name: ClassVar[str] = "contamination"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
-    image: float  # correlation from which pictures are the same
+    image: float  # similarity from which pictures are the same
     text: float  # share of a question's telling words from which it is the same
+    mirror: bool = False  # whether a mirrored picture is the same
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, images (and what a retry fetched), image stats and the index."""
-        return (SAMPLES_FILE, IMAGES_FILE, SUPPLEMENT_FILE, IMAGE_STATS_FILE, f"{FOLDER}/*")
+        """Samples, image stats and the index."""
+        return (SAMPLES_FILE, IMAGE_STATS_FILE, f"{FOLDER}/*")
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write, and what says which characters are letters."""
@@ -90,7 +89,7 @@ class FindContamination:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Look at the pictures, then at the texts, a batch of samples in memory."""
         benchmarks, image_stats = read_index(inputs), read_image_stats(inputs[IMAGE_STATS_FILE])
-        seen = _match_images(inputs, benchmarks, image_stats, self.image)
+        seen = _match_images(benchmarks, image_stats, self.image, mirror=self.mirror)
         search = Search(benchmarks, self.text)
         looked, findings = 0, list[ContaminationFinding]()
         samples = enumerate(read_samples(inputs[SAMPLES_FILE]))
@@ -116,27 +115,18 @@ Seen = Mapping[int, Mapping[int, float]]
 """Image of the partition -> picture of a benchmark -> how similar they are."""
 
 
-def _match_images(inputs: Inputs, benchmarks: Benchmarks, image_stats: Sequence[ImageStats], floor: float) -> Seen:
-    """Which images show which pictures: the same file, or alike at first look and in the close-up."""
+def _match_images(benchmarks: Benchmarks, image_stats: Sequence[ImageStats], floor: float, *, mirror: bool) -> Seen:
+    """Which images show which pictures: the same file, or one like it."""
     shown = [stats for stats in image_stats if stats.reason is None]
-    thumbnails = picture.stack_pictures([stats.thumbnail for stats in shown])
-    seen, alike = defaultdict[int, dict[int, float]](dict), defaultdict[int, dict[int, float]](dict)
-    for row, empty in enumerate(picture.find_flat(thumbnails)):
-        if not empty and shown[row].sha256 in benchmarks.by_sha256:
+    seen = defaultdict[int, dict[int, float]](dict)
+    pictures = collect_pictures(shown)
+    for row in np.flatnonzero(~pictures.flat).tolist():
+        if shown[row].sha256 in benchmarks.by_sha256:
             seen[shown[row].image] |= dict.fromkeys(benchmarks.by_sha256[shown[row].sha256], 1.0)
-    for row, other, similarity in benchmarks.gallery.alike(thumbnails, floor):
-        image = shown[row].image
-        if not benchmarks.common[other] and other not in seen.get(image, {}):
-            alike[image][other] = similarity
-    for stored in read_images(inputs) if alike else ():
-        if stored["bytes"] is not None and (found := alike.get(stored["image"])):
-            others = list(found)
-            near = np.broadcast_to(make_close_up(stored["bytes"]), benchmarks.close_ups[others].shape)
-            kept = find_same(near, benchmarks.close_ups[others])
-            seen[stored["image"]] |= {
-                other: found[other] for other, is_same in zip(others, kept, strict=True) if is_same
-            }
-    return {image: found for image, found in seen.items() if found}
+    for row, other, similarity in benchmarks.gallery.alike(pictures, floor, mirror=mirror):
+        if not benchmarks.common[other]:
+            seen[shown[row].image].setdefault(other, similarity)
+    return dict(seen)
 
 
 def _find_contamination(

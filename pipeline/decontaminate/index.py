@@ -28,22 +28,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlmill.pipeline.core.compared_text import split_words
-from vlmill.pipeline.core.names import IMAGE_STATS_FILE, IMAGES_FILE, SAMPLES_FILE
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.sample import (
     ImageStats,
     Sample,
     read_array,
     read_image_stats,
-    read_images,
     read_rows,
     read_samples,
     write_rows,
 )
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.decontaminate.pictures import SIDE, Gallery, make_close_up, make_gallery
+from vlmill.pipeline.decontaminate.pictures import Gallery, make_gallery
 from vlmill.pipeline.decontaminate.slots import find_slots
 from vlmill.pipeline.decontaminate.words import RUN, SHORT_RUN, Words, list_runs, number_words
-from vlmill.pipeline.dedupe import picture
+from vlmill.pipeline.dedupe.picture import ComparedPictures, collect_pictures
 
 COMMON = 3
 """Pictures of a benchmark that a run of words may be asked of, and other ones that a picture may look like, to be
@@ -77,8 +76,9 @@ PICTURES = pa.schema(
 )
 PARTS = ("user", "choices", "assistant", "none")
 """What a text of an item is, by its role and place."""
+GALLERY = ("places", "owners", "evidence", "stops")
 RUNS = ("hashes", "holders", "starts")
-ARRAYS = ("places", "owners", "thumbnails", "close_ups", *RUNS, *(f"short_{name}" for name in RUNS))
+ARRAYS = (*GALLERY, *RUNS, *(f"short_{name}" for name in RUNS))
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,6 @@ class Benchmarks:
     common: Sequence[bool]  # of each picture
     by_sha256: Mapping[str, Sequence[int]]
     gallery: Gallery
-    close_ups: NDArray[np.uint8]  # (pictures, side, side, 3), mapped
     runs: Runs
     short_runs: Runs
     short_counts: NDArray[np.int64]  # of short runs by item
@@ -154,8 +153,7 @@ def read_index(inputs: Inputs) -> Benchmarks:
         items_of=[shown["items"] for shown in pictures],
         common=[shown["common"] for shown in pictures],
         by_sha256=by_sha256,
-        gallery=Gallery(arrays["places"], arrays["owners"], arrays["thumbnails"]),
-        close_ups=arrays["close_ups"],
+        gallery=Gallery(*(arrays[name] for name in GALLERY)),
         runs=Runs(RUN, *(arrays[name] for name in RUNS)),
         short_runs=Runs(SHORT_RUN, *(arrays[f"short_{name}"] for name in RUNS)),
         short_counts=table.column("short_runs").to_numpy().astype(np.int64),
@@ -184,15 +182,15 @@ class BuildIndex:
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     image: float  # similarity from which pictures of one benchmark look alike
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Samples, image stats and images of all benchmarks, named `<benchmark>/<partition>/<file>`."""
-        return (f"*/*/{SAMPLES_FILE}", f"*/*/{IMAGE_STATS_FILE}", f"*/*/{IMAGES_FILE}")
+        """Samples and image stats of all benchmarks, named `<benchmark>/<partition>/<file>`."""
+        return (f"*/*/{SAMPLES_FILE}", f"*/*/{IMAGE_STATS_FILE}")
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write, and what says which characters are letters."""
@@ -208,7 +206,6 @@ class BuildIndex:
         shown = sorted({(item.benchmark, stats.sha256): stats for item in raw for stats in item.pictures}.items())
         rows = {key: row for row, (key, _) in enumerate(shown)}
         items = [_number_item(item, vocabulary, rows) for item in raw]
-        _write_close_ups(folder / "close_ups.npy", inputs, rows)
         self._write_pictures(folder, items, shown)
         _write_items(folder, items)
         return {"benchmark_items": Count(len(items), len(items)), "benchmark_pictures": Count(len(shown), len(shown))}
@@ -220,8 +217,9 @@ class BuildIndex:
         for number, item in enumerate(items):
             for row in item.pictures:
                 holders[row].append(number)
-        made = make_gallery(picture.stack_pictures([stats.thumbnail for _, stats in shown]))
-        common = self._common(made, [benchmark for (benchmark, _), _ in shown])
+        pictures = collect_pictures([stats for _, stats in shown])
+        made = make_gallery(pictures)
+        common = self._common(made, pictures, [benchmark for (benchmark, _), _ in shown])
         write_rows(
             folder / "pictures.parquet",
             PICTURES,
@@ -230,13 +228,13 @@ class BuildIndex:
                 for row, ((benchmark, sha256), _) in enumerate(shown)
             ),
         )
-        for name in ("places", "owners", "thumbnails"):
+        for name in GALLERY:
             np.save(folder / f"{name}.npy", getattr(made, name))
 
-    def _common(self, made: Gallery, benchmarks: Sequence[str]) -> set[int]:
-        """Rows of pictures that at first look are like more than COMMON others of their benchmark."""
+    def _common(self, made: Gallery, pictures: ComparedPictures, benchmarks: Sequence[str]) -> set[int]:
+        """Rows of pictures that are like more than COMMON others of their benchmark."""
         others = defaultdict[int, int](int)
-        for one, other, _ in made.alike(made.thumbnails, self.image):
+        for one, other, _ in made.alike(pictures, self.image):
             others[one] += one != other and benchmarks[one] == benchmarks[other]
         return {row for row, number in others.items() if number > COMMON}
 
@@ -262,19 +260,6 @@ def _read_items(inputs: Inputs) -> Iterator[_Raw]:
             image_stats = read_image_stats(inputs[name.removesuffix(SAMPLES_FILE) + IMAGE_STATS_FILE])
             for sample in read_samples(inputs[name]):
                 yield from _make_items(sample, image_stats)
-
-
-def _write_close_ups(path: Path, inputs: Inputs, rows: Mapping[tuple[str, str], int]) -> None:
-    """Write the close-up of each picture in its row, one benchmark's partition after the other."""
-    written = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), SIDE, SIDE, 3))
-    for name in sorted(inputs):
-        if name.endswith(f"/{IMAGES_FILE}"):
-            benchmark = name.split("/")[0]
-            image_stats = read_image_stats(inputs[name.removesuffix(IMAGES_FILE) + IMAGE_STATS_FILE])
-            for row, stats in zip(read_images({IMAGES_FILE: inputs[name]}), image_stats, strict=True):
-                if row["bytes"] is not None and stats.reason is None and (benchmark, stats.sha256) in rows:
-                    written[rows[benchmark, stats.sha256]] = make_close_up(row["bytes"])
-    written.flush()
 
 
 def _make_items(sample: Sample, image_stats: Sequence[ImageStats]) -> Iterator[_Raw]:

@@ -35,7 +35,10 @@ class Dedupe:
     text: Annotated[float, Field(ge=FLOORS["text"], le=1)] = (
         0.8  # Jaccard index of shingles from which texts are the same
     )
-    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # correlation from which images are the same
+    image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # similarity from which images are the same
+    mirror: bool = False
+    """Whether a mirrored image counts as similar. It costs twice the time, and text, hands and traffic are not the same
+    in a mirror."""
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
     near_images: bool = False
     """Whether similar images count as the same in web documents, which show before and after, and under questions: sets
@@ -68,7 +71,7 @@ class Dedupe:
 
     def signature(self) -> ComputeSignatures:
         """The step for each partition."""
-        return ComputeSignatures(containment=self.containment is not None)
+        return ComputeSignatures(containment=self.containment is not None, mirror=self.mirror)
 
     def candidates(self) -> tuple[FindCandidates, ...]:
         """The steps for the buckets."""
@@ -80,7 +83,7 @@ class Dedupe:
     def pair_steps(self) -> tuple[MeasurePairs, ...]:
         """The steps for the shares of the candidates."""
         return tuple(
-            MeasurePairs(share=share, shares=self.buckets, containment=self.containment is not None)
+            MeasurePairs(share=share, shares=self.buckets, containment=self.containment is not None, mirror=self.mirror)
             for share in range(self.buckets)
         )
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.dedupe import picture
+from vlmill.pipeline.dedupe import picture_places
 from vlmill.pipeline.dedupe.domain import LINES, find_repeated
 
-BUCKET_BITS = picture.GROUP_BITS
+BUCKET_BITS = picture_places.GROUP_BITS
 """Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192
 buckets."""
 
@@ -54,7 +54,7 @@ class Kind:
 
 
 TEXT = Kind("text", 64, 0, 0, "text")
-IMAGE = Kind("image", picture.GROUP_BITS, picture.HASH_BITS, picture.NEAR_BITS, "image")
+IMAGE = Kind("image", picture_places.GROUP_BITS, picture_places.HASH_BITS, picture_places.NEAR_BITS, "image")
 CONTAINED = Kind("contained", 64, 0, 0, "text")
 """Texts of which one may stand in the other."""
 
@@ -73,7 +73,7 @@ class FindCandidates:
     """
 
     name: ClassVar[str] = "candidates"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     bucket: int

@@ -44,20 +44,21 @@ def _measure_texts(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -
 
 
 def _measure_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    first, second = np.concatenate(one), np.concatenate(other)
-    sizes = first["size"].astype(np.float64), second["size"].astype(np.float64)
-    return picture.measure_similarity(first["thumbnail"], second["thumbnail"], sizes)
+    return picture.measure_similarity(picture.read_evidence(one), picture.read_evidence(other))
+
+
+def _measure_turned_images(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    return picture.measure_similarity(picture.read_evidence(one), picture.read_evidence(other), mirror=True)
 
 
 def _measure_containment(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     return np.array([text.compute_containment(a, b) for a, b in zip(one, other, strict=True)])
 
 
-MEASURES: Mapping[str, Measure] = {
-    "text": _measure_texts,
-    "image": _measure_images,
-    "contained": _measure_containment,
-}
+def _list_measures(*, mirror: bool) -> Mapping[str, Measure]:
+    images = _measure_turned_images if mirror else _measure_images
+    return {"text": _measure_texts, "image": images, "contained": _measure_containment}
+
 
 FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR, "contained": 0.5}
 """Least similarity that is written. Below it candidates are found too rarely for a threshold to mean anything."""
@@ -71,12 +72,13 @@ class MeasurePairs:
     """
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     share: int
     shares: int
     containment: bool  # whether texts that stand in others are measured
+    mirror: bool = False  # whether images are also compared with mirrored ones
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -87,14 +89,14 @@ class MeasurePairs:
 
     def made_by(self) -> Mapping[str, str]:
         """The libraries that calculate and write."""
-        return {"numpy": version("numpy"), "pyarrow": version("pyarrow")}
+        return {library: version(library) for library in ("numpy", "pillow", "pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<kind>.pairs.parquet` for each kind. The order of `inputs` does not matter."""
-        counts = {}
+        counts, measures = {}, _list_measures(mirror=self.mirror)
         for kind in list_kinds(containment=self.containment):
             found = _read_candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
-            table = _measure_pairs(kind, found, _map_evidence(kind, inputs))
+            table = _measure_pairs(kind, found, _map_evidence(kind, inputs), measures[kind.name])
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
             counts[f"{kind.name}_pairs"] = Count(found["one"].size, found["one"].size)
         return counts
@@ -124,12 +126,12 @@ def _map_evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
     return [read_array(inputs[name]) for name in names]
 
 
-def _measure_pairs(kind: Kind, found: Found, evidence: list[NDArray[Any]]) -> pa.Table:
+def _measure_pairs(kind: Kind, found: Found, evidence: list[NDArray[Any]], measure: Measure) -> pa.Table:
     """PAIRS at or above the floor."""
     similarity = np.empty(found["one"].size)
     for start in range(0, similarity.size, BATCH):
         rows = range(start, min(start + BATCH, similarity.size))
-        similarity[start : start + BATCH] = MEASURES[kind.name](
+        similarity[start : start + BATCH] = measure(
             *(
                 [
                     evidence[found[f"{end}_file"][row]][found[f"{end}_start"][row] : found[f"{end}_stop"][row]]

@@ -1,140 +1,266 @@
-"""Pictures for dedupe: hashes of windows that find candidates, and the aligned correlation that measures them.
+"""Pictures for dedupe: the evidence on each, and the similarity of two.
 
-Both look at nothing but square luminance thumbnails and the pictures' sizes, so images are not decoded again. A copy
-may be recompressed, resized, brightened, cropped a little or carry a caption: then a window of one picture shows what a
-window of the other shows. Candidates and alignment need no more than 32 pixels a side; what distinguishes a copy from a
-picture like it, such as the same dialogue in another language, shows at 64.
+A picture is looked at within its uniform margins and, where it has some, also as it lies in them: a copy may have got
+another border, and a caption or a watermark may stand in the margin. Similarity is found from coarse to fine. Most
+pairs are given up at 12 to 32 pixels; what distinguishes a copy from a picture made from the same template shows at
+128.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmill.pipeline.dedupe.hashing import mix_bits
-
-Thumbnails = NDArray[np.uint8]
-"""(n, side, side) luminance, row-major."""
-Floats = NDArray[np.float64]
-
-WINDOWS = (
-    (0.0, 1.0, 0.0, 1.0),  # top, bottom, left and right as shares of height and width
-    (0.05, 0.95, 0.05, 0.95),  # a copy that lost its margins
-    (0.0, 0.94, 0.0, 1.0),  # captions below and above
-    (0.0, 0.88, 0.0, 1.0),
-    (0.06, 1.0, 0.0, 1.0),
-    (0.12, 1.0, 0.0, 1.0),
-    (0.05, 1.0, 0.05, 1.0),  # crops of two sides
-    (0.05, 1.0, 0.0, 0.95),
-    (0.0, 0.95, 0.05, 1.0),
-    (0.0, 0.95, 0.0, 0.95),
+from vlmill.pipeline.core.sample import ImageStats
+from vlmill.pipeline.dedupe.picture_agreement import POINTS, compare_luminance, find_plain, find_tinted
+from vlmill.pipeline.dedupe.picture_alignment import align_windows, widen_windows
+from vlmill.pipeline.dedupe.picture_places import hash_places
+from vlmill.pipeline.dedupe.picture_windows import (
+    UNCUT,
+    Floats,
+    choose_windows,
+    reduce_pictures,
+    sample_windows,
 )
-TABLE_BITS = 3
-"""Eight orders of the hash bits: copies that differ in the first bits of one order agree in those of another."""
-HASH_BITS = 64 - TABLE_BITS
-GROUP_BITS = TABLE_BITS + 10
-"""Leading bits of a place that candidates share: among 14,000 files that finds 0.99 of the pictures that lost 5 % of
-each side, and more of all other copies. The cap lets 25 bits count among 353 million: then it is 0.92."""
-NEAR_BITS = 10
-"""Most differing bits of a candidate pair's hashes: one in 500 altered copies has more, and hardly a pair with 11 or 12
-is a copy."""
+from vlmill.pipeline.images.thumbnail import SIDE, SMALL, read_edges, read_thumbnail
+
 FLAT = 3.0
 """Standard deviation of luminance under which a picture shows nothing to compare."""
-
 FLOOR = 0.9
 """Least similarity that is returned. Pairs that cannot reach it are given up on the way, and returned as 0."""
 DISTORTED = 2.0
 """How much longer one picture may be in proportion than its copy. Sites squeeze wide pictures into squares; a scroll
 bar is no dialogue."""
-COARSE = 12
-"""Side at which all windows of both pictures are compared to find where alignment starts."""
-SMALL = 32
-"""Most pixels a side for all that comes before the last looks."""
 HOPELESS = 0.8
-"""Correlation at COARSE under which a pair is given up: of altered copies one in a thousand has less, of pairs of
-altered ones one in 150."""
-PROMISING = 0.9
-"""Correlation at SMALL pixels, by windows or by alignment, under which a pair is given up: one in 300 pairs of altered
-copies has less."""
-CERTAIN = 0.99
-"""Correlation from which nothing better is looked for."""
-REACH = 0.06
-"""How far alignment may move an edge of the window it starts from: as far as windows lie apart."""
-LEVELS = ((16, 1 / 16, 2, 0.4), (SMALL, 1 / 32, 2, PROMISING), (None, 1 / 64, 1, 0.0))
-"""Steps of alignment, from coarse to fine: most pixels a side (all for None), standard deviation of the sampling kernel
-as a share of the picture, how many steps, and the correlation before the last of them under which a pair is given up.
-"""
-GAINS = (1.05, 1.1, 1.2)
-"""How much brighter one picture may be where that saturates, beside what their means say. Without saturation
-correlation does not see a gain."""
+"""Correlation at 12 pixels under which a pair is given up: of altered copies one in a hundred has less."""
+PROMISING = 0.5
+"""Correlation at 16 pixels in alignment under which a pair is given up: a mark in a corner costs much of it."""
+HOPEFUL = 0.85
+"""Agreement at SMALL pixels under which a pair is given up: one in 300 of altered copies has less."""
+CERTAIN = 0.985
+"""Similarity from which nothing better is looked for."""
+REFRAMED = 0.04
+"""Share of height or width by which the margins of a copy in another frame differ."""
+AT_ONCE = 16
+"""Pairs compared at SIDE pixels at a time: each takes 2 MB."""
 RESOLVED = 0.6
 """Standard deviation of the kernel at which pictures are compared, in pixels of the smaller one: finer things only the
 other shows."""
+SEEN = 0.95
+"""Standard deviation of the blur, in pixels of the coarser thumbnail, at which pictures are compared."""
+SHARP = 0.35
+"""Standard deviation, in pixels, of the blur that a thumbnail has already."""
+EDGE, HIDDEN = 0.13, 0.5
+"""Share of height and width at each side without which pictures have to agree too, where less than that share of their
+contrast is in the middle: a frame or caption that both have must not hide a pale picture."""
+COLOURS = 16
+"""Pixels of the side at which colours are compared."""
+
+HEAD = np.dtype([("size", "<i4", (2,)), ("edges", "<i4", (4,)), ("lengths", "<i4", (2,))])
+"""Height and width; margins above, below, left and right; bytes of both thumbnails, the second 0 without margins."""
+
+INNER, WHOLE = 0, 1
+"""The views of a picture: what lies within its margins, and all of it."""
 
 
-def stack_pictures(pixels: Sequence[bytes]) -> Thumbnails:
-    """Square pictures of one size as one array."""
-    side = math.isqrt(len(pixels[0])) if pixels else 1
-    return np.frombuffer(b"".join(pixels), np.uint8).reshape(len(pixels), side, side)
+@dataclass(frozen=True)
+class ComparedPictures:
+    """n pictures by row, as similarity needs them."""
+
+    sizes: NDArray[np.int32]  # (n, 2): height and width
+    edges: NDArray[np.int32]  # (n, 4): margins above, below, left and right
+    small: NDArray[np.uint8]  # (n, 2, SMALL, SMALL): luminance of both views
+    thumbnails: Sequence[tuple[bytes, bytes]]  # JPEGs of both views; one and the same where there are no margins
+    mirrored: bool = False
+
+    def __len__(self) -> int:
+        return len(self.thumbnails)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> ComparedPictures:
+        thumbnails = [self.thumbnails[row] for row in rows.tolist()]
+        return ComparedPictures(self.sizes[rows], self.edges[rows], self.small[rows], thumbnails, self.mirrored)
+
+    @property
+    def framed(self) -> NDArray[np.bool_]:
+        """Which have margins."""
+        framed: NDArray[np.bool_] = self.edges.max(axis=1) > 0
+        return framed
+
+    @property
+    def shares(self) -> Floats:
+        """(n, 4): margins as shares of height and width."""
+        shares: Floats = self.edges / self.sizes.repeat(2, axis=1)
+        return shares
+
+    @property
+    def flat(self) -> NDArray[np.bool_]:
+        """Which show nothing to compare."""
+        spread: Floats = self.small[:, INNER].std(axis=(1, 2))
+        return spread < FLAT
+
+    def mirror(self) -> ComparedPictures:
+        """The same pictures, left and right exchanged."""
+        return ComparedPictures(
+            self.sizes, self.edges[:, [0, 1, 3, 2]], self.small[..., ::-1], self.thumbnails, not self.mirrored
+        )
+
+    def measure(self, view: int) -> Floats:
+        """(n, 2): height and width of a view in pixels."""
+        edges = self.edges.reshape(-1, 2, 2).sum(axis=2)
+        sizes: Floats = (self.sizes if view == WHOLE else self.sizes - edges).astype(np.float32)
+        return sizes
+
+    def reduce(self, view: int) -> Floats:
+        """(n, SMALL, SMALL): luminance of a view."""
+        return self.small[:, view].astype(np.float32)
+
+    def decode(self, view: int) -> tuple[Floats, Floats]:
+        """(n, SIDE, SIDE) of luminance, and (n, COLOURS, COLOURS, 2) of chroma with 0 for grey, of a view."""
+        pixels = np.empty((len(self), 3, SIDE, SIDE), np.float32)
+        for row, thumbnails in enumerate(self.thumbnails):
+            pixels[row] = read_thumbnail(thumbnails[view]).transpose(2, 0, 1)
+        if self.mirrored:
+            pixels = pixels[..., ::-1]
+        chroma = [reduce_pictures(pixels[:, plane], COLOURS) for plane in (1, 2)]
+        return pixels[:, 0], np.stack(chroma, axis=3) - 128
 
 
-def make_evidence(thumbnails: Thumbnails, sizes: NDArray[np.int32]) -> NDArray[np.void]:
-    """What similarity is measured on: (n,) records of a thumbnail and of (height, width) of the picture."""
-    fields = np.dtype([("thumbnail", np.uint8, thumbnails.shape[1:]), ("size", np.int32, (2,))])
-    records = np.empty(len(thumbnails), fields)
-    records["thumbnail"], records["size"] = thumbnails, sizes
-    return records
+def collect_pictures(stats: Sequence[ImageStats]) -> ComparedPictures:
+    """Pictures of images that were decoded."""
+    sizes = np.array([(each.height, each.width) for each in stats], np.int32).reshape(-1, 2)
+    edges = np.array([read_edges(each.margins) for each in stats], np.int32).reshape(-1, 4)
+    thumbnails = [(each.content or each.thumbnail, each.thumbnail) for each in stats]
+    small = np.empty((len(stats), 2, SMALL, SMALL), np.uint8)
+    for row, views in enumerate(thumbnails):
+        for view in (WHOLE, INNER):
+            luminance = read_thumbnail(views[view])[None, :, :, 0].astype(np.float32)
+            small[row, view] = reduce_pictures(luminance, SMALL)[0].round()
+    return ComparedPictures(sizes, edges, small, thumbnails)
 
 
-def find_flat(thumbnails: Thumbnails) -> NDArray[np.bool_]:
-    """Which of n pictures show nothing to compare."""
-    spread: Floats = thumbnails.std(axis=(1, 2))
-    return spread < FLAT
+def make_evidence(pictures: ComparedPictures) -> list[NDArray[np.uint8]]:
+    """What similarity is measured on, in bytes: a record of HEAD, then pixels and thumbnail of each view."""
+    made = []
+    for row, views in enumerate(pictures.thumbnails):
+        kept = (INNER, WHOLE) if pictures.edges[row].any() else (INNER,)
+        lengths = [len(views[view]) if view in kept else 0 for view in (INNER, WHOLE)]
+        head = np.array((pictures.sizes[row], pictures.edges[row], lengths), HEAD)
+        bodies = [pictures.small[row, view].tobytes() + views[view] for view in kept]
+        made.append(np.frombuffer(head.tobytes() + b"".join(bodies), np.uint8))
+    return made
 
 
-def hash_places(thumbnails: Thumbnails) -> NDArray[np.uint64]:
-    """Where each of n pictures is filed: (n, tables x windows); pure, and each picture for itself.
-
-    A place is the number of a table, then HASH_BITS signs of the lowest frequencies of a DCT-II of one window, in the
-    order of that table (the perceptual hash of Zauner, 2010, with the sign in place of the median). Sorted by place,
-    neighbours agree in the leading bits.
-    """
-    batches = range(0, max(1, len(thumbnails)), 256)
-    signs = np.concatenate([_compute_signs(thumbnails[start : start + 256]) for start in batches])
-    weights = np.uint64(1) << np.arange(HASH_BITS, dtype=np.uint64)
-    filed = []
-    for table in range(1 << TABLE_BITS):
-        order = np.argsort(mix_bits(np.arange(64 * table, 64 * table + HASH_BITS, dtype=np.uint64)))
-        hashes = (signs[..., order] * weights).sum(axis=-1, dtype=np.uint64)
-        filed.append(hashes | np.uint64(table << HASH_BITS))
-    return np.concatenate(filed, axis=1)
+def read_evidence(evidence: Sequence[NDArray[np.uint8]]) -> ComparedPictures:
+    """The pictures on which `make_evidence` made this."""
+    whole = [each.tobytes() for each in evidence]
+    heads = np.frombuffer(b"".join(each[: HEAD.itemsize] for each in whole), HEAD)
+    small, thumbnails = np.empty((len(whole), 2, SMALL, SMALL), np.uint8), []
+    for row, (each, (first, second)) in enumerate(zip(whole, heads["lengths"].tolist(), strict=True)):
+        stop = HEAD.itemsize + SMALL * SMALL + first
+        small[row] = np.frombuffer(each, np.uint8, SMALL * SMALL, HEAD.itemsize).reshape(SMALL, SMALL)
+        thumbnail = each[stop - first : stop]
+        if second:
+            small[row, WHOLE] = np.frombuffer(each, np.uint8, SMALL * SMALL, stop).reshape(SMALL, SMALL)
+        thumbnails.append((thumbnail, each[stop + SMALL * SMALL :] if second else thumbnail))
+    return ComparedPictures(heads["size"], heads["edges"], small, thumbnails)
 
 
-def measure_similarity(one: Thumbnails, other: Thumbnails, sizes: tuple[Floats, Floats] | None = None) -> Floats:
-    """How alike n pairs of pictures are: (n,) correlations to 4 decimals from FLOOR on, else 0.
+def file_pictures(pictures: ComparedPictures) -> list[NDArray[np.uint64]]:
+    """Places of each picture: of all windows of what lies within its margins, and of UNCUT windows of the whole."""
+    filed = list(hash_places(pictures.reduce(INNER)))
+    rows = np.flatnonzero(pictures.framed)
+    for row, more in zip(rows.tolist(), hash_places(pictures[rows].reduce(WHOLE), UNCUT), strict=True):
+        filed[row] = np.concatenate([filed[row], more])
+    return filed
+
+
+def measure_similarity(one: ComparedPictures, other: ComparedPictures, *, mirror: bool = False) -> NDArray[np.float64]:
+    """How alike n pairs of pictures are: (n,) to 4 decimals from FLOOR on, else 0.
 
     Pure, and each pair for itself.
 
-    The best of all pairs of windows is refined by Gauss-Newton steps over the edges of a window (after Lucas and
-    Kanade, 1981). It does not matter which of the two was cut.
-
     Args:
         one: The first picture of each pair.
-        other: The second ones, of the same side.
-        sizes: (n, 2) height and width of the first and of the second pictures before they became thumbnails; large
-            squares if not given.
+        other: The second ones.
+        mirror: Whether the second one may be mirrored.
     """
-    found = np.zeros(len(one))
-    ours, theirs = sizes or (np.full((len(one), 2), np.inf), np.full((len(one), 2), np.inf))
-    rows = np.arange(len(one)) if sizes is None else np.flatnonzero(_measure_distortion(ours, theirs) <= DISTORTED)
-    pixels = np.minimum(ours, theirs)[rows]
-    a, b = one[rows].astype(np.float64), other[rows].astype(np.float64)
-    found[rows] = _measure_similarity(a, b, pixels)
+    turns = (other, other.mirror()) if mirror else (other,)
+    looks = [(turned, view) for turned in turns for view in (INNER, WHOLE)]
+    best, found, starts = np.full(len(one), HOPEFUL), np.zeros(len(one)), list[_Start]()
+    for turned, view in looks:
+        rows = np.flatnonzero(one.framed | turned.framed) if view == WHOLE else np.arange(len(one))
+        starts.append(_find_start(one[rows], turned[rows], rows, view))
+        best[starts[-1].rows] = np.maximum(best[starts[-1].rows], starts[-1].agreement)
+    for (turned, view), start in zip(looks, starts, strict=True):
+        chosen = start.choose(np.flatnonzero((start.agreement >= best[start.rows]) & (found[start.rows] == 0)))
+        for begin in range(0, chosen.rows.size, AT_ONCE):
+            some = chosen.choose(np.arange(begin, min(begin + AT_ONCE, chosen.rows.size)))
+            found[some.rows] = _compare_closely(one[some.rows], turned[some.rows], some, view)
     return np.where(found >= FLOOR, found, 0.0).round(4)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where m pairs seem to show the same."""
+
+    rows: NDArray[np.int64]  # the pairs, by number
+    first: Floats  # (m, 4), window of the first picture
+    second: Floats
+    agreement: Floats  # (m,), at SMALL pixels
+    moved: NDArray[np.bool_]  # (m,), whether alignment made these windows, or else they are of WINDOWS
+
+    def choose(self, those: NDArray[np.int64]) -> _Start:
+        """Some of the pairs, by row."""
+        return _Start(*(getattr(self, each)[those] for each in ("rows", "first", "second", "agreement", "moved")))
+
+
+def _find_start(one: ComparedPictures, other: ComparedPictures, pairs: NDArray[np.int64], view: int) -> _Start:
+    """Where pairs agree at SMALL pixels, by windows or by alignment; without those that are given up."""
+    small, small_other = one.reduce(view), other.reduce(view)
+    near = _measure_distortion(one.measure(view), other.measure(view)) <= DISTORTED
+    first, second, best = choose_windows(small, small_other)
+    rows = np.flatnonzero(near & (best >= HOPELESS))
+    coarse, coarse_other = (reduce_pictures(each[rows], SMALL // 2) for each in (small, small_other))
+    moved, target, agreement = align_windows(coarse, coarse_other, first[rows], second[rows], blur=2 / SMALL, steps=2)
+    kept = agreement >= PROMISING
+    rows, moved, target = rows[kept], moved[kept], target[kept]
+    small, small_other, first, second = (each[rows] for each in (small, small_other, first, second))
+    moved, target, _ = align_windows(small, small_other, moved, target, blur=1 / SMALL, steps=2)
+    reframed = np.flatnonzero(_find_reframed(one, other)[rows] & (view == INNER))
+    blurs, found = np.full((rows.size, 2), RESOLVED / SMALL), []
+    for windows in ((first, second), (moved, target)):
+        start, stop = widen_windows(*windows)
+        shown, wanted = sample_windows(small, start, blurs, SMALL), sample_windows(small_other, stop, blurs, SMALL)
+        found.append(compare_luminance(shown, wanted))
+        found[-1][reframed[find_plain(shown[reframed], wanted[reframed])]] = 0.0
+    better = found[1] > found[0]
+    first, second = np.where(better[:, None], moved, first), np.where(better[:, None], target, second)
+    return _Start(pairs[rows], first, second, np.maximum(found[0], found[1]), better)
+
+
+def _find_reframed(one: ComparedPictures, other: ComparedPictures) -> NDArray[np.bool_]:
+    """(n,): which pairs have other margins."""
+    reframed: NDArray[np.bool_] = np.abs(one.shares - other.shares).max(axis=1) > REFRAMED
+    return reframed
+
+
+def _compare_closely(one: ComparedPictures, other: ComparedPictures, start: _Start, view: int) -> Floats:
+    """(n,): similarity at SIDE pixels, as the pairs lie and once they are aligned."""
+    views = one.decode(view), other.decode(view)
+    sizes = one.measure(view), other.measure(view)
+    found, rows = np.zeros(len(one)), np.flatnonzero(~start.moved)
+    found[rows] = _compare_windows(*_choose_rows(rows, *views, start.first, start.second, *sizes))
+    rows = np.flatnonzero(found < CERTAIN)
+    a, b, first, second, *pixels = _choose_rows(rows, *views, start.first, start.second, *sizes)
+    for side, steps in ((SIDE // 2, 2), (SIDE, 1)):
+        shown, wanted = reduce_pictures(a[0], side), reduce_pictures(b[0], side)
+        first, second, _ = align_windows(shown, wanted, first, second, blur=1 / side, steps=steps)
+    found[rows] = np.maximum(found[rows], _compare_windows(a, b, first, second, *pixels))
+    return found
 
 
 def _measure_distortion(one: Floats, other: Floats) -> Floats:
@@ -143,247 +269,56 @@ def _measure_distortion(one: Floats, other: Floats) -> Floats:
     return np.maximum(change, 1 / change)
 
 
-def _measure_similarity(one: Floats, other: Floats, pixels: Floats) -> Floats:
-    """(n,): correlations; less than FLOOR where a pair was given up."""
-    found = np.zeros(len(one))
-    small, small_other = _reduce_pictures(one, SMALL), _reduce_pictures(other, SMALL)
-    first, second, best = choose_windows(small, small_other)
-    hopeful = np.flatnonzero(best >= HOPELESS)
-    as_they_lie = _compare_windows(*(x[hopeful] for x in (small, small_other, first, second, pixels)))
-    rows = hopeful[as_they_lie >= PROMISING]
-    found[rows] = _compare_windows(*(x[rows] for x in (one, other, first, second, pixels)))
-    rows = hopeful[found[hopeful] < CERTAIN]
-    going, first, second = align_pairs(*(x[rows] for x in (one, other, first, second)))
-    rows = rows[going]
-    found[rows] = np.maximum(found[rows], _compare_windows(one[rows], other[rows], first, second, pixels[rows]))
+def _choose_rows(rows: NDArray[np.int64], *those: Any) -> list[Any]:
+    """Some rows of arrays, and of pairs of arrays."""
+    return [tuple(each[rows] for each in some) if isinstance(some, tuple) else some[rows] for some in those]
+
+
+def _compare_windows(
+    one: tuple[Floats, Floats],
+    other: tuple[Floats, Floats],
+    first: Floats,
+    second: Floats,
+    size: Floats,
+    size_other: Floats,
+) -> Floats:
+    """(n,): how far two windows agree, as wide as both pictures allow; 0 where their colours differ."""
+    first, second = widen_windows(first, second)
+    shown, wanted = _sample_pairs(one[0], other[0], first, second, size, size_other)
+    found = compare_luminance(shown, wanted)
+    rows = np.flatnonzero(found >= FLOOR)
+    tints = [_sample_colours(each[1][rows], windows[rows]) for each, windows in ((one, first), (other, second))]
+    found[rows[find_tinted(*tints)]] = 0.0
+    contrast = np.minimum(shown.std(axis=(1, 2)), wanted.std(axis=(1, 2)))
+    rows = np.flatnonzero(found >= FLOOR)
+    first, second = _shrink_windows(first[rows]), _shrink_windows(second[rows])
+    shown, wanted = _sample_pairs(one[0][rows], other[0][rows], first, second, size[rows], size_other[rows])
+    inside = np.minimum(shown.std(axis=(1, 2)), wanted.std(axis=(1, 2)))
+    telling = (inside >= FLAT) & (inside < HIDDEN * contrast[rows])
+    found[rows] = np.minimum(found[rows], np.where(telling, compare_luminance(shown, wanted), 1.0))
     return found
 
 
-def _compute_signs(thumbnails: Thumbnails) -> NDArray[np.bool_]:
-    """(n, windows, HASH_BITS) signs of the lowest frequencies but the mean, and but the highest ones."""
-    side, pixels, frequencies = thumbnails.shape[1], thumbnails.astype(np.float64), _make_cosines(32, 8)
-    signs = []
-    for top, bottom, left, right in WINDOWS:
-        rows, columns = (
-            frequencies @ _make_area_weights(32, top, bottom, side),
-            frequencies @ _make_area_weights(32, left, right, side),
-        )
-        waves = (rows @ pixels @ columns.T).reshape(-1, 64)
-        signs.append(waves[:, 1 : 1 + HASH_BITS].round(6) > 0)
-    return np.stack(signs, axis=1)
+def _sample_pairs(
+    one: Floats, other: Floats, first: Floats, second: Floats, size: Floats, size_other: Floats
+) -> tuple[Floats, Floats]:
+    """(n, POINTS, POINTS) each: windows of pictures, equally sharp, as what fills less of a thumbnail shows less."""
+    shares = [windows[:, 1::2] - windows[:, ::2] for windows in (first, second)]
+    limits = RESOLVED / (size * shares[0]), RESOLVED / (size_other * shares[1])
+    wanted = np.maximum(SEEN / (SIDE * np.minimum(*shares)), np.maximum(*limits))
+    blurs = [np.sqrt(np.maximum((wanted * share) ** 2 - (SHARP / SIDE) ** 2, (0.3 / SIDE) ** 2)) for share in shares]
+    return sample_windows(one, first, blurs[0], POINTS), sample_windows(other, second, blurs[1], POINTS)
 
 
-@cache
-def _make_cosines(size: int, count: int) -> Floats:
-    """The `count` lowest frequencies of a DCT-II of `size` values."""
-    waves: Floats = np.cos(np.pi * np.outer(np.arange(count), 2 * np.arange(size) + 1) / (2 * size))
-    return waves
+def _shrink_windows(windows: Floats) -> Floats:
+    """(n, 4): the middle of windows."""
+    ends = windows.reshape(-1, 2, 2)
+    cut = np.diff(ends, axis=2) * EDGE * np.array([1.0, -1.0])
+    shrunk: Floats = (ends + cut).reshape(-1, 4)
+    return shrunk
 
 
-@cache
-def _make_area_weights(cells: int, start: float, stop: float, side: int) -> Floats:
-    """(cells, side): the mean over each of `cells` equal parts of [start, stop) of `side` pixels."""
-    edges = np.linspace(start * side, stop * side, cells + 1)
-    pixels = np.arange(side)
-    shares = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights: Floats = np.maximum(shares, 0) / (edges[1] - edges[0])
-    return weights
-
-
-def choose_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
-    """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
-    correlations = (_make_views(one) @ _make_views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
-    best = correlations.argmax(axis=1)
-    windows = np.array(WINDOWS)
-    return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
-
-
-def _make_views(pixels: Floats) -> Floats:
-    """(n, windows, COARSE * COARSE): all windows, with mean 0 and norm 1."""
-    side = pixels.shape[1]
-    views = [
-        _make_area_weights(COARSE, top, bottom, side) @ pixels @ _make_area_weights(COARSE, left, right, side).T
-        for top, bottom, left, right in WINDOWS
-    ]
-    return _normalise_values(np.stack(views, axis=1).reshape(len(pixels), len(WINDOWS), COARSE * COARSE))[0]
-
-
-def _normalise_values(values: Floats) -> tuple[Floats, Floats]:
-    """Values with mean 0 and norm 1 along the last axis, and what they were divided by."""
-    centred = values - values.mean(axis=-1, keepdims=True)
-    norm = np.maximum(np.sqrt((centred * centred).sum(axis=-1, keepdims=True)), 1e-3)
-    return centred / norm, norm
-
-
-def align_pairs(one: Floats, other: Floats, first: Floats, second: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """The pairs that are not given up, and their windows, moved so that both show the same: (m,), (m, 4) and (m, 4).
-
-    The first one's window is moved; where it would leave the picture, both lose what the first does not show.
-    """
-    going, low, high = np.arange(len(one)), first - REACH, first + REACH
-    for side, blur, steps, least in LEVELS:
-        picture, pattern = _reduce_pictures(one[going], side), _reduce_pictures(other[going], side)
-        blurs, agreement = np.full((len(going), 2), blur), np.ones(len(going))
-        for _ in range(steps):
-            step, agreement = _compute_step(
-                *sample_windows(picture, first, blur), _sample_windows(pattern, second, blurs, picture.shape[1] // 2)
-            )
-            first, second = _select_shared_windows((first + step).clip(low, high), second)
-        kept = agreement >= least
-        going = going[kept]
-        low, high, first, second = (edges[kept] for edges in (low, high, first, second))
-    return going, first, second
-
-
-def _select_shared_windows(first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """Windows that show the same, without what lies outside the first picture."""
-    first, second = first.reshape(-1, 2, 2), second.reshape(-1, 2, 2)  # by axis, then by end
-    inside = first.clip(0, 1)
-    shares = (inside - first[:, :, :1]) / np.diff(first, axis=2)
-    kept: Floats = second[:, :, :1] + shares * np.diff(second, axis=2)
-    return inside.reshape(-1, 4), kept.reshape(-1, 4)
-
-
-def _reduce_pictures(pixels: Floats, most: int | None) -> Floats:
-    """Pictures with at most so many pixels a side."""
-    side = pixels.shape[1]
-    if most is None or side <= most:
-        return pixels
-    area = _make_area_weights(most, 0.0, 1.0, side)
-    reduced: Floats = area @ pixels @ area.T
-    return reduced
-
-
-def sample_windows(pixels: Floats, windows: Floats, blur: float) -> tuple[Floats, Floats, Floats]:
-    """(n, points, points) each: windows sampled with a Gaussian kernel, and their derivatives by row and column."""
-    side, blurs = pixels.shape[1], np.full(len(pixels), blur)
-    rows, row_distance = _make_kernel(windows[:, 0], windows[:, 1], side, side // 2, blurs)
-    columns, column_distance = _make_kernel(windows[:, 2], windows[:, 3], side, side // 2, blurs)
-    across = pixels @ columns.transpose(0, 2, 1)
-    sloping_rows, sloping_columns = (
-        _differentiate_kernel(rows, row_distance / blur),
-        _differentiate_kernel(columns, column_distance / blur),
-    )
-    return rows @ across, sloping_rows @ across, rows @ pixels @ sloping_columns.transpose(0, 2, 1)
-
-
-def _sample_windows(pixels: Floats, windows: Floats, blurs: Floats, points: int) -> Floats:
-    """(n, points, points): the windows sampled with Gaussian kernels of (n, 2) standard deviations, down and across."""
-    side = pixels.shape[1]
-    rows, _ = _make_kernel(windows[:, 0], windows[:, 1], side, points, blurs[:, 0])
-    columns, _ = _make_kernel(windows[:, 2], windows[:, 3], side, points, blurs[:, 1])
-    sampled: Floats = rows @ pixels @ columns.transpose(0, 2, 1)
-    return sampled
-
-
-def _make_kernel(start: Floats, stop: Floats, side: int, count: int, blurs: Floats) -> tuple[Floats, Floats]:
-    """(n, count, side) each: weights of the pixels at points of [start, stop), and their distances.
-
-    Distances are in standard deviations.
-
-    Pixels outside the window weigh nothing.
-    """
-    points = start[:, None] + (stop - start)[:, None] * _compute_middles(count)
-    distance = (_compute_middles(side) - points[:, :, None]) / blurs[:, None, None]
-    inside = (_compute_middles(side) > start[:, None] - 0.5 / side) & (
-        _compute_middles(side) < stop[:, None] + 0.5 / side
-    )
-    weights: Floats = np.exp(-0.5 * distance * distance) * inside[:, None, :] + 1e-12
-    weights /= weights.sum(axis=2, keepdims=True)
-    return weights, distance
-
-
-def _differentiate_kernel(weights: Floats, pull: Floats) -> Floats:
-    """The derivative of a kernel's weights by the point, given that of their logarithms."""
-    slope: Floats = weights * pull
-    slope -= weights * slope.sum(axis=2, keepdims=True)
-    return slope
-
-
-def _compute_middles(count: int) -> Floats:
-    """The middles of `count` equal parts of [0, 1)."""
-    return (np.arange(count) + 0.5) / count
-
-
-def _compute_step(shown: Floats, down: Floats, right: Floats, target: Floats) -> tuple[Floats, Floats]:
-    """The step of (top, bottom, left, right), (n, 4), that brings what is shown closer to the target.
-
-    Also (n,): the correlation before the step.
-    """
-    count, points = shown.shape[:2]
-    share = _compute_middles(points)
-    (a, norm), (b, _) = (_normalise_values(picture.reshape(count, points * points)) for picture in (shown, target))
-    agreement = (a * b).sum(axis=1)
-    by_edge = [down * (1 - share)[:, None], down * share[:, None], right * (1 - share), right * share]
-    slopes = np.stack(by_edge, axis=1).reshape(count, 4, points * points) / norm[:, None]
-    slopes = slopes - slopes.mean(axis=2, keepdims=True)
-    slopes = slopes - (slopes @ a[:, :, None]) * a[:, None, :]
-    hessian = slopes @ slopes.transpose(0, 2, 1)
-    damping = np.eye(4) * (1e-6 + 0.01 * hessian.diagonal(axis1=1, axis2=2)[:, :, None])
-    towards = slopes @ (b - a * agreement[:, None])[:, :, None]
-    step: Floats = np.linalg.solve(hessian + damping, towards)[:, :, 0]
-    return step.clip(-0.05, 0.05), agreement
-
-
-def _compare_windows(one: Floats, other: Floats, first: Floats, second: Floats, pixels: Floats) -> Floats:
-    """(n,): the correlation of two windows, as they are or with the darker one as bright as the other."""
-    blurs = np.maximum(0.5 / one.shape[1], RESOLVED / pixels)
-    points = one.shape[1] * 3 // 4
-    shown, target = _sample_windows(one, first, blurs, points), _sample_windows(other, second, blurs, points)
-    telling = _compute_moments(shown, target)[1].max(axis=0) >= FLAT * FLAT
-    telling[:, 0] = True
-    best = _correlate_samplings(shown, target, telling)
-    unsure = np.flatnonzero(best < CERTAIN)
-    shown, target, telling = shown[unsure], target[unsure], telling[unsure]
-    lighter = (shown.mean(axis=(1, 2)) > target.mean(axis=(1, 2)))[:, None, None]
-    dark, bright = np.where(lighter, target, shown), np.where(lighter, shown, target)
-    for brightened in _brighten_pictures(dark, bright):
-        best[unsure] = np.maximum(best[unsure], _correlate_samplings(brightened, bright, telling))
-    return best
-
-
-def _brighten_pictures(dark: Floats, bright: Floats) -> Iterator[Floats]:
-    """The darker pictures with each gain, and with the one at which they have the mean of the brighter ones."""
-    most, wanted, gain = 255 / _measure_light(dark), bright.mean(axis=(1, 2)), np.ones(len(dark))
-    for _ in range(3):  # saturation swallows a part of each gain
-        brightened = dark * np.minimum(gain[:, None, None], most)
-        gain = (gain * wanted / np.maximum(brightened.mean(axis=(1, 2)), 1e-3)).clip(1, max(GAINS))
-    yield from (dark * np.minimum(gain, most) for gain in (gain[:, None, None], *GAINS))
-
-
-def _measure_light(sampled: Floats) -> Floats:
-    """The brightest of each point and its eight neighbours, at least 1.
-
-    Where a picture is made brighter it saturates letter by letter, not point by point: of grey letters on white the
-    letters alone become brighter. So a point gains no more than the ground that it lies on.
-    """
-    padded = np.pad(sampled, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    down = np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
-    light: Floats = np.maximum(np.maximum(down[:, :, :-2], down[:, :, 1:-1]), down[:, :, 2:])
-    return np.maximum(light, 1.0)
-
-
-def _correlate_samplings(one: Floats, other: Floats, telling: NDArray[np.bool_]) -> Floats:
-    """(n,): correlations of two samplings, with the mean of the variances in place of their geometric mean.
-
-    So contrast counts: a pale square and a dark one, each on white, are not the same, as copies keep their contrast.
-    What counts is the least of the correlation of the windows and of what is left of them without the top or the bottom
-    eighth, where that shows anything (`telling`): two pictures are not the same for having the same caption.
-    """
-    shared, spreads = _compute_moments(one, other)
-    correlations = shared / np.maximum(spreads, FLAT * FLAT).mean(axis=0)
-    least: Floats = np.where(telling, correlations, 1.0).min(axis=1)
-    return least
-
-
-def _compute_moments(one: Floats, other: Floats) -> tuple[Floats, Floats]:
-    """Covariance (n, 3) and variances (2, n, 3) of two samplings.
-
-    Of all points, without the top eighth, and without the bottom eighth.
-    """
-    points = one.shape[1]
-    eighth = points // 8
-    rows = np.stack([one, other, one * one, other * other, one * other]).sum(axis=3)
-    sums = [rows.sum(axis=2), rows[:, :, eighth:].sum(axis=2), rows[:, :, : points - eighth].sum(axis=2)]
-    a, b, aa, bb, ab = np.stack(sums, axis=2) / (points * np.array([points, points - eighth, points - eighth]))
-    return ab - a * b, np.stack([aa - a * a, bb - b * b])
+def _sample_colours(chroma: Floats, windows: Floats) -> Floats:
+    """(n, 8, 8, 2): the colours of windows."""
+    blurs = np.full((len(chroma), 2), 1 / COLOURS)
+    return np.stack([sample_windows(chroma[..., plane], windows, blurs, 8) for plane in (0, 1)], axis=3)

@@ -85,10 +85,11 @@ class ComputeSignatures:
     """
 
     name: ClassVar[str] = "signature"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     containment: bool  # whether texts are filed so that those that stand in others are found
+    mirror: bool = False  # whether images are filed so that mirrored ones are found
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ class ComputeSignatures:
         """The library that writes the tables, and what says which characters are letters."""
         return {
             "numpy": version("numpy"),
+            "pillow": version("pillow"),
             "pyarrow": version("pyarrow"),
             "unicode": unicodedata.unidata_version,
         }
@@ -116,7 +118,7 @@ class ComputeSignatures:
         _write_lines(folder / "line.places.parquet", lines)
         return {
             "texts_signed": _count_kept(len(long)),
-            "images_signed": _count_kept(_write_images(folder, image_stats)),
+            "images_signed": _count_kept(_write_images(folder, image_stats, mirror=self.mirror)),
         }
 
 
@@ -229,19 +231,21 @@ def _write_texts(folder: Path, texts: Mapping[int, _SignedText], *, containment:
     np.save(folder / "text.evidence.npy", evidence)
 
 
-def _write_images(folder: Path, image_stats: Sequence[ImageStats]) -> int:
-    """Write places, thumbnails and sizes of all images that show something; return how many."""
+def _write_images(folder: Path, image_stats: Sequence[ImageStats], *, mirror: bool) -> int:
+    """Write places and evidence of all images that show something; return how many."""
     shown = {make_image_key(stats): stats for stats in image_stats if stats.thumbnail}
-    thumbnails = picture.stack_pictures([stats.thumbnail for stats in shown.values()])
-    telling = ~picture.find_flat(thumbnails)
-    thumbnails, kept = (
-        thumbnails[telling],
-        [stats for stats, tells in zip(shown.values(), telling, strict=True) if tells],
-    )
-    keys, rows = [make_image_key(stats) for stats in kept], np.arange(len(kept), dtype=np.int64)
-    _write_places(folder / "image.places.parquet", list(picture.hash_places(thumbnails)), keys, rows, rows + 1)
-    sizes = np.array([(stats.height, stats.width) for stats in kept], np.int32).reshape(-1, 2)
-    np.save(folder / "image.evidence.npy", picture.make_evidence(thumbnails, sizes))
+    pictures = picture.collect_pictures(list(shown.values()))
+    telling = np.flatnonzero(~pictures.flat)
+    pictures, keys = pictures[telling], np.array(list(shown), np.uint64)[telling].tolist()
+    evidence = picture.make_evidence(pictures)
+    stops = np.cumsum([each.size for each in evidence], dtype=np.int64)
+    starts = np.concatenate([[0], stops[:-1]]) if keys else stops
+    filed = picture.file_pictures(pictures)
+    if mirror:
+        turned = picture.file_pictures(pictures.mirror())
+        filed = [np.concatenate(both) for both in zip(filed, turned, strict=True)]
+    _write_places(folder / "image.places.parquet", filed, keys, starts, stops)
+    np.save(folder / "image.evidence.npy", np.concatenate([np.empty(0, np.uint8), *evidence]))
     return len(keys)
 
 

@@ -31,12 +31,10 @@ from vlmill.pipeline.core.sample import ImageStats, read_images, write_image_sta
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox, borrow_sandbox
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.images.decode import MAX_PIXELS, Undecodable, count_frames, open_image, to_rgb
+from vlmill.pipeline.images.thumbnail import check_thumbnails, make_thumbnails
 
 BLUR_SIDE = 256
 """Pixels of the longer side at which blur is measured, so that it does not depend on the resolution."""
-
-THUMBNAIL = 64
-"""Pixels of a thumbnail's side: with 32 a third as many copies again are confused with pictures like them."""
 
 DCT = np.array([[2 * math.cos(math.pi * k * (2 * n + 1) / 64) for n in range(32)] for k in range(8)])
 """The 8 lowest frequencies of a DCT-II of 32 values, not normalised."""
@@ -50,7 +48,7 @@ class ComputeImageStats:
     """
 
     name: ClassVar[str] = "image_stats"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     max_pixels: Amount = MAX_PIXELS  # of an image; one with more is not decoded
@@ -107,6 +105,7 @@ def _decode_stats(data: bytes, max_pixels: int) -> ImageStats:
         return ImageStats(0, error.reason)
     luminance = picture.convert("L")
     small = luminance.resize((32, 32), Image.Resampling.LANCZOS)
+    thumbnail, content, margins = make_thumbnails(picture, luminance)
     return ImageStats(
         image=0,
         reason=None,
@@ -118,7 +117,9 @@ def _decode_stats(data: bytes, max_pixels: int) -> ImageStats:
         contrast=measure_contrast(luminance),
         sharpness=measure_sharpness(luminance),
         phash=compute_phash(small),
-        thumbnail=luminance.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS).tobytes(),
+        thumbnail=thumbnail,
+        content=content,
+        margins=margins,
     )
 
 
@@ -160,12 +161,14 @@ def measure_sharpness(luminance: Image.Image) -> float:
 
 FIELDS = ImageStats(0, None)
 """Of what types the answers of a child are."""
+BINARY = ("thumbnail", "content", "margins")
+"""Those of bytes, as hexadecimal digits in an answer."""
 
 
 def _examine_image(data: bytes, max_pixels: int) -> Iterator[dict[str, Any]]:
     """What the child does."""
     stats = _decode_stats(data, max_pixels)
-    yield {**asdict(stats), "thumbnail": stats.thumbnail.hex()}
+    yield {**asdict(stats), **{name: getattr(stats, name).hex() for name in BINARY}}
 
 
 def _examine_safely(
@@ -197,11 +200,13 @@ def _read_answer(image: int, sha256: str, answer: Mapping[str, Any]) -> ImageSta
         ValueError: they are not; TypeError where it is no mapping or has other fields.
     """
     reason = None if answer["reason"] is None else Reason(answer["reason"])
-    told = {**answer, "thumbnail": bytes.fromhex(answer["thumbnail"])}
+    told = {**answer, **{name: bytes.fromhex(answer[name]) for name in BINARY}}
     stats = replace(ImageStats(**told), image=image, reason=reason, sha256=sha256)
     for name in ImageStats.__slots__:
         value, kind = getattr(stats, name), type(getattr(FIELDS, name))
         fits = type(value) is kind and (kind is not int or 0 <= value < 1 << (64 if name == "phash" else 31))
         if name != "reason" and not fits:
             raise ValueError(f"{name} is {value!r}")
+    if stats.reason is None:
+        check_thumbnails(stats.thumbnail, stats.content, stats.margins, (stats.width, stats.height))
     return stats

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
 import json
 import shutil
 
@@ -15,36 +14,48 @@ import pytest
 import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.helpers.small import NOUNS, vlmill
 from tests.helpers.upstream import cauldron, encoded, json_array, obelics, talk
-from tests.pipeline.test_dedupe_picture import drawing
+from tests.pipeline.test_dedupe_picture import (
+    bordered,
+    bordered_twice,
+    captioned,
+    cropped,
+    cropped_more,
+    drawing,
+    grey,
+    marked,
+    padded,
+    paled,
+    recompressed,
+    saturated,
+)
 from vlmill.api.builds import forecast_changes
 from vlmill.api.builds import load_recipe as read_for_api
 from vlmill.pipeline.core.compared_text import split_words
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
-    IMAGES,
-    ImageStats,
     Node,
     Sample,
     SampleId,
     write_image_stats,
-    write_rows,
     write_samples,
 )
 from vlmill.pipeline.decontaminate import BuildIndex, Split
 from vlmill.pipeline.decontaminate.index import FOLDER, read_index
-from vlmill.pipeline.decontaminate.pictures import find_same, make_close_up
+from vlmill.pipeline.decontaminate.pictures import make_gallery
 from vlmill.pipeline.decontaminate.texts import Search, split_passages
 from vlmill.pipeline.decontaminate.words import RUN, find_runs, find_sequence, number_words
+from vlmill.pipeline.dedupe.picture import collect_pictures
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.trace import trace_sample
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.sources import SOURCES
+from vlmill.pipeline.steps.image_stats import compute_image_stats
 
 LONG = (
     "Which of the two bridges that cross the river near the old mill was finished before the railway came to the town?"
@@ -238,15 +249,9 @@ def search_for(folder, *samples):
     count = sum(node.kind == "image" for nodes in samples for node in nodes)
     named = (Sample(SampleId("exam", "f", row), tuple(nodes)) for row, nodes in enumerate(samples))
     write_samples(folder / "samples.parquet", named)
-    thumbnails = [np.random.default_rng(row).integers(0, 255, 64 * 64, np.uint8).tobytes() for row in range(count)]
-    write_image_stats(
-        folder / "image_stats.parquet", [ImageStats(n, None, str(n), thumbnail=t) for n, t in enumerate(thumbnails)]
-    )
-    blank = {field.name: None if field.nullable else "" for field in IMAGES}
-    images = ({**blank, "image": row, "bytes": shown(row)} for row in range(count))
-    write_rows(folder / "images.parquet", IMAGES, images)
+    write_image_stats(folder / "image_stats.parquet", [compute_image_stats(row, shown(row)) for row in range(count)])
     (out := folder / "index").mkdir()
-    names = ("samples.parquet", "image_stats.parquet", "images.parquet")
+    names = ("samples.parquet", "image_stats.parquet")
     BuildIndex(image=0.95).run({f"exam/0/{name}": folder / name for name in names}, out)
     return Search(read_index({f"{FOLDER}/{path.name}": path for path in out.iterdir()}), 0.8)
 
@@ -632,20 +637,38 @@ def test_a_character_of_a_script_without_spaces_is_a_word():
     assert number_words(["Is it?"], {"it": 1}).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "change", [halved, cut, lambda image: Image.open(io.BytesIO(encoded(image, "JPEG", quality=60)))]
-)
-def test_a_copy_is_the_same_in_close_up_whichever_of_the_two_it_is(change):
-    one = np.stack([make_close_up(shown(seed)) for seed in range(3)])
-    other = np.stack([make_close_up(encoded(change(drawing(seed)))) for seed in range(3)])
-    assert find_same(one, other).all()
-    assert find_same(other, one).all()
+def pictures(*images):
+    return collect_pictures([compute_image_stats(0, encoded(image)) for image in images])
 
 
-@pytest.mark.parametrize(
-    "change", [another_patch, tinted, lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-)
-def test_another_patch_colour_or_direction_is_another_picture(change):
-    one = np.stack([make_close_up(shown(seed)) for seed in range(3)])
-    other = np.stack([make_close_up(encoded(change(drawing(seed)))) for seed in range(3)])
-    assert not find_same(one, other).any()
+def seen_in(gallery, change, **options):
+    """What changed pictures show of a gallery: (seed of the training picture, row of the gallery)."""
+    return {
+        (one, other) for one, other, _ in gallery.alike(pictures(*map(change, map(drawing, range(3)))), 0.97, **options)
+    }
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    return make_gallery(pictures(*map(drawing, range(3))))
+
+
+FRAMES = [bordered, bordered_twice, padded, captioned, marked]
+TONES = [recompressed, halved, cropped, cropped_more, cut, grey, saturated, paled]
+
+
+@pytest.mark.parametrize("change", [*FRAMES, *TONES])
+def test_a_copy_shows_the_picture_of_a_benchmark_whichever_of_the_two_was_changed(change, gallery):
+    assert seen_in(gallery, change) == {(0, 0), (1, 1), (2, 2)}
+    changed = make_gallery(pictures(*map(change, map(drawing, range(3)))))
+    assert seen_in(changed, lambda image: image) == {(0, 0), (1, 1), (2, 2)}
+
+
+@pytest.mark.parametrize("change", [another_patch, tinted, ImageOps.mirror])
+def test_another_patch_colour_or_direction_is_another_picture(change, gallery):
+    assert seen_in(gallery, change) == set()
+
+
+def test_a_mirrored_picture_is_the_same_where_that_is_asked_for(gallery):
+    assert seen_in(gallery, ImageOps.mirror, mirror=True) == {(0, 0), (1, 1), (2, 2)}
+    assert seen_in(gallery, tinted, mirror=True) == set()

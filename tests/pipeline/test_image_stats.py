@@ -17,8 +17,9 @@ from vlmill.pipeline.core.keys import make_key
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, ImageStats, read_image_stats, write_image_stats, write_rows
 from vlmill.pipeline.core.sandbox import IDLE, Sandbox
+from vlmill.pipeline.images.thumbnail import SIDE, read_thumbnail
 from vlmill.pipeline.steps.image_stats import (
-    THUMBNAIL,
+    BINARY,
     ComputeImageStats,
     _examine_image,
     compute_image_stats,
@@ -68,7 +69,7 @@ def test_an_image_is_described_as_it_came_and_as_it_stands(inspect):
     ((stats,), _) = inspect([data])
     assert (stats.format, stats.mode, stats.width, stats.height, stats.frames) == ("JPEG", "L", 32, 64, 1)
     assert stats.sha256 == hashlib.sha256(data).hexdigest()
-    assert len(stats.thumbnail) == THUMBNAIL * THUMBNAIL
+    assert read_thumbnail(stats.thumbnail).shape == (SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -201,13 +202,18 @@ def no_child_is_left():
             sandbox.close()
 
 
-SOUND = {**asdict(compute_image_stats(0, picture())), "thumbnail": "00"}
+WHOLE = compute_image_stats(0, picture())
+SOUND = {**asdict(WHOLE), **{name: getattr(WHOLE, name).hex() for name in BINARY}}
 LIES = (
     {"width": 1 << 40},
     {"width": -1},
     {"height": "8"},
     {"phash": 1 << 64},
     {"thumbnail": "xx"},
+    {"thumbnail": "00"},
+    {"content": "00"},
+    {"content": SOUND["thumbnail"], "margins": "01000000" * 3},
+    {"content": SOUND["thumbnail"], "margins": "ff000000" * 4},
     {"reason": "no reason"},
     {"format": None},
     {"contrast": 1},

@@ -96,7 +96,7 @@ class RunTables:
         """What one decode found out about each image.
 
         Columns: `source partition image reason sha256 format mode width height frames contrast sharpness phash
-        thumbnail`.
+        thumbnail content margins`.
 
         Raises:
             StoreError: the run has no such source, or the build has not come to its image stats.
