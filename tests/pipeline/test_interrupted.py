@@ -29,7 +29,7 @@ def test_work_that_goes_on_says_so(monkeypatch, tmp_path, capsys, command, funct
 
 
 def test_a_look_that_is_interrupted_promises_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("vlmill.mixtures.build.read_stats", press_keys)
+    monkeypatch.setattr("vlmill.train.loss_shares.read_weighted_stats", press_keys)
     (tmp_path / "run").mkdir()
     assert vlmill("stats", tmp_path / "run") == 130
     assert capsys.readouterr().err == "interrupted.\n"

@@ -96,9 +96,7 @@ def plan(tmp_path_factory):
             shutil.copyfile(root / "chat" / "tokenizer.json", root / "tokenizer.json")
         store = Store(root, find_format(chat).overhead)
         files = write_shards(root, "web", ANYRES, MADE, chat=chat)
-        store.shards["web"] = tuple(
-            Shard("web", "anyres", lengths=file["path"].replace(".tar", ".lengths.parquet"), **file) for file in files
-        )
+        store.shards["web"] = tuple(Shard("web", "anyres", **file) for file in files)
         for shard in store.shards["web"]:
             store.inputs |= {path: root / path for path in (shard.index, shard.lengths, shard.lineage)}
         policy = {"kind": ANYRES.kind, **asdict(ANYRES)}
