@@ -64,6 +64,8 @@ def new(
         console.print(line, markup=False, soft_wrap=True)
     for note in found.notes:
         console.print(f"Note: {note}", markup=False, soft_wrap=True)
+    if found.listed:
+        console.print(f"wrote {listing}, a list of pictures and texts", markup=False)
     console.print(
         f"wrote {path}. Next: vlmill check {path}, vlmill build {path}, vlmill train build/{found.name}", markup=False
     )

@@ -14,8 +14,8 @@ from typing import Any
 from vlmill.pipeline.sources.data_uris import is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, has_value
 
-CAPTIONS = ("caption", "text", "description", "alt_text", "alt", "title", "summary", "ocr", "transcription", "html")
-QUESTIONS = ("question", "query", "prompt", "instruction", "problem", "asked", "input", "user")
+CAPTIONS = ("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html")
+QUESTIONS = ("question", "query", "prompt", "instruction", "problem", "asked", "input", "user", "q")
 ANSWERS = (
     "answer",
     "response",
@@ -23,11 +23,10 @@ ANSWERS = (
     "completion",
     "reply",
     "solution",
-    "said",
     "target",
+    "correct",
     "assistant",
     "answers",
-    "a",
 )
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat")
 CHOICES = ("choices", "options")

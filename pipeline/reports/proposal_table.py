@@ -60,5 +60,6 @@ def explain_nothing(found: Proposal) -> str:
     nearest = "; ".join(f"{one.kind}: {one.why or 'no rows'}" for one in found.others[:SHOWN])
     return (
         f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}. "
-        "kind table reads any columns that its options name: docs/curation.md, Tables of any making"
+        "Kind table reads any columns that its options name, such as `options: {image: COLUMN, question: COLUMN, "
+        "answer: COLUMN}` or `{image: COLUMN, caption: COLUMN}`: docs/curation.md, Tables of any making"
     )

@@ -95,6 +95,11 @@ def web_table(folder):
     return json_lines(folder / "a.jsonl", rows)
 
 
+def lettered(folder):
+    rows = [{"q": f"Which {row}?", "A": "this", "B": "that", "correct": "AB"[row % 2]} for row in ROWS]
+    return separated(folder / "exam.csv", rows)
+
+
 def choices(folder):
     rows = [{"question": f"Which {row}?", "choices": ["this", "that"], "answer": row % 2} for row in ROWS]
     return json_lines(folder / "a.jsonl", rows)
@@ -112,6 +117,7 @@ DATA = {
     interleaved: ("interleaved", {"images": "images", "turns": "messages"}),
     addresses: ("pairs", {"url": "url", "caption": "caption"}),
     web_table: ("web_table", {"image": "link", "question": "question", "answer": "answer"}),
+    lettered: ("table", {"question": "q", "answer": "correct", "choices": ["A", "B"]}),
     choices: ("table", {"question": "question", "answer": "answer", "choices": "choices"}),
 }
 
