@@ -1,9 +1,10 @@
-"""What scoring costs beside decoding: `python -m benchmarks.signals [--images 3000] [--workers 2] [--model FOLDER]`.
+"""What scoring costs beside decoding: `python -m benchmarks.signals [--images 3000] [--cpus 0]`.
 
 Draws photographs of 1600 x 1200 px with captions and curates them. Then decodes them alone, in as many processes as
 there are workers, by the function that feeds models; then builds the phase `signals` with a dual encoder, which decodes
 the same images and asks the model. The default is the quickstart's tiny CLIP, so decoding is what bounds it. Prints
-images a second of both, from the first task to the last receipt, and their ratio.
+images a second of both, from the first task to the last receipt, and their ratio. The model's worker shares the cores
+of those that decode; with `--cpus 1`, the default of recipes, it takes one of them for itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ RECIPE = """
 name: throughput
 sources: {{photos: {{kind: table, files: photos.jsonl, options: {{image: file, caption: text}}}}}}
 partition: {{rows: 250}}
-signals: {{looks: {{kind: image_embedding, model: {model}}}}}
+signals: {{looks: {{kind: image_embedding, model: {model}, resources: {{cpus: {cpus}, workers: 1}}}}}}
 filters: [{{language: {{drop: [zh]}}}}]
 """
 
@@ -67,13 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cpus", type=float, default=0, help="that the model's worker takes from the decoders")
     parser.add_argument("--model", type=Path, default=find_recipe("quickstart").parent / "quickstart" / "similarity")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vlmill-signals-") as name, multiprocessing.Pool(arguments.workers) as pool:
         folder, root = Path(name), Path(name) / "run"
         rows = pool.map(partial(draw_photograph, folder), range(arguments.images))
         (folder / "photos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (folder / "recipe.yaml").write_text(RECIPE.format(model=arguments.model.resolve()))
+        (folder / "recipe.yaml").write_text(RECIPE.format(model=arguments.model.resolve(), cpus=arguments.cpus))
         vlmill.build(folder / "recipe.yaml", root, workers=arguments.workers, until="curate")
         signal = parse_block(SIGNALS["image_embedding"], {"model": str(arguments.model.resolve())}, "signal")
         began = time.perf_counter()

@@ -144,7 +144,10 @@ class TableSource(RecordSource):
 
     def _make_turns(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Questions and answers as messages. Raises UnreadableRow."""
-        questions, answers = (_parse_json(row.get(name)) for name in (self.question, self.answer))
+        questions, answers = row.get(self.question), row.get(self.answer)
+        asked_list, said_list = _parse_json(questions), _parse_json(answers)
+        if isinstance(asked_list, list) and isinstance(said_list, list) and len(asked_list) == len(said_list):
+            questions, answers = asked_list, said_list  # else a text such as [12, 30] is a text
         if not isinstance(questions, list):  # one question; several answers to it are references, the first counts
             questions, answers = [questions], answers[:1] if isinstance(answers, list) else [answers]
         if not isinstance(answers, list) or len(answers) != len(questions):

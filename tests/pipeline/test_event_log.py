@@ -56,6 +56,16 @@ def test_a_later_build_adds_to_the_log_and_an_error_is_logged_with_its_cause(bui
     assert "--accept-changes" in events[-1]["message"]
 
 
+def test_a_takedown_leaves_no_message_of_earlier_commands(tmp_path):
+    recipe, root = write_recipe(tmp_path), tmp_path / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0) == 0
+    EventLog(root).write("warning", message="quiz/quiz.parquet#0 says: a secret")
+    assert vlmill("takedown", root, "--id", "quiz/quiz.parquet#0", "--workers", 0) == 0
+    events = read_events(root)
+    assert [events[0]["event"], events[0]["command"], events[-1]["event"]] == ["begin", "takedown", "end"]
+    assert "secret" not in (root / EVENTS).read_text()
+
+
 def test_a_log_that_cannot_be_written_stops_nothing_and_long_messages_are_cut(tmp_path):
     (tmp_path / "logs").write_text("in the way")
     EventLog(tmp_path).write("begin")

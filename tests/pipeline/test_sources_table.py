@@ -198,3 +198,17 @@ def test_ids_of_images_become_names_of_files_and_names_stay(tmp_path):
 def test_a_suffix_without_files_of_images_is_refused(kind, options):
     with pytest.raises(ValueError, match="suffix is of the files of images"):
         SOURCES[kind](suffix=".jpg", question="q", answer="a", **options)
+
+
+def test_an_answer_that_looks_like_a_list_stays_as_it_is_written(tmp_path):
+    rows = [
+        {"q": "Where is the cat?", "a": "[12, 30, 45, 60]"},
+        {"q": "[image] What?", "a": '["red", "blue"]'},
+        {"q": '["One?", "Two?"]', "a": '["1", "2"]'},
+        {"q": '["One?", "Two?"]', "a": "[1]"},
+    ]
+    box, colours, turns, uneven = read(separated(tmp_path / "a.csv", rows), question="q", answer="a")
+    assert texts(box)[-1] == ("assistant", 0, "[12, 30, 45, 60]")
+    assert texts(colours)[-1] == ("assistant", 0, '["red", "blue"]')
+    assert [text for _, _, text in texts(turns)] == ["One?", "1", "Two?", "2"]
+    assert [text for _, _, text in texts(uneven)] == ['["One?", "Two?"]', "[1]"]

@@ -90,21 +90,23 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
     Returns the stages whose plan changed, and whether they were trained.
     """
     log = EventLog(root)
-    with open_run_folder(root), log.span("takedown"), ProgressBars(console, log) as watcher:
-        before = _read_locks(root, recipe)
-        listed = TakedownList.read(root) | rules  # another takedown may have come first
-        write_atomically(root / LIST, listed.to_yaml())
-        run = Build(root, recipe, None, pool, watcher, {})
-        run.adopt()
-        for phase in (run.write, run.curate, run.signals, run.dedupe, run.shard):
-            phase()
-        count_outcomes(run, None)
-        try:
-            build_stages(run)
-        finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
-            remove_unused(root, run.folders)
-        write_card(root)
-        after = _read_locks(root, recipe)
+    with open_run_folder(root):
+        log.path.unlink(missing_ok=True)  # messages of earlier commands may quote what goes
+        with log.span("takedown"), ProgressBars(console, log) as watcher:
+            before = _read_locks(root, recipe)
+            listed = TakedownList.read(root) | rules  # another takedown may have come first
+            write_atomically(root / LIST, listed.to_yaml())
+            run = Build(root, recipe, None, pool, watcher, {})
+            run.adopt()
+            for phase in (run.write, run.curate, run.signals, run.dedupe, run.shard):
+                phase()
+            count_outcomes(run, None)
+            try:
+                build_stages(run)
+            finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
+                remove_unused(root, run.folders)
+            write_card(root)
+            after = _read_locks(root, recipe)
     changed = [name for name in after if after[name] != before.get(name)]
     return {name: (root / "train" / name).exists() for name in changed}
 
