@@ -22,7 +22,7 @@ from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
 from vlmill.train.device import prepare_torch
 from vlmill.train.distributed import join_process_group
 from vlmill.train.families import find_family
-from vlmill.train.model import create_form, create_model
+from vlmill.train.model import create_empty_model, create_model
 from vlmill.train.settings import Machine, TextModel
 
 TEXT = TextModel(kind="llama", hidden_size=1024, layers=10, heads=8)
@@ -56,7 +56,7 @@ def build(folder: str, way: str) -> None:
         if way == "whole" or group.leads:
             model = create_model(family, tokenizer, chat, 0)
         else:
-            model = create_form(family, tokenizer, chat)
+            model = create_empty_model(family, tokenizer, chat)
         size = sum(4 * parameter.numel() for parameter in model.parameters())
         group.shard(Root(model), cpu, torch.float32)
         (Path(folder) / f"{way}-{group.rank}").write_text(f"{size} {read_peak() - before}")

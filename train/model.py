@@ -68,7 +68,7 @@ def create_model(
     return model
 
 
-def create_form(
+def create_empty_model(
     family: Family, tokenizer: Tokenizer, chat: ChatFormat, changes: Sequence[Adapter] = ()
 ) -> PreTrainedModel:
     """The same model without weights, for ranks that are sent them: no file is read, and no memory written to.

@@ -21,7 +21,7 @@ from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint, new_rows
 from vlmill.train.adapters import change_adapters
 from vlmill.train.data import Reader
-from vlmill.train.model import create_form, create_model
+from vlmill.train.model import create_empty_model, create_model
 from vlmill.train.new_rows import NewRows
 from vlmill.train.phases import Phase
 from vlmill.train.settings import Adapter, ModelSettings, Training, check_succession
@@ -44,7 +44,7 @@ class NetworkBuilder:
         """A model with the parameters that the phase has, whose values are to be read from a checkpoint of it."""
         return self._insert_rows(self._build_structure(phase.adapters), self.training)
 
-    def build_form(self, phase: Phase) -> PreTrainedModel:
+    def build_empty(self, phase: Phase) -> PreTrainedModel:
         """The same without weights, in memory that nothing was written to: buffers have no values either.
 
         Where one adapter takes over from another, which may be merged on the way, it is built whole after all.
@@ -52,7 +52,7 @@ class NetworkBuilder:
         if len(phase.adapters) > 1:
             return self.build(phase)
         reader = self.reader
-        network = create_form(reader.family, reader.tokenizer, reader.mixture.chat, phase.adapters)
+        network = create_empty_model(reader.family, reader.tokenizer, reader.mixture.chat, phase.adapters)
         return self._insert_rows(network, self.training)
 
     def start(self, phase: Phase) -> PreTrainedModel:

@@ -214,7 +214,7 @@ def _open_network(
     """
     kept, phase = checkpoint.list_complete(folder / "checkpoints"), phases[place]
     if not group.leads:
-        return builder.build_form(phase)
+        return builder.build_empty(phase)
     if kept and int(kept[-1].name) > phase.first:
         return builder.build(phase)
     return builder.go_on(phases[place - 1], phase, kept[-1]) if phase.first else builder.start(phase)
@@ -229,7 +229,7 @@ def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: to
     weights = checkpoint.gather_weights(network)
     if group.leads:
         if group.size > 1:  # what ranks share between them cannot be used by one alone
-            network = builder.build_form(setup.phase)
+            network = builder.build_empty(setup.phase)
             network.load_state_dict(weights)
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)

@@ -151,6 +151,8 @@ def test_options_in_the_text_are_options_of_a_command(page):
         "--corpus",
         "--kills",
         "--pictures",
+        "--half",
+        "--number",
         "--tiny",
         "--vectors",
         "--sizes",

@@ -267,7 +267,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(module, "create_model", built)
     monkeypatch.setattr(network, "create_model", built)
-    monkeypatch.setattr(network, "create_form", built)
+    monkeypatch.setattr(network, "create_empty_model", built)
     return found
 
 
