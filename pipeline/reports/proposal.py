@@ -30,14 +30,18 @@ TRIED = 20
 ENOUGH = 0.5
 """The share of these that have to become samples."""
 
+LISTS = ("web_documents", "file_documents")
+TABLES = ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs", *LISTS)
+OBJECTS = ("chat", "instructions", "llava", "mmc4", "comm", *LISTS)
+
 FORMATS: Mapping[str, tuple[str, ...]] = {
-    ".parquet": ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs"),
-    ".arrow": ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs"),
-    ".jsonl": ("chat", "instructions", "llava"),
-    ".json": ("chat", "instructions", "llava"),
+    ".parquet": TABLES,
+    ".arrow": TABLES,
+    ".jsonl": OBJECTS,
+    ".json": OBJECTS,
     ".csv": ("instructions",),
     ".tsv": ("instructions",),
-    ".tar": ("pairs_wds", "rendered_text", "pdfa", "idl"),
+    ".tar": ("pairs_wds", "rendered_text", "pdfa", "idl", "mint_documents"),
 }
 """Which kinds read files that end so; of equal ones the first is taken."""
 
@@ -52,6 +56,7 @@ OPTIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         for url in ("url", "URL", "image_url")
         for caption in ("caption", "text", "TEXT", "alt_text", "vlm_caption")
     ),
+    "web_documents": ({}, {"url": "general_metadata.url"}),
     "instructions": (
         {},
         {"question": "question", "answer": "answer"},
@@ -84,6 +89,12 @@ class Attempt:
     def share(self) -> float:
         """Of the rows that became samples."""
         return len(self.pages) / self.tried if self.tried else 0.0
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """The better of two has the higher: more samples, fewer images lost, fewer columns unread."""
+        lost = sum(picture.reason is not None for page in self.pages for picture in page.pictures)
+        return self.share, -lost, -len(self.unread)
 
     @property
     def unread(self) -> set[str]:
@@ -127,7 +138,7 @@ def examine_place(place: str) -> Proposal:
         cells = Cells(read_first_records(path, TRIED) if suffix != ".tar" else ())
         attempts += [_try_kind(path, kind, options) for kind, options in recognise_columns(cells)]
     fitting = [one for one in attempts if one.share >= ENOUGH]
-    best = max(fitting, key=lambda one: (one.share, -len(one.unread)), default=None)
+    best = max(fitting, key=lambda one: one.rank, default=None)
     ranked = tuple(sorted((one for one in attempts if one is not best), key=lambda one: -one.share))
     images = _find_images(root, best) if best and SOURCES[best.kind].opens else None
     notes = _list_notes(suffixes, suffix, best, images, root)
@@ -195,7 +206,7 @@ def _try_kinds(path: Path, suffix: str) -> Iterator[Attempt]:
     """Each kind for files that end so, with the options that its sets have; of one kind the best."""
     for kind in FORMATS[suffix]:
         found = [_try_kind(path, kind, options) for options in OPTIONS.get(kind, ({},))]
-        yield max(found, key=lambda one: (one.share, -len(one.unread)))
+        yield max(found, key=lambda one: one.rank)
 
 
 def _try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:

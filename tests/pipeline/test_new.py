@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import vlmill as api
+from tests.helpers.shapes import SHAPES
 from tests.helpers.small import vlmill
-from tests.helpers.upstream import SHAPES, arrow, json_array, json_lines, parquet, picture, separated, talk, tar
+from tests.helpers.upstream import arrow, json_array, json_lines, parquet, picture, separated, talk, tar
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.reports.columns import Cells
 from vlmill.pipeline.reports.proposal import examine_place
