@@ -23,6 +23,7 @@ from vlmill.pipeline.sources.mint_documents import MintDocuments
 from vlmill.pipeline.sources.mmc4 import Mmc4
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
+from vlmill.pipeline.sources.pdf import Pdf
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.table import TableSource, WebTableSource
@@ -47,6 +48,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "obelics": Obelics,
     "pairs": PairsSource,
     "pairs_wds": PairsWdsSource,
+    "pdf": Pdf,
     "pdfa": Pdfa,
     "rendered_text": RenderedText,
     "table": TableSource,

@@ -66,7 +66,7 @@ class Mmc4(JsonSource):
         places = [_find_sentence(number, image, len(sentences)) for number, image in enumerate(images)]
         near = [number for number, image in enumerate(images) if _get_similarity(image) >= self.min_similarity]
         shown = sorted(near, key=lambda number: places[number])
-        nodes = tuple(_interleave(sentences, [(places[number], images[number].get("raw_url")) for number in shown]))
+        nodes = tuple(_order_nodes(sentences, [(places[number], images[number].get("raw_url")) for number in shown]))
         address, twice = row.get("url"), row.get(DUPLICATE)
         signals = {"matched_sim": min(map(_get_similarity, (images[number] for number in shown)), default=math.nan)}
         signals |= {DUPLICATE: float(twice)} if isinstance(twice, int | float) else {}
@@ -101,7 +101,7 @@ def _make_picture(number: int, image: Mapping[str, Any]) -> Picture:
     return Picture(reason=Reason.BAD_URL, detail=f"image {number} has no raw_url")
 
 
-def _interleave(sentences: Sequence[str], images: Sequence[tuple[int, Any]]) -> Iterator[Node]:
+def _order_nodes(sentences: Sequence[str], images: Sequence[tuple[int, Any]]) -> Iterator[Node]:
     """The nodes of a document; `images` are places and addresses, ordered by place."""
     begin = 0
     for number, (place, url) in enumerate(images):

@@ -165,6 +165,14 @@ SHAPES: dict[str, Shape] = {
         ("no row has json and pdf", "its members are json, tif"),
         {"long_side": 200},
     ),
+    "pdf": Shape(
+        lambda path, rows: members(path.with_suffix(".tar"), rows),
+        lambda row: {"pdf": pdf([[f"Line {row}"]])},
+        {"pdf": b"%PDF-1.4 but no more"},
+        {"pdx": pdf([["Line"]])},
+        ("no row has pdf", "its members are pdx"),
+        {"long_side": 200},
+    ),
     "llava": Shape(
         json_array,
         lambda row: {"id": "twice", "image": f"{row}.png", "conversations": talk(f"<image>\n{row}?", "A")},

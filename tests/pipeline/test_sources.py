@@ -55,9 +55,9 @@ def _no_process_is_left():
 
 DOCUMENTS = frozenset({"obelics", "web_documents", "file_documents", "mmc4", "comm", "mint_documents"})
 """Kinds whose images may be lost alone."""
-PAGED = frozenset({"idl", "pdfa"})
+PAGED = frozenset({"idl", "pdfa", "pdf"})
 """Kinds whose rows are documents of several samples."""
-TARS = frozenset({*PAGED, "mint_documents", "pairs_wds", "rendered_text"})
+TARS = frozenset({"idl", "pdfa", "mint_documents", "pairs_wds", "rendered_text"})
 
 
 @pytest.fixture(params=sorted(SHAPES))
@@ -179,7 +179,7 @@ MEANT = {
 
 IMAGE_KEYS = frozenset({"image", "images", "image_2", "image_path"})
 MEDIA_KEYS = frozenset({"video", "videos", "video_path", "audio", "audios", "sound", "speech"})
-ONE_PICTURE = frozenset({"pairs", "pairs_wds", "rendered_text", "idl", "pdfa"})
+ONE_PICTURE = frozenset({"pairs", "pairs_wds", "rendered_text", "idl", "pdfa", "pdf"})
 """Sources whose rows have one picture each, whatever keys beside it say of it."""
 
 
