@@ -32,7 +32,7 @@ Layers = Annotated[int, Field(ge=1, le=1024)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 Positions = Literal["flat", "mrope", "rope_tie", "rope_tie_v2"]
-"""How tokens are placed for rotary embeddings of three axes (train/families/positions.py)."""
+"""How tokens are placed for rotary embeddings of three axes (train/families/exported/positions.py)."""
 
 
 @dataclass(frozen=True, config=STRICT)
