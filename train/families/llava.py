@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 import torch
 from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -33,11 +34,14 @@ from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
 from vlmill.train.families.exported import bring_code
-from vlmill.train.families.exported.connected import ConnectedLlava, ConnectedLlavaConfig
+from vlmill.train.families.exported.connected import ConnectedLlava, ConnectedLlavaConfig, ConnectedLlavaNextConfig
 from vlmill.train.families.exported.connected_processors import ConnectedLlavaProcessor
 from vlmill.train.families.exported.fused import FusedLlava, FusedLlavaConfig, FusedVisionConfig
 from vlmill.train.families.processors import make_image_processor
 from vlmill.train.settings import Component, ModelSettings
+
+for _kind in (FusedLlavaConfig, ConnectedLlavaConfig, ConnectedLlavaNextConfig):
+    AutoConfig.register(_kind.model_type, _kind, exist_ok=True)  # so that an export can be trained on
 
 ACTIVATIONS = {"linear": "linear", "c_abstractor": "silu"}
 """Between the projector's two layers, by connector; GELU behind all others."""

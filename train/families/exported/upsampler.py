@@ -89,6 +89,14 @@ class Upsampler(nn.Module):
         self.stages = nn.ModuleList(Doubling() for _ in range(times.bit_length() - 1))
         self.correct = nn.Conv2d(width, width, 1)
 
+    def count_products(self, across: int) -> int:
+        """Multiply-adds of a tile of so many features a side that are no layer's: likenesses, and kernels on features.
+
+        Each is of every place of a kernel and every channel.
+        """
+        sides = [across * 2**stage for stage in range(1, len(self.stages) + 1)]
+        return sum(side**2 for side in sides) * PLACES * (KEYS + self.correct.in_channels)
+
     def forward(self, features: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
         """(tiles, patches, width) and the pixels (tiles, 3, side, side) -> (tiles, times^2 * patches, width)."""
         across = round(features.shape[1] ** 0.5)
