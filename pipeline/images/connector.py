@@ -49,6 +49,7 @@ class Connector:
         Literal[
             "mlp",
             "linear",
+            "fused_mlp",
             "pool",
             "bilinear",
             "shuffle",
@@ -79,6 +80,8 @@ class Connector:
                 raise ValueError(f"{name}: {self.kind or 'no kind'} has none; it is of {', '.join(kinds)}")
         if self.kind in REDUCED and self.side is None:
             raise ValueError(f"side is missing: a tile becomes side x side visual tokens of {self.kind}")
+        if self.upsample is not None and self.kind in {"fused_mlp", "direct", "merger"}:
+            raise ValueError(f"upsample: {self.kind} has none; it is of mlp, linear, {', '.join(NUMBERS)}")
 
     @property
     def counts(self) -> bool:

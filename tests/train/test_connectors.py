@@ -254,6 +254,7 @@ def test_what_a_connector_cannot_do_is_refused_with_the_reason(case, said):
     [
         ({"kind": "pool"}, "side is missing"),
         ({"kind": "pool", "factor": 2}, "factor: pool has none; it is of shuffle"),
+        ({"kind": "fused_mlp", "upsample": 2}, "upsample: fused_mlp has none; it is of mlp, linear, pool"),
         ({"latents": 2}, "latents: no kind has none; it is of perceiver"),
     ],
 )

@@ -42,7 +42,7 @@ SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
-    "llava": Declared(ONE_TILE, CONNECTORS, counts=True),
+    "llava": Declared(ONE_TILE, (*CONNECTORS, "fused_mlp"), counts=True),
     # one tile at first and AnyRes later is how both were trained; only the newline embedding is new then
     "llava_next": Declared(
         ONE_TILE | {"anyres": "vlmill.train.families.llava_next:LlavaNext"}, CONNECTORS, counts=True

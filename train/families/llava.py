@@ -78,10 +78,19 @@ class LlavaFamily:
         vision.check_encoder(self._vision, self.policy, fill=isinstance(self.policy, Letterbox))
         if isinstance(self.policy, Resize) and self.policy.whole:
             raise RecipeError("the image policy (resize) is whole, for cross-attention; LLaVA reads every patch")
+        if towers.choose_connector(self.settings) == "fused_mlp" and not self._fused:
+            raise RecipeError(
+                "model.connector.kind: fused_mlp is Prismatic's, for two vision towers, and here is "
+                f"{self._vision.model_type}; write connector: {{kind: mlp}}, or vision: {{kind: fused}}"
+            )
 
     @cached_property
     def _vision(self) -> Any:
         return vision.configure_vision(self.settings, self.policy.side)
+
+    @property
+    def _fused(self) -> bool:
+        return isinstance(self._vision, FusedVisionConfig)
 
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
@@ -89,8 +98,9 @@ class LlavaFamily:
         classes: tuple[Any, Any] = (LlavaForConditionalGeneration, LlavaConfig)
         if self.settings.connector.counts:
             classes = bring_code(ConnectedLlava, ConnectedLlavaConfig, ConnectedLlavaProcessor)
-        elif isinstance(self._vision, FusedVisionConfig):
+        elif self._fused:
             classes = bring_code(FusedLlava, FusedLlavaConfig)
+            config["projector_layers"] = 3 if towers.choose_connector(self.settings) == "fused_mlp" else 2
         return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
 
     @property
