@@ -84,8 +84,8 @@ def _write_personal(facts: RunFacts) -> str:
                 custom[name.split(".", 1)[1]] += number
     dropped = f" Custom filters dropped {format_counts(sort_counts(custom))}." if custom else ""
     return (
-        f"Rules on the list of takedowns that the run obeys: {facts.takedowns:,}.{dropped} Nothing else of the run looks "
-        f"for personal information. {OPEN}"
+        f"Rules on the list of takedowns that the run obeys: {facts.takedowns:,}.{dropped} Nothing else of the run "
+        f"looks for personal information. {OPEN}"
     )
 
 
