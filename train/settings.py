@@ -188,7 +188,7 @@ class TextModel:
     SmolLM and SmolLM2 are Llamas with tied embeddings.
     """
 
-    kind: Literal["llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
+    kind: Literal["gemma", "gemma3", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
     hidden_size: Width
     layers: Layers
     heads: Layers
@@ -219,7 +219,7 @@ class FusedTower:
 class Connector:
     """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
 
-    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct", "merger"] | None = None
+    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct", "merger", "pool"] | None = None
     depth: Layers | None = None  # layers of a perceiver resampler; None: as the family's paper has it
     interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
 
