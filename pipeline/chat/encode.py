@@ -377,7 +377,7 @@ def _encode_apart(
 def _encode_joined(
     nodes: Sequence[Node], texts: Sequence[str], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
 ) -> list[list[int]]:
-    """The same, with texts that touch inside a run encoded as one. Nodes of documents may be cut, so they stand alone."""
+    """The same, with texts that touch inside a run encoded as one. Nodes of documents may be cut, and stand alone."""
     coming, shown = iter(texts), iter(images)
     contents: list[Content] = [
         [next(coming)] if node.kind == "text" else _list_image(next(shown), tokenizer, chat) for node in nodes
