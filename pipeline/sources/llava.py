@@ -56,7 +56,7 @@ class LlavaSource(JsonSource):
         listed = get_given(told, IMAGES) or []
         beside = [read_picture(f"image {place}", image, web=web) for place, image in enumerate(listed)]
         if web and (files := [image.url for image in beside if image.picture.path]):
-            raise UnreadableRow(f"image {files[0]} is no address; kind llava reads files", Reason.UNSUPPORTED_MEDIA)
+            raise UnreadableRow(f"images: {files[0]} is no address; kind llava reads files", Reason.UNSUPPORTED_MEDIA)
         return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM), web=web)
 
 

@@ -131,7 +131,6 @@ def test_a_pattern_means_the_files_of_train_where_there_are_others(names, patter
 def test_pictures_with_json_beside_them_become_a_table(tmp_path):
     for row in ROWS:
         (tmp_path / f"{row}.jpg").write_bytes(picture(row, form="JPEG"))
-        json_array(tmp_path / f"{row}.json", [])
         (tmp_path / f"{row}.json").write_text(
             json.dumps({"question": "What?", "answer": f"{row}", "image": "gone.jpg"})
         )
