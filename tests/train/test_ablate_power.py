@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.train.ablation.paired import compare_variants
+from vlmill.train.ablation.plan import AblationPlan, describe_plan, make_power_table
 from vlmill.train.ablation.power import (
     Variation,
     compute_power,
@@ -116,4 +119,27 @@ def estimate_variation_of(random, hard, seeds, samples):
         chances = [np.clip(hard + random.normal(0, 0.014, (seeds, 1)), 0, 1) for _ in range(2)]
         one, other = (random.binomial(3, chance, (seeds, samples)) / 3 for chance in chances)
         found.append(estimate_variation(one - other))
-    return Variation(*(float(np.sqrt(np.mean([getattr(v, n) ** 2 for v in found]))) for n in Variation.__dataclass_fields__))
+    return Variation(
+        *(float(np.sqrt(np.mean([getattr(v, n) ** 2 for v in found]))) for n in Variation.__dataclass_fields__)
+    )
+
+
+def plan_of(metric, variation, seeds):
+    return AblationPlan(Path("out"), metric, ("a", "b"), seeds, {"a": 4, "b": 8}, 400, variation)
+
+
+def test_a_plan_says_what_its_seeds_and_samples_can_show():
+    variation = Variation(0.043, 0.1, 0.25)
+    trained, seen, wanted = describe_plan(plan_of("exact", variation, tuple(range(9))))
+    assert "18 trainings of 4 to 8 steps, compared by exact on 400 held-out samples" in trained
+    assert f"a difference of {100 * find_detectable(variation, 9, 400):.1f} points in 80%" in seen
+    assert wanted == f"Five points with 9 seeds take {find_samples(0.05, variation, 9)} held-out samples."
+    assert describe_plan(plan_of("exact", variation, (0, 1, 2)))[-1] == "Five points with 3 seeds take more seeds."
+    assert describe_plan(plan_of("exact", variation, (0,)))[-1].startswith("One seed:")
+    assert make_power_table(plan_of("exact", variation, (0, 1))).row_count == 5
+
+
+def test_of_a_metric_that_no_pilot_measured_a_plan_says_so():
+    assert "not known beforehand" in describe_plan(plan_of("loss", None, (0, 1)))[-1]
+    assert make_power_table(plan_of("loss", None, (0, 1))) is None
+    assert "points" not in describe_plan(plan_of("loss", Variation(0.1, 0.1, 0.5), (0, 1)))[-1]

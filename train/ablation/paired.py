@@ -74,7 +74,7 @@ def compare_variants(one: Table, other: Table) -> Difference:
 
 
 def compute_mean_squares(table: Table) -> tuple[float, float, float]:
-    """Mean squares of a table (seeds, samples): of seeds, of samples, and what both leave. Of one seed only the second."""
+    """Mean squares of a table (seeds, samples): of seeds, of samples, and what both leave; of one seed the second."""
     seeds, samples = table.shape
     mean = table.mean()
     by_seed, by_sample = table.mean(axis=1) - mean, table.mean(axis=0) - mean

@@ -74,9 +74,7 @@ def _list_scored(trial: Trial, run: Path) -> frozenset[tuple[str, str]]:
 
 def _count_all_steps(trial: Trial, run: Path) -> int:
     return sum(
-        count_steps(
-            read_training_settings(stage, trial.recipe.scale), PlannedMixture(run, stage.name).sequences
-        )
+        count_steps(read_training_settings(stage, trial.recipe.scale), PlannedMixture(run, stage.name).sequences)
         for stage in trial.recipe.stages
     )
 
@@ -85,24 +83,29 @@ def describe_plan(plan: AblationPlan) -> list[str]:
     """Sentences for a person."""
     longest, shortest = max(plan.steps.values()), min(plan.steps.values())
     steps = f"{longest} steps" if longest == shortest else f"{shortest} to {longest} steps"
-    said = [
-        f"{len(plan.variants)} variants x {len(plan.seeds)} seeds: {len(plan.variants) * len(plan.seeds)} trainings of "
-        f"{steps}, compared by {plan.metric} on {plan.samples} held-out samples."
-    ]
+    trainings = len(plan.variants) * len(plan.seeds)
+    first = (
+        f"{len(plan.variants)} variants x {len(plan.seeds)} seeds: {trainings} trainings of {steps}, compared by "
+        f"{plan.metric} on {plan.samples} held-out samples."
+    )
     smallest = plan.find_detectable(len(plan.seeds), plan.samples)
     if smallest is None or plan.variation is None:
-        return [*said, f"Which differences of {plan.metric} they could show is not known beforehand; give `variation`."]
+        return [first, f"Which differences of {plan.metric} they could show is not known beforehand; give `variation`."]
     assumed = plan.variation
-    said.append(
-        f"They show a difference of {100 * smallest:.1f} points in {POWER:.0%} of such ablations (p < 0.05, of one "
-        f"comparison), if differences vary by {100 * assumed.seeds:.1f} points between seeds, "
-        f"{100 * assumed.samples:.0f} between samples and {100 * assumed.answers:.0f} between answers beyond both."
+    least, seeds, samples, answers = (
+        _format_difference(value, plan.metric) for value in (smallest, assumed.seeds, assumed.samples, assumed.answers)
+    )
+    seen = (
+        f"They show a difference of {least} in {POWER:.0%} of such ablations (p < 0.05, of one comparison), if "
+        f"differences vary by {seeds} between seeds, {samples} between samples and {answers} between answers beyond both."
     )
     if len(plan.seeds) == 1:
-        return [*said, "One seed: that is a difference between these very models, not between recipes."]
+        return [first, seen, "One seed: that is a difference between these very models, not between recipes."]
+    if plan.metric == "loss":
+        return [first, seen]
     needed = find_samples(AIMED, assumed, len(plan.seeds))
     wanted = "more seeds" if needed is None else f"{needed} held-out samples"
-    return [*said, f"Five points with {len(plan.seeds)} seeds take {wanted}."]
+    return [first, seen, f"Five points with {len(plan.seeds)} seeds take {wanted}."]
 
 
 def make_power_table(plan: AblationPlan) -> Table | None:
@@ -110,11 +113,15 @@ def make_power_table(plan: AblationPlan) -> Table | None:
     if plan.variation is None or plan.samples < 2:
         return None
     counts = sorted({max(2, plan.samples // 4), max(2, plan.samples // 2), plan.samples, 2 * plan.samples})
-    shown = Table(title=f"smallest difference seen in {POWER:.0%}, in points")
+    shown = Table(title=f"smallest difference of {plan.metric} that is seen in {POWER:.0%}")
     shown.add_column("seeds", justify="right")
     for samples in counts:
         shown.add_column(f"{samples} samples", justify="right")
     for seeds in sorted({len(plan.seeds), *SEEDS} - {1}):
-        cells = (100 * find_detectable(plan.variation, seeds, samples) for samples in counts)
-        shown.add_row(str(seeds), *(f"{cell:.1f}" for cell in cells))
+        cells = (find_detectable(plan.variation, seeds, samples) for samples in counts)
+        shown.add_row(str(seeds), *(_format_difference(cell, plan.metric) for cell in cells))
     return shown
+
+
+def _format_difference(value: float, metric: str) -> str:
+    return f"{value:.3f}" if metric == "loss" else f"{100 * value:.1f} points"
