@@ -219,7 +219,7 @@ class FusedTower:
 class Connector:
     """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
 
-    kind: Literal["mlp", "linear", "shuffle", "perceiver", "direct", "merger"] | None = None
+    kind: Literal["mlp", "linear", "fused_mlp", "shuffle", "perceiver", "direct", "merger"] | None = None
     depth: Layers | None = None  # layers of a perceiver resampler; None: as the family's paper has it
     interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
 

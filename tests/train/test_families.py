@@ -102,6 +102,12 @@ CASES = {
         Letterbox(side=28, patch=14),
         {"kind": "fused", "first": {**VISION, "kind": "dinov2"}, "second": VISION},
     ),
+    "llava, fused, three layers": Case(
+        "llava",
+        Resize(side=28, patch=14),
+        {"kind": "fused", "first": {**VISION, "kind": "dinov2"}, "second": VISION},
+        connector={"kind": "fused_mlp"},
+    ),
     "llava_next": Case("llava_next", AnyRes(side=28, patch=14, pinpoints=PINPOINTS)),
     "llava_next, CLIP": Case(
         "llava_next", AnyRes(side=28, patch=14, pinpoints=PINPOINTS), {**VISION, "kind": "clip"}
@@ -773,7 +779,8 @@ def test_a_policy_without_an_image_processor_is_refused_before_training(monkeypa
         (Case("llava_onevision", replace(ONEVISION, fill=CLIP_GREY), FINE), "fill .122, 116, 104., .* takes .127"),
         (Case("llava_next", CASES["llava_next"].policy, CASES["llava, fused"].vision), "fused towers .* family llava"),
         (Case("idefics2", NaViT(shortest=7, longest=56)), "less than a patch of 14 px"),
-        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "has mlp or linear, not shuffle"),
+        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "or fused_mlp, not shuffle"),
+        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "fused_mlp"}), "two vision towers, .* siglip"),
     ],
 )  # fmt: skip
 def test_what_a_family_cannot_take_is_refused_with_what_it_can(case, said):

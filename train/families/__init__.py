@@ -38,7 +38,7 @@ SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
-    "llava": Declared(ONE_TILE, ("mlp", "linear")),
+    "llava": Declared(ONE_TILE, ("mlp", "linear", "fused_mlp")),
     # one tile at first and AnyRes later is how both were trained; only the newline embedding is new then
     "llava_next": Declared(ONE_TILE | {"anyres": "vlmill.train.families.llava_next:LlavaNext"}, ("mlp", "linear")),
     "llava_onevision": Declared(

@@ -59,17 +59,27 @@ class LlavaFamily:
         vision.check_encoder(self._vision, self.policy, fill=isinstance(self.policy, Letterbox))
         if isinstance(self.policy, Resize) and self.policy.whole:
             raise RecipeError("the image policy (resize) is whole, for cross-attention; LLaVA reads every patch")
+        if towers.choose_connector(self.settings) == "fused_mlp" and not self._fused:
+            raise RecipeError(
+                "model.connector.kind: fused_mlp is Prismatic's, for two vision towers, and here is "
+                f"{self._vision.model_type}; write connector: {{kind: mlp}}, or vision: {{kind: fused}}"
+            )
 
     @cached_property
     def _vision(self) -> Any:
         return vision.configure_vision(self.settings, self.policy.side)
 
+    @property
+    def _fused(self) -> bool:
+        return isinstance(self._vision, FusedVisionConfig)
+
     def build(self, tokenizer: Tokenizer, chat: ChatFormat) -> PreTrainedModel:
         """See `Family`."""
         config = describe_projector(self.settings, self._vision) | {"image_seq_length": self._patches}
         classes: tuple[Any, Any] = (LlavaForConditionalGeneration, LlavaConfig)
-        if isinstance(self._vision, FusedVisionConfig):
+        if self._fused:
             classes = (FusedLlava, FusedLlavaConfig)
+            config["projector_layers"] = 3 if towers.choose_connector(self.settings) == "fused_mlp" else 2
             FusedLlavaConfig.register_for_auto_class()
             FusedLlava.register_for_auto_class("AutoModelForImageTextToText")
         return cast("PreTrainedModel", towers.assemble_model(classes, self.settings, tokenizer, chat, config))
