@@ -1,7 +1,7 @@
 """The shipped ablations: each is read, planned, and trained for a step or two on a few rows of the data that ship.
 
-Variants that differ in numbers alone (rates, steps, shares) are planned all, and trained once. `quickstart`, whose recipe
-takes a build of four sources, is read in test_ablate.py.
+Variants that differ in numbers alone (rates, steps, shares) are planned all, and trained once. `quickstart`, whose
+recipe takes a build of four sources, is read alone.
 """
 
 from __future__ import annotations
@@ -71,6 +71,11 @@ def test_its_head_says_what_was_published_and_where(name):
     head = [line for line in (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert head[0].startswith(f"# vlmill ablate {name}: ")
     assert any("arXiv" in line or "http" in line or "Published" in line for line in head)
+
+
+def test_quickstart_is_read_whole_by_name():
+    spec = read_ablation(find_ablation("quickstart"))
+    assert len(list_trials(spec, {}, None)) == len(spec.variants) * len(spec.seeds)
 
 
 def test_five_points_are_seen_with_the_seeds_that_are_shipped(built):

@@ -97,7 +97,8 @@ def describe_plan(plan: AblationPlan) -> list[str]:
     )
     seen = (
         f"They show a difference of {least} in {POWER:.0%} of such ablations (p < 0.05, of one comparison), if "
-        f"differences vary by {seeds} between seeds, {samples} between samples and {answers} between answers beyond both."
+        f"differences vary by {seeds} between seeds, {samples} between samples and {answers} between answers beyond "
+        "both."
     )
     if len(plan.seeds) == 1:
         return [first, seen, "One seed: that is a difference between these very models, not between recipes."]
