@@ -1,4 +1,4 @@
-"""The shipped ablations: each is read, planned, and trained for a step or two on a few rows of the data that ship.
+"""The shipped ablations: each is read, planned, and trained for two steps on a few rows of the data that ship.
 
 Variants that differ in numbers alone (rates, steps, shares) are planned all, and trained once. `quickstart`, whose
 recipe takes a build of four sources, is read alone.
@@ -25,8 +25,8 @@ from vlmill.train.run import find_final_checkpoint
 
 FOLDER = Path(__file__).parents[2] / "recipes/ablations"
 ABLATIONS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-SCALE = "0.0035"
-"""Of rows, budgets and steps: 32 rows of each source, and one step of 300."""
+SCALE = "0.007"
+"""Of rows, budgets and steps: 32 rows of each source, and two steps of 300."""
 
 ALIKE = {
     "adapters": ["frozen", "full"],
