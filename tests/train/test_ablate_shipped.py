@@ -25,20 +25,26 @@ from vlmill.train.run import find_final_checkpoint
 
 FOLDER = Path(__file__).parents[2] / "recipes/ablations"
 ABLATIONS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-SCALE = "0.007"
-"""Of rows, budgets and steps: 32 rows of each source, and two steps of 300."""
+SCALE = "0.0035"
+"""Of rows, budgets and steps: 32 rows of each source, and two steps of 600."""
 
 ALIKE = {
     "adapters": ["frozen", "full"],
+    "bilinear": ["pool"],
+    "connectors": ["pool", "bilinear", "perceiver"],
+    "cross_attention": ["tokens-frozen", "cross-frozen"],
     "denials": ["without"],
     "epochs": ["twice", "thrice"],
     "instruct": ["base"],
     "one_stage": ["one-stage"],
+    "perceiver": ["all", "pool"],
     "positions": ["rope-tie"],
+    "splitting": ["never", "always"],
     "text_only": ["without", "fifth"],
+    "upsampling": ["plain"],
     "vision_rate": ["frozen", "tenth", "fifth"],
 }
-"""Variants whose code another one of theirs runs as well: they are not trained here."""
+"""Variants whose code another one runs as well, of theirs or of another ablation: they are not trained here."""
 
 
 @pytest.fixture(scope="module")
