@@ -89,6 +89,8 @@ def read_host_files(paths: Iterable[Path], origins: Collection[str]) -> dict[str
     found = dict[str, HostFiles]()
     wanted = sorted(origins)
     for path in paths:
-        for row in pl.scan_parquet(path).filter(pl.col("origin").is_in(wanted)).collect().iter_rows(named=True):
+        for row in (
+            pl.scan_parquet(path, glob=False).filter(pl.col("origin").is_in(wanted)).collect().iter_rows(named=True)
+        ):
             found[row["origin"]] = HostFiles(**row)
     return found

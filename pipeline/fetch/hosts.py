@@ -101,8 +101,8 @@ def ask_host(opener: Opener, origin: str, day: str) -> HostFiles:
         tdmrep = opener.read_file(origin + TDMREP, MAX_FILE)
     except FetchFailed:  # which says nothing of a reservation
         tdmrep = None
-    return HostFiles(origin, day, _decode(robots), _decode(tdmrep))
+    return HostFiles(origin, day, _decode_file(robots), _decode_file(tdmrep))
 
 
-def _decode(data: bytes | None) -> str | None:
+def _decode_file(data: bytes | None) -> str | None:
     return None if data is None else data.decode("utf-8", "replace").removeprefix("\ufeff")

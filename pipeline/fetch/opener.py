@@ -129,7 +129,7 @@ class Opener:
         Raises:
             FetchFailed: says why there is none; nothing else is raised, whatever a server says.
         """
-        return self._guarded(url, self._answer)
+        return self._run_guarded(url, self._answer)
 
     def read_file(self, url: str, limit: int) -> bytes | None:
         """The first bytes of a file at `url`, at most `limit`; None where the host says that there is none (4xx).
@@ -145,9 +145,9 @@ class Opener:
             encoding = ", ".join(word for word in head.words("content-encoding") if word != "identity")
             return decode_body(read_body(reader, head, MOST * limit), encoding, MOST * limit)[:limit]
 
-        return self._guarded(url, take)
+        return self._run_guarded(url, take)
 
-    def _guarded(self, url: str, take: Take[T]) -> T:
+    def _run_guarded(self, url: str, take: Take[T]) -> T:
         with suppress(MemoryError):  # left first, for what it was about to be let go
             try:
                 return self._tried(url, take)

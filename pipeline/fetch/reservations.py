@@ -62,7 +62,7 @@ def find_header_reservation(head: AnswerHead, agent: str) -> Reservation | None:
     if word := find_opt_out(head.get_all("x-robots-tag"), agent):
         return Reason.OPTED_OUT, f"X-Robots-Tag: {word}"
     for said in head.get_all("content-usage"):
-        if _forbids(said):
+        if _forbids_training(said):
             return Reason.AI_PREFERENCE, f"Content-Usage: {said}"
     if head.get("tdm-reservation").strip() == "1":
         return Reason.TDM_RESERVED, "TDM-Reservation: 1"
@@ -84,8 +84,8 @@ def _find_usage(robots: str, path: str, agent: str) -> str:
     best, found = -1, ""
     for said in _list_usages(robots, agent):
         place, rest = said.split(None, 1) if said.startswith("/") and " " in said else ("/", said)
-        if len(place) > best and _fits(place, path):
-            best, found = len(place), rest if _forbids(rest) else ""
+        if len(place) > best and _fits_pattern(place, path):
+            best, found = len(place), rest if _forbids_training(rest) else ""
     return found
 
 
@@ -112,7 +112,7 @@ def _list_usages(robots: str, agent: str) -> tuple[str, ...]:
     return tuple(groups.get(agent, groups.get("*", [])))
 
 
-def _forbids(said: str) -> bool:
+def _forbids_training(said: str) -> bool:
     """Whether preferences such as `train-ai=n, search=y` forbid training: the first of USES that is named says so."""
     named = dict(_PREFERENCE.findall(said.lower()))
     return next((named[use] == "n" for use in USES if use in named), False)
@@ -129,7 +129,7 @@ def _find_tdm(tdmrep: str, path: str) -> str:
         return ""
     for entry in _list_entries(listed):
         place = entry.get("location")
-        if isinstance(place, str) and _fits(place, path):
+        if isinstance(place, str) and _fits_pattern(place, path):
             return place if str(entry.get("tdm-reservation")) == "1" else ""
     return ""
 
@@ -138,7 +138,7 @@ def _list_entries(listed: Any) -> Iterable[dict[str, Any]]:
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
-def _fits(pattern: str, path: str) -> bool:
+def _fits_pattern(pattern: str, path: str) -> bool:
     """Whether a path begins as a pattern of robots.txt says: `*` is anything, a `$` at its end the end of the path.
 
     Without regular expressions, which patterns of a stranger could make slow.

@@ -8,7 +8,7 @@ from protego import Protego
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.host_files import HostFiles, HostRules, list_origins
 from vlmill.pipeline.fetch.message import AnswerHead
-from vlmill.pipeline.fetch.reservations import _fits, find_header_reservation, find_reservation
+from vlmill.pipeline.fetch.reservations import _fits_pattern, find_header_reservation, find_reservation
 
 ORIGIN, DAY = "https://a.test", "2026-01-02"
 CLOSED = (
@@ -93,11 +93,11 @@ PIECES = st.text("ab/*", max_size=8)
 def test_patterns_fit_as_protego_has_them(piece, ends, rest):
     pattern = f"/{piece}{'$' if ends else ''}"
     robots = Protego.parse(f"User-agent: *\nDisallow: {pattern}\n")
-    assert _fits(pattern, f"/{rest}") == (not robots.can_fetch(f"http://a.test/{rest}", "x"))
+    assert _fits_pattern(pattern, f"/{rest}") == (not robots.can_fetch(f"http://a.test/{rest}", "x"))
 
 
 def test_a_pattern_of_many_stars_takes_no_time():
-    assert not _fits("/" + "*a" * 5_000 + "$", "/" + "a" * 4_000 + "b")
+    assert not _fits_pattern("/" + "*a" * 5_000 + "$", "/" + "a" * 4_000 + "b")
 
 
 def test_hosts_are_known_by_their_origin_under_either_scheme():
