@@ -107,6 +107,8 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
     if found.signals is not None:
         _print_heading("Signals", "what models say of images and texts, and what the threshold keeps")
         console.print(make_signal_table(found.signals))
+    for line in found.silent or ():
+        console.print(line, markup=False)
     if found.asked:
         console.print(make_asked_table(found.asked))
     for name, why in (found.missing or {}).items():

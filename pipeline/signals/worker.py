@@ -63,7 +63,9 @@ class SignalWorker:
     sound: bool = False  # whether the model ever survived a batch
 
     def __post_init__(self) -> None:
-        self.sandbox: Sandbox[[ModelSignal, SignalBatch | None], Any] = Sandbox(score_in_child, self.signal.seconds, UNBOUNDED)
+        self.sandbox: Sandbox[[ModelSignal, SignalBatch | None], Any] = Sandbox(
+            score_in_child, self.signal.seconds, UNBOUNDED
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -278,7 +278,12 @@ def test_a_signal_of_a_file_that_no_entry_names_goes_by_its_own_name(tmp_path):
         ({"signals": {"a": {"kind": "rednes"}}}, r"signals.a.kind: 'rednes' is unknown; .* comes with --filter FILE"),
         ({"signals": {"shape": {"kind": "redness"}}}, "signals: 'shape': this name is taken"),
         ({"signals": {"A-b": {"kind": "redness"}}}, "signals: 'A-b' is to name a column"),
-        ({"signals": {"red": {"kind": "redness", "seconds": "long"}}}, "signals.redness.seconds: .*not 'long'"),
+        ({"signals": {"red": {"kind": "redness", "seconds": "long"}}}, "signals.red.seconds: .*not 'long'"),
+        (
+            {"signals": {"wow": {"kind": "exclamations", "marc": "?"}}},
+            r"signals.wow \(kind exclamations\): unknown key",
+        ),
+        ({"signals": {"wow": {"kind": "exclamations", "mark": 3}}}, "signals.wow.mark: "),
         (
             {"filters": [{"threshold": {"any": {"rednes": {"min": 1}}}}]},
             "no signal of the recipe gives 'rednes'; did you mean 'redness'",
