@@ -229,12 +229,12 @@ class _FlowRun:
             elif now - self.behind.setdefault(stage, now) >= PATIENCE:
                 self.add_workers(stage, min(len(own), most - len(own)))
 
-    def _take_loaded(self, reference: Any) -> None:
+    def _take_loaded(self, reference: Any) -> FlowEvent | None:
         """A worker that has loaded; of one that died while it did the calls say so."""
-        worker = self.loading.pop(reference)
+        self.loading.pop(reference).is_loaded = True
         with suppress(*self.worker_lost):
             self.ray.get(reference)
-        worker.is_loaded = True
+        return None
 
     def _take_item(self, generator: Any) -> FlowEvent | None:
         """An item of a feeder, or its end."""

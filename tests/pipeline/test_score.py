@@ -187,8 +187,7 @@ class Mine:
         ),
         ("    def score(self, model, batch): return 'many'", RecipeError, "score gives str, not numbers"),
         (
-            "    def score(self, model, batch):\n        import torch\n"
-            "        return [torch.ones(2, requires_grad=True)] * batch.size",
+            "    def score(self, m, batch):\n        import torch; return [torch.ones(2, requires_grad=True)] * 32",
             RecipeError,
             "signals.signal: mine.py: score gives list, not numbers: ",
         ),
@@ -225,9 +224,12 @@ def test_a_worker_may_load_its_model_before_it_is_asked(tmp_path):
         (chunk,) = read_chunks(write_partition(tmp_path / "in", [["a"]]), [])
         assert worker.score_chunk(chunk).scores.values.tolist() == [[1]]
     assert count.read_text() == "x"
-    with SignalWorker("mine", custom("    def load(self): 1 / 0\n    def score(self, model, batch): pass")) as worker:
-        with pytest.raises(RecipeError, match=r"signals.mine: mine.py, line 9: ZeroDivisionError"):
-            worker.load()
+    broken = custom("    def load(self): 1 / 0\n    def score(self, model, batch): pass")
+    with (
+        SignalWorker("mine", broken) as worker,
+        pytest.raises(RecipeError, match=r"signals.mine: mine.py, line 9: ZeroDivisionError"),
+    ):
+        worker.load()
 
 
 @pytest.mark.parametrize(
