@@ -25,7 +25,7 @@ from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, encode_nodes, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.images import Layout, Policy
+from vlmill.pipeline.images import Layout, Policy, Size, Unrenderable
 from vlmill.train.balance import deal_sequences
 from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
@@ -82,7 +82,7 @@ class Reader:
     def blank(self) -> Document:
         """A black image that belongs to no source, of the smallest that the image policy makes."""
         policy, shapes = self.mixture.policy, ((2, 2), (2, 200), (200, 2))
-        layout = min((policy.layout([shape])[0] for shape in shapes), key=lambda layout: layout.tokens)
+        layout = min((layout for shape in shapes for layout in _try_layout(policy, shape)), key=lambda one: one.tokens)
         drawn = policy.render(Image.new("RGB", layout.size), layout)
         tiles = policy.tiles({name: np.asarray(picture) for name, picture in drawn.items()}, layout)
         ids = [get_mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
@@ -175,6 +175,14 @@ def load_step_batches(
         return [[numbers[place] for place in micro] for micro in dealt[rank].tolist()]
 
     return load_batches(reader.sequence, map(deal, steps), pad, threads, ahead, reader.blank)
+
+
+def _try_layout(policy: Policy, size: Size) -> tuple[Layout, ...]:
+    """The layout of an image, or none where the policy has no answer for its size."""
+    try:
+        return policy.layout([size])
+    except Unrenderable:
+        return ()
 
 
 def price_sequences(reader: Reader, training: Training, ranks: int = 2) -> Callable[[Sequence[int]], np.ndarray]:

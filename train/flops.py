@@ -113,7 +113,9 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
     for component in ORDER:
         passes[component] = 1 + (component in trained or before) + (component in trained)
         before |= component in trained
-    patch, tower = _find_patch(model), model.config.vision_config
+    if not linear["vision"]:
+        passes["projector"] = 1 + ("projector" in trained)  # one layer behind the pixels (Fuyu), which have no gradient
+    patch, tower = _find_patch(model), getattr(model.config, "vision_config", None)
     window = max(1, getattr(tower, "window_size", patch) // patch)
     group = _count_group(model.config)
     return Cost(linear, attention, head.weight.numel(), passes, patch, group, windowed, window)
@@ -121,13 +123,14 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
 
 def _list_whole_layers(model: PreTrainedModel) -> set[int] | None:
     """The layers of the vision tower that see whole images; None: all of them."""
-    found = getattr(model.config.vision_config, "fullatt_block_indexes", None)
+    found = getattr(getattr(model.config, "vision_config", None), "fullatt_block_indexes", None)
     return None if found is None else set(found)
 
 
 def _count_group(config: Any) -> int:
     """Patches that the projector takes as one: after pixel shuffle, or Qwen's merging."""
-    side = getattr(config.vision_config, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    tower = getattr(config, "vision_config", None)
+    side = getattr(tower, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
     return int(side or round(1 / getattr(config, "downsample_ratio", 1))) ** 2
 
 
@@ -139,11 +142,11 @@ def count_family_flops(family: Family, tokenizer: Tokenizer, chat: ChatFormat, t
 
 
 def _find_patch(model: PreTrainedModel) -> int:
-    """The side of a patch: that of the first convolution."""
+    """The side of a patch: that of the first convolution; without a tower, of the patches that the model takes."""
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             return int(module.kernel_size[-1])
-    return 14
+    return int(model.config.patch_size)
 
 
 def find_peak(device: torch.device, dtype: str) -> float | None:

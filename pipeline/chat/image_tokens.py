@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 FENCE, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 UTTERANCE, VIDEO = "<end_of_utterance>", "<video>"  # processors add these to tokenizers that lack them
+NEWLINE = "|NEWLINE|"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 MOST = 6  # rows and columns that Idefics3's processor has tags for
 
@@ -29,7 +30,7 @@ class ImageLayout(Protocol):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of tiles, the overview not among them."""
+        """(rows, columns) of tiles, the overview not among them; of patches where lines of them are written."""
 
 
 class IndexedImage(NamedTuple):
@@ -96,6 +97,11 @@ def _write_vision(image: ImageLayout) -> ImageTokens:
     return [(VISION_START, 1), (None, image.tokens), (VISION_END, 1)]
 
 
+def _write_lines(image: ImageLayout) -> ImageTokens:
+    rows, columns = image.grid
+    return [(None, columns), (NEWLINE, 1)] * rows
+
+
 def _name_tile(row: int, column: int) -> str:
     return f"<row_{row + 1}_col_{column + 1}>"
 
@@ -124,3 +130,6 @@ VISION = ImageTokenTemplate(
     _write_vision, (VISION_START, VISION_END, "<|video_pad|>"), before=VISION_START, after=VISION_END
 )
 """The same by other names, which chat templates write themselves: `Qwen2_5_VLProcessor` and `Qwen3VLProcessor`."""
+
+LINES = ImageTokenTemplate(_write_lines, (NEWLINE,))
+"""A mark behind each row of patches: `FuyuProcessor`."""

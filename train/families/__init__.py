@@ -31,6 +31,7 @@ class Declared:
     connectors: tuple[str, ...]  # that a recipe may choose from
     chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
     positions: tuple[str, ...] = ("flat",)  # schemes that its tokens may be placed by; the first unless said otherwise
+    tower: bool = True  # whether there is a vision tower, which a stage may train
 
 
 LLAVA = "vlmill.train.families.llava:LlavaFamily"
@@ -48,6 +49,7 @@ FAMILIES: Mapping[str, Declared] = {
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
     "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVLFamily"}, ("shuffle",), "internvl"),
+    "fuyu": Declared({"patches": "vlmill.train.families.fuyu:Fuyu"}, ("linear",), "fuyu", tower=False),
     "qwen2_5_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen25VL"}, ("merger",), "qwen", SCHEMES),
     "qwen3_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen3VL"}, ("merger",), "qwen", SCHEMES),
 }

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
+    PersimmonConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
@@ -25,6 +26,7 @@ from vlmill.train.settings import ModelSettings, Pretrained, TextModel
 CONFIGS = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
+    "persimmon": PersimmonConfig,
     "phi": PhiConfig,
     "phi3": Phi3Config,
     "qwen2": Qwen2Config,
@@ -44,7 +46,11 @@ def configure_text(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForm
     said = {"bos": chat.bos, "eos": chat.eos, "pad": chat.pad}  # a published tokenizer may have no BOS
     marks = {f"{name}_token_id": get_mark_id(tokenizer, mark) if mark else None for name, mark in said.items()}
     if isinstance(text, TextModel):
-        plain = text.kind == "phi"  # a network without a gate
+        if text.kind == "persimmon" and text.kv_heads not in {None, text.heads}:
+            raise RecipeError(
+                f"model.text.kv_heads is {text.kv_heads}; a persimmon has as many as heads ({text.heads}): leave it out"
+            )
+        plain = text.kind in {"persimmon", "phi"}  # a network without a gate
         return CONFIGS[text.kind](
             vocab_size=count_vocabulary(tokenizer),
             hidden_size=text.hidden_size,
@@ -83,7 +89,7 @@ def load_text(model: Any, base: Any, source: Pretrained) -> None:
             f"{type(model).__name__} has none; take a language model without (Phi 3, not Phi 1 or 2)"
         )
     missing, unexpected = base.load_state_dict(text.base_model.state_dict(), strict=False)
-    lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm"))]
+    lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm", "final_layernorm"))]
     if lacking or unexpected:
         raise RecipeError(
             f"model.text.path: {source.path} ({text.config.model_type}) is no language model for "
