@@ -43,8 +43,8 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
-from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.patches import Patches
+from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.policy import LONGEST
 from vlmill.pipeline.images.tiles import Tiles
 

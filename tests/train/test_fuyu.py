@@ -30,8 +30,8 @@ tokenizers = test_families.tokenizers
 def processed(tokenizer, size):
     """What FuyuProcessor makes of a question about a picture, with the parts that it needs.
 
-    Its PIL image processor cuts patches of arrays, and is given tensors (5.23); its tokenizer writes a space in front of
-    an image, which it cuts off.
+    Its PIL image processor cuts patches of arrays, and is given tensors (5.23); its tokenizer writes a space in front
+    of an image, which it cuts off.
     """
     from transformers import FuyuProcessor, PreTrainedTokenizerFast
     from transformers.models.fuyu.image_processing_pil_fuyu import FuyuImageProcessorPil

@@ -20,8 +20,8 @@ from transformers.image_utils import make_flat_list_of_images
 class FuyuLinesProcessor(ProcessorMixin):
     """Writes `|SPEAKER|` of a text as a line of them for each row of patches, with `|NEWLINE|` behind each."""
 
-    image_token = "|SPEAKER|"
-    newline_token = "|NEWLINE|"
+    image_token = "|SPEAKER|"  # noqa: S105 - no password
+    newline_token = "|NEWLINE|"  # noqa: S105 - no password
 
     def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> None:
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
