@@ -72,7 +72,7 @@ class Case:
     def code(self) -> bool:
         """Whether its export brings code along."""
         fused = self.vision is not None and self.vision["kind"] == "fused"
-        return fused or self.family == "fuyu" or self.positions not in {None, "mrope"}
+        return fused or self.family in {"fuyu", "moondream"} or self.positions not in {None, "mrope"}
 
     @property
     def components(self) -> set[str]:
@@ -123,6 +123,9 @@ CASES = {
     "llava_onevision, CLIP": Case(
         "llava_onevision", replace(ONEVISION, fill=CLIP_GREY), {**FINE, "kind": "clip"}, video=True
     ),
+    "moondream": Case("moondream", Resize(side=28, patch=14), text=TEXT | {"kind": "phi"}),
+    "moondream, letterbox": Case("moondream", Letterbox(side=28, patch=14), text=TEXT | {"kind": "phi"}),
+    "moondream, cropped": Case("moondream", Crop(side=28, patch=14), text=TEXT | {"kind": "phi"}),
     "idefics": Case("idefics", Resize(side=28, patch=14, whole=True), {**VISION, "kind": "clip"}),
     "idefics, direct": Case(
         "idefics",
@@ -468,6 +471,7 @@ def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone(
 
 FORMS = {
     "llava": "siglip",
+    "moondream": "siglip",
     "idefics": "clip",
     "idefics2": "siglip",
     "idefics3": "siglip",

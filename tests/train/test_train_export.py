@@ -24,7 +24,7 @@ from vlmill.train.data import Reader
 from vlmill.train.export import export_model
 from vlmill.train.families import FAMILIES, find_family
 from vlmill.train.model import compute_features, create_model
-from vlmill.train.settings import Connector, FusedTower, RawPatches
+from vlmill.train.settings import Connector, FusedTower, RawPatches, TextModel
 
 CHAT = FORMATS["vlmill"]
 
@@ -50,6 +50,10 @@ CASES = {
         ),
         LETTERBOX,
     ),
+    "moondream": (
+        replace(model_settings("llava"), family="moondream", text=TextModel("phi", 64, 2, 2)),
+        LETTERBOX,
+    ),
     "fuyu": (
         replace(model_settings(), family="fuyu", vision=RawPatches("patches", 14)),
         Patches(width=70, height=42, patch=14),
@@ -58,6 +62,7 @@ CASES = {
 
 WITHOUT_US = """
 import json, sys
+from pathlib import Path
 
 class Refusing:
     def find_spec(self, name, path=None, target=None):
@@ -72,7 +77,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 torch.set_num_threads(1)
 picture = Image.open(sys.argv[1])
 for folder in sys.argv[2:]:
-    trust = "fused" in folder or "fuyu" in folder  # whose code lies in the folder
+    trust = any(Path(folder).glob("*.py"))
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=trust)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "What colour is it?"}]
@@ -156,7 +161,7 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
-    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers", "fuyu"]
+    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers", "moondream", "fuyu"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
         export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, reader.mixture.chat)

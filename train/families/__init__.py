@@ -36,6 +36,7 @@ class Declared:
 
 LLAVA = "vlmill.train.families.llava:LlavaFamily"
 SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
+MOONDREAM = "vlmill.train.families.moondream:Moondream"
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
@@ -45,6 +46,7 @@ FAMILIES: Mapping[str, Declared] = {
     "llava_onevision": Declared(
         ONE_TILE | {"anyres": "vlmill.train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
     ),
+    "moondream": Declared(dict.fromkeys(ONE_TILE, MOONDREAM), ("mlp",)),
     "idefics": Declared({"resize": "vlmill.train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),

@@ -82,11 +82,14 @@ def load_text(model: Any, base: Any, source: Pretrained) -> None:
         source.path, revision=source.revision, dtype=torch.float32, trust_remote_code=False
     )
     text.resize_token_embeddings(model.get_input_embeddings().num_embeddings, mean_resizing=False)
-    head = text.get_output_embeddings().state_dict()
-    if "bias" in head and head.pop("bias").any():
+    head, ours = text.get_output_embeddings().state_dict(), model.get_output_embeddings()
+    if ours.bias is not None:
+        head.setdefault("bias", torch.zeros_like(ours.bias))
+    elif "bias" in head and head.pop("bias").any():
         raise RecipeError(
             f"model.text.path: the head of {source.path} ({text.config.model_type}) has a bias, and that of "
-            f"{type(model).__name__} has none; take a language model without (Phi 3, not Phi 1 or 2)"
+            f"{type(model).__name__} has none; take a language model without (Phi 3, not Phi 1 or 2), or family "
+            "moondream"
         )
     missing, unexpected = base.load_state_dict(text.base_model.state_dict(), strict=False)
     lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm", "final_layernorm"))]
@@ -96,4 +99,4 @@ def load_text(model: Any, base: Any, source: Pretrained) -> None:
             f"{type(model).__name__}: it lacks {lacking[:3] or 'nothing'}, and has {unexpected[:3] or 'nothing'} "
             "besides"
         )
-    model.get_output_embeddings().load_state_dict(head)
+    ours.load_state_dict(head)
