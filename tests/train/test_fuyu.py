@@ -18,7 +18,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node
 from vlmill.train.batch import Document, pad_sequences
 from vlmill.train.export import export_model
-from vlmill.train.families.fuyu_processor import FuyuLinesProcessor
+from vlmill.train.families.exported.fuyu_processor import FuyuLinesProcessor
 from vlmill.train.families.pretrained import choose_export_dtype
 
 CASE, CHAT = CASES["fuyu"], FORMATS["fuyu"]

@@ -22,7 +22,7 @@ from vlmill.pipeline.images.patches import Patches
 from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.families.fuyu_processor import FuyuLinesProcessor
+from vlmill.train.families.exported.fuyu_processor import FuyuLinesProcessor
 from vlmill.train.families.pretrained import read_config
 from vlmill.train.families.processors import find_image_processor
 from vlmill.train.settings import Component, ModelSettings, RawPatches
