@@ -197,7 +197,9 @@ class TextModel:
     SmolLM and SmolLM2 are Llamas with tied embeddings.
     """
 
-    kind: Literal["llama", "mistral", "persimmon", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
+    kind: Literal[
+        "gemma", "gemma3", "llama", "mistral", "persimmon", "phi", "phi3", "qwen2", "qwen3", "smollm3"
+    ]  # fmt: skip
     hidden_size: Width
     layers: Layers
     heads: Layers

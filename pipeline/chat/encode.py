@@ -23,11 +23,13 @@ from vlmill.pipeline.chat.image_tokens import (
     BRACKETED,
     FENCED,
     LINES,
+    SOFT,
     TAGGED,
     VISION,
     ImageLayout,
     ImageTokenTemplate,
 )
+from vlmill.pipeline.chat.stretches import Content, encode_stretches
 from vlmill.pipeline.chat.template import write_template
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, Role
@@ -96,6 +98,11 @@ class ChatFormat:
         return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.image_tokens.specials)
 
     @property
+    def placeholder(self) -> str:
+        """What a chat template writes for an image, without what the format adds around it."""
+        return self.image_tokens.placeholder or self.image
+
+    @property
     def overhead(self) -> int:
         """Tokens of a segment that belong to none of its nodes: BOS and EOS."""
         return 2
@@ -106,7 +113,7 @@ class ChatFormat:
 
         The part between the generation tags is what "answers" supervises.
         """
-        image = self.image_tokens.before + self.image + self.image_tokens.after
+        image = self.image_tokens.before + self.placeholder + self.image_tokens.after
         ends = {role: self.end if role in self.ended else "" for role, _ in self.roles}
         return write_template(self.roles, ends, image, self.bos, self.eos, leading=self.leading)
 
@@ -141,18 +148,17 @@ class ChatFormat:
         texts = [
             (node.text or "") + ("" if node.role != "none" else self.separator) for node in nodes if node.kind == "text"
         ]
-        encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-        shown, end = iter(images), get_mark_id(tokenizer, self.end)
+        bodies = (_encode_joined if self.image_tokens.joined else _encode_apart)(nodes, texts, images, tokenizer, self)
+        end = get_mark_id(tokenizer, self.end)
         marks = {role: [get_mark_id(tokenizer, mark)] if mark else [] for role, mark in self.roles}
         done = []
-        for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
+        for before, node, after, body in zip((None, *nodes), nodes, (*nodes[1:], None), bodies, strict=False):
             opens, closes = (
                 node.role != "none" and not _belong_together(before, node),
                 node.role in self.ended and not _belong_together(node, after),
             )
             supervised = node.supervised or loss == "text"
             head = marks[node.role] if opens else []
-            body = next(encoded).ids if node.kind == "text" else tokenize_image(next(shown), tokenizer, self)
             tail = [end] if closes else []
             done.append(
                 Encoded(
@@ -178,13 +184,9 @@ class ChatFormat:
         bos, eos = get_mark_id(tokenizer, self.bos), get_mark_id(tokenizer, self.eos)
         parts = cut_parts(self.encode_nodes(nodes, images, tokenizer, loss), cut)
         parts.insert(int(self.leading and bool(nodes) and nodes[0].kind == "image"), Encoded([bos], [IGNORE]))
-        return Encoded(
-            [*chain.from_iterable(part.ids for part in parts), eos],
-            [
-                *chain.from_iterable(part.labels for part in parts),
-                eos if loss == "text" and not cut.continued else IGNORE,
-            ],
-        )
+        parts.append(Encoded([eos], [eos if loss == "text" and not cut.continued else IGNORE]))
+        ids, labels = (chain.from_iterable(getattr(part, name) for part in parts) for name in ("ids", "labels"))
+        return Encoded([*ids], [*labels])
 
     def encode_prompt(self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer) -> list[int]:
         """No EOS, but the mark that the assistant begins with."""
@@ -205,22 +207,16 @@ class ChatFormat:
 
 FORMATS: dict[str, ChatFormat] = {
     "vlmill": ChatFormat(),
+    "gemma3": ChatFormat(image_tokens=SOFT, image="<image_soft_token>"),
     "idefics": ChatFormat(image_tokens=FENCED),
     "idefics3": ChatFormat(image_tokens=TAGGED),
     "internvl": ChatFormat(image_tokens=BRACKETED, image="<IMG_CONTEXT>"),
     "qwen": ChatFormat(image_tokens=VISION, image="<|image_pad|>"),
     "fuyu": ChatFormat(
-        roles=(("system", ""), ("user", ""), ("assistant", "<0x04>")),
-        end="|ENDOFTEXT|",
-        bos="<s>",
-        eos="</s>",
-        pad="<unk>",
-        image="|SPEAKER|",
-        image_tokens=LINES,
-        ended=("system", "assistant"),
-        leading=True,
+        (("system", ""), ("user", ""), ("assistant", "<0x04>")), "|ENDOFTEXT|", "<s>", "</s>", "<unk>", "|SPEAKER|",
+        image_tokens=LINES, ended=("system", "assistant"), leading=True,
     ),
-}
+}  # fmt: skip
 """Images as the processor of a model family writes them; one set of turn marks, and that of Fuyu's processor."""
 
 
@@ -348,14 +344,52 @@ def locate_tokens(texts: Sequence[str], tokenizer: Tokenizer, chat: ChatFormat) 
 
 
 def tokenize_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
-    """The tokens of an image."""
+    """The tokens of an image, alone."""
     ids: list[int] = []
+    for piece in _list_image(image, tokenizer, chat):
+        ids += tokenizer.encode(piece, add_special_tokens=False).ids if isinstance(piece, str) else piece
+    return ids
+
+
+def _list_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> Content:
+    """What is written for an image: texts, and the ids of special tokens."""
+    found: list[str | list[int]] = []
     for said, times in chat.image_tokens.write(image):
         if said is None or said in chat.image_tokens.specials:
-            ids += [get_mark_id(tokenizer, said or chat.image)] * times
+            found.append([get_mark_id(tokenizer, said or chat.image)] * times)
         else:
-            ids += tokenizer.encode(said, add_special_tokens=False).ids * times
-    return ids
+            found += [said] * times
+    return found
+
+
+def _encode_apart(
+    nodes: Sequence[Node], texts: Sequence[str], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
+) -> list[list[int]]:
+    """The tokens of each node's content, encoded on its own."""
+    encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    shown = iter(images)
+    return [
+        next(encoded).ids if node.kind == "text" else tokenize_image(next(shown), tokenizer, chat) for node in nodes
+    ]
+
+
+def _encode_joined(
+    nodes: Sequence[Node], texts: Sequence[str], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
+) -> list[list[int]]:
+    """The same, with texts that touch inside a run encoded as one. Nodes of documents may be cut, and stand alone."""
+    coming, shown = iter(texts), iter(images)
+    contents: list[Content] = [
+        [next(coming)] if node.kind == "text" else _list_image(next(shown), tokenizer, chat) for node in nodes
+    ]
+    found: list[list[int]] = []
+    for start, node in enumerate(nodes):
+        if start < len(found):
+            continue
+        stop = start + 1
+        while stop < len(nodes) and node.role != "none" and _belong_together(node, nodes[stop]):
+            stop += 1
+        found += encode_stretches(contents[start:stop], tokenizer)
+    return found
 
 
 def _belong_together(one: Node | None, other: Node | None) -> bool:

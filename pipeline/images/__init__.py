@@ -15,6 +15,7 @@ from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.patches import Patches
 from vlmill.pipeline.images.policy import Layout, Policy, Size, Unrenderable
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 
@@ -31,6 +32,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "native": Native,
     "navit": NaViT,
     "patches": Patches,
+    "pooled": Pooled,
     "resize": Resize,
     "tiles": Tiles,
 }
