@@ -185,8 +185,8 @@ class ChatFormat:
         parts = cut_parts(self.encode_nodes(nodes, images, tokenizer, loss), cut)
         parts.insert(int(self.leading and bool(nodes) and nodes[0].kind == "image"), Encoded([bos], [IGNORE]))
         parts.append(Encoded([eos], [eos if loss == "text" and not cut.continued else IGNORE]))
-        ids, labels = (chain.from_iterable(getattr(part, name) for part in parts) for name in ("ids", "labels"))
-        return Encoded([*ids], [*labels])
+        ids = [*chain.from_iterable(part.ids for part in parts)]
+        return Encoded(ids, [*chain.from_iterable(part.labels for part in parts)])
 
     def encode_prompt(self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer) -> list[int]:
         """No EOS, but the mark that the assistant begins with."""
