@@ -127,6 +127,13 @@ def test_a_form_without_weights_has_the_same_parameters(tokenizers, name):
     assert shapes[0] == shapes[1]
 
 
+def test_a_stage_of_one_tile_may_come_before_one_of_tiles(tokenizers):
+    (_, one), (family, tiled) = (
+        made(CONNECTED[f"{family}, upsampled"], tokenizers) for family in ("llava", "llava_next")
+    )
+    assert set(tiled.state_dict()) - set(one.state_dict()) == set(family.new)
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_tile_is_estimated_to_cost_what_it_costs(tokenizers, name):
     case = CONNECTED[f"llava, {name}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -60,17 +61,19 @@ FUSED = Case(
 CONNECTED |= {"llava, fused and upsampled": FUSED}
 
 
-@pytest.mark.parametrize(
-    "promise",
-    [
-        "packed_documents_have_the_logits_that_they_have_alone",
-        "transformers_processor_and_model_see_what_our_shards_show",
-        "an_export_answers_several_questions_at_once_as_each_alone",
-        "an_export_in_half_precision_is_read_and_run_as_it_is",
-    ],
+EVERY = (
+    "packed_documents_have_the_logits_that_they_have_alone",
+    "transformers_processor_and_model_see_what_our_shards_show",
 )
-@pytest.mark.parametrize("name", CONNECTED)
-def test_what_families_promise_holds_under_every_connector(request, monkeypatch, promise, name):
+SOME = (
+    "an_export_answers_several_questions_at_once_as_each_alone",
+    "an_export_in_half_precision_is_read_and_run_as_it_is",
+)
+FEW = ("llava, perceiver", "llava, fused and upsampled", "llava_next, shuffle", "llava_next, upsampled and pooled")
+
+
+@pytest.mark.parametrize(("name", "promise"), [*itertools.product(CONNECTED, EVERY), *itertools.product(FEW, SOME)])
+def test_what_families_promise_holds_under_every_connector(request, monkeypatch, name, promise):
     monkeypatch.setitem(CASES, name, CONNECTED[name])
     test = getattr(test_families, f"test_{promise}")
     wanted = test.__code__.co_varnames[: test.__code__.co_argcount]
