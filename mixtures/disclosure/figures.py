@@ -160,7 +160,7 @@ def _count_source(root: Path, recipe: Recipe, source: str) -> tuple[SourceFigure
 
 def _count_shard(found: SourceFigures, lineage: Path) -> np.ndarray:
     """Add the samples and images of a shard; returns the keys of its pictures."""
-    rows = pl.read_parquet(lineage, columns=["licence", "url", "nodes"])
+    rows = pl.read_parquet(lineage, columns=["licence", "url", "nodes"], glob=False)
     found.samples += rows.height
     found.licences.update(licence or "unknown" for licence in rows["licence"])
     found.document_hosts.update(filter(None, map(_find_host, rows["url"])))
@@ -185,9 +185,11 @@ def _find_host(url: str | None) -> str | None:
 def _read_texts(samples: Path, index: Path, lineage: Path) -> pl.Series:
     """The texts of a shard's samples that were kept."""
     row = ["file", "input_row", "page"]
-    kept = pl.scan_parquet(lineage).select("row", node=pl.col("nodes").list.eval(pl.element().struct.field("node")))
-    kept = kept.join(pl.scan_parquet(index).select("row", *row), on="row").explode("node")
-    nodes = pl.scan_parquet(samples).select("file", "page", "nodes", input_row="row")
+    kept = pl.scan_parquet(lineage, glob=False).select(
+        "row", node=pl.col("nodes").list.eval(pl.element().struct.field("node"))
+    )
+    kept = kept.join(pl.scan_parquet(index, glob=False).select("row", *row), on="row").explode("node")
+    nodes = pl.scan_parquet(samples, glob=False).select("file", "page", "nodes", input_row="row")
     nodes = nodes.with_columns(node=pl.int_ranges(pl.col("nodes").list.len(), dtype=pl.Int32)).explode("nodes", "node")
     nodes = nodes.with_columns(text=pl.col("nodes").struct.field("text")).drop("nodes").drop_nulls("text")
     joined = nodes.join(kept, on=[*row, "node"], how="semi")
