@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -49,6 +49,15 @@ CASES = {
         ),
         LETTERBOX,
     ),
+    "fused, upsampled": (
+        replace(
+            model_settings("llava"),
+            vision=FusedTower("fused", *map(tower, ("dinov2", "siglip"))),
+            connector=Connector("c_abstractor", depth=1, side=3, upsample=2),
+        ),
+        LETTERBOX,
+    ),
+    "connected": (replace(model_settings(), connector=Connector("shuffle", factor=2)), ANYRES),
 }
 
 WITHOUT_US = """
@@ -67,7 +76,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 torch.set_num_threads(1)
 picture = Image.open(sys.argv[1])
 for folder in sys.argv[2:]:
-    trust = "fused" in folder  # its code lies in the folder
+    trust = "fused" in folder or "connected" in folder  # its code lies in the folder
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=trust)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "What colour is it?"}]
@@ -100,7 +109,8 @@ def picture(width, height, seed=0):
 def made(root, policy, ours, sizes):
     """A run whose samples ask about random pictures of `sizes`, its reader, and a model."""
     nodes, _ = question(0)
-    write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, policy)
+    samples = {"quiz": [(nodes, [picture(*size)]) for size in sizes]}
+    write_run(root, samples, policy, connector=asdict(ours.connector))
     mixture = PlannedMixture(root, "align")
     tokenizer = load_tokenizer(mixture.tokenizer, CHAT)
     reader = Reader(mixture, tokenizer, find_family(ours, mixture.policy), "answers")
@@ -150,7 +160,7 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
-    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers"]
+    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers", "fused, upsampled", "connected"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
         export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, CHAT)
