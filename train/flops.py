@@ -18,11 +18,15 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.train.batch import PADDING, Batch
+from vlmill.train.families import vision
 from vlmill.train.families.base import Family
+from vlmill.train.families.exported.connected import ConnectedProjector, count_across
+from vlmill.train.families.exported.upsampler import COLOURS
 from vlmill.train.settings import Component
 
 ORDER: tuple[Component, ...] = ("vision", "projector", "text")
@@ -44,7 +48,7 @@ class Cost:
     head: int
     passes: Mapping[Component, int]  # forward; gradients of inputs; gradients of weights
     patch: int  # pixels of a patch's side
-    group: int = 1  # patches that the projector takes as one
+    group: int = 1  # patches that the projector takes as one; of a connector of ours all of a tile
     windowed: int = 0  # attention of those layers of the vision tower that see windows alone
     window: int = 1  # patches of a window's side
 
@@ -80,7 +84,7 @@ class Cost:
         """
         tokens, pairs, tiles = shapes.T
         patches = side**2 // self.patch**2
-        projected = self.linear["projector"] * self.passes["projector"] * patches
+        projected = self.linear["projector"] * self.passes["projector"] * patches / self.group
         seen = (self.linear["vision"] + self.attention["vision"] * patches) * self.passes["vision"] * patches
         text = (self.linear["text"] * tokens + self.attention["text"] * pairs) * self.passes["text"]
         return 2.0 * np.stack([(projected + seen) * tiles, text], axis=1)
@@ -116,6 +120,8 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
     patch, tower = _find_patch(model), model.config.vision_config
     window = max(1, getattr(tower, "window_size", patch) // patch)
     group = _count_group(model.config)
+    if getattr(model.config, "connector", None):
+        linear["projector"], group = _count_connector(model.config, linear["projector"])
     return Cost(linear, attention, head.weight.numel(), passes, patch, group, windowed, window)
 
 
@@ -129,6 +135,24 @@ def _count_group(config: Any) -> int:
     """Patches that the projector takes as one: after pixel shuffle, or Qwen's merging."""
     side = getattr(config.vision_config, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
     return int(side or round(1 / getattr(config, "downsample_ratio", 1))) ** 2
+
+
+def _count_connector(config: Any, weights: int) -> tuple[int, int]:
+    """Multiply-adds of a connector of ours with its projector on a tile, and the tile's patches.
+
+    They are what torch counts of one without weights, and an upsampler's products besides. Adapters in them, which are
+    among the `weights` of the model's own, count for every patch.
+    """
+    across, side = count_across(config.vision_config), vision.get_side(config.vision_config)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        projector = ConnectedProjector(config)
+        features = torch.empty(1, across**2, config.vision_config.hidden_size)
+        projector(features, torch.empty(1, COLOURS, side, side))
+    layers = [module for module in projector.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    adapters = weights - sum(layer.weight.numel() for layer in layers)
+    upsampler = projector.upsampler
+    products = 0 if upsampler is None else upsampler.count_products(across)
+    return counter.get_total_flops() // 2 + products + adapters * across**2, across**2
 
 
 def count_family_flops(family: Family, tokenizer: Tokenizer, chat: ChatFormat, trained: Sequence[Component]) -> Cost:

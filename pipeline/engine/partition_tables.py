@@ -97,19 +97,28 @@ def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTa
     ]
 
 
-def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
-    """The raw tables with the image stats about their images, and with the texts that models wrote.
+def list_written_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
+    """The raw tables with the texts that models wrote, as filters and shards have them.
 
     Where there are such texts, the samples without them are RAW_SAMPLES_FILE.
 
     Raises:
-        StoreError: the source was not through image stats to its end.
+        StoreError: the source was not read or fetched to its end, or not all is written.
     """
-    tables = _add_files(list_raw_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
+    tables = list_raw_tables(root, recipe, source)
     if not recipe.list_writers():
         return tables
     kept = [replace(at, files=at.files | {RAW_SAMPLES_FILE: at.files[SAMPLES_FILE]}) for at in tables]
     return _add_files(kept, _group_files(root, f"steps/{source}/{WriteTexts.name}"))
+
+
+def list_tables_with_stats(root: Path, recipe: Recipe, source: str) -> list[PartitionTables]:
+    """The tables of `list_written_tables` with the image stats about their images.
+
+    Raises:
+        StoreError: the source was not through image stats to its end.
+    """
+    return _add_files(list_written_tables(root, recipe, source), _group_files(root, f"steps/{source}/image_stats"))
 
 
 def list_filtered_tables(

@@ -23,6 +23,7 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.pipeline.images.connector import count_tile_tokens, lay_out_images
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -71,7 +72,7 @@ class Case:
     def code(self) -> bool:
         """Whether its export brings code along."""
         fused = self.vision is not None and self.vision["kind"] == "fused"
-        return fused or self.positions not in {None, "mrope"}
+        return fused or self.positions not in {None, "mrope"} or self.settings.connector.counts
 
     @property
     def settings(self) -> ModelSettings:
@@ -82,6 +83,9 @@ class Case:
     @property
     def found(self):
         return find_family(self.settings, self.policy, self.chat)
+
+    def lay_out(self, sizes):
+        return lay_out_images(self.policy, count_tile_tokens(self.settings.connector, self.policy), sizes)
 
 
 ONEVISION = AnyRes(side=28, patch=7, pinpoints=(*PINPOINTS, (84, 84)), cap=2, many="letterbox", fill=GREY)
@@ -101,6 +105,12 @@ CASES = {
         "llava",
         Letterbox(side=28, patch=14),
         {"kind": "fused", "first": {**VISION, "kind": "dinov2"}, "second": VISION},
+    ),
+    "llava, fused, three layers": Case(
+        "llava",
+        Resize(side=28, patch=14),
+        {"kind": "fused", "first": {**VISION, "kind": "dinov2"}, "second": VISION},
+        connector={"kind": "fused_mlp"},
     ),
     "llava_next": Case("llava_next", AnyRes(side=28, patch=14, pinpoints=PINPOINTS)),
     "llava_next, CLIP": Case(
@@ -180,7 +190,7 @@ def picture(width, height, seed=0):
 def document(case, tokenizers, seed, sizes=((30, 20),)):
     """Random words around random images; everything but the first token and what spells images is supervised."""
     rng, tokenizer, chat = np.random.default_rng(seed), tokenizers[case.chat], FORMATS[case.chat]
-    layouts = case.policy.layout(list(sizes))
+    layouts = case.lay_out(list(sizes))
     image = get_mark_id(tokenizer, chat.image)
     ids = [get_mark_id(tokenizer, chat.bos), *rng.integers(0, 200, 6).tolist()]
     for layout in layouts:
@@ -226,7 +236,8 @@ def of_shards(root, case, sizes, tokenizers):
     """A reader of shards whose samples ask about random pictures, and a model."""
     nodes, _ = question(0)
     root.mkdir(parents=True, exist_ok=True)
-    write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, case.policy, chat=case.chat, length=4000)
+    made_of = {"quiz": [(nodes, [picture(*size)]) for size in sizes]}
+    write_run(root, made_of, case.policy, chat=case.chat, length=4000, connector=case.connector)
     mixture = PlannedMixture(root, "align")
     family, model = made(case, tokenizers)
     return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, "answers"), model
@@ -346,7 +357,9 @@ def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tok
 def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, name):
     case = CASES[name]
     samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
-    write_run(tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, epochs=20)
+    write_run(
+        tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, epochs=20, connector=case.connector
+    )
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
     training = parse_block(
         Training, {"steps": 6, "sequences": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train"
@@ -773,7 +786,8 @@ def test_a_policy_without_an_image_processor_is_refused_before_training(monkeypa
         (Case("llava_onevision", replace(ONEVISION, fill=CLIP_GREY), FINE), "fill .122, 116, 104., .* takes .127"),
         (Case("llava_next", CASES["llava_next"].policy, CASES["llava, fused"].vision), "fused towers .* family llava"),
         (Case("idefics2", NaViT(shortest=7, longest=56)), "less than a patch of 14 px"),
-        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "has mlp or linear, not shuffle"),
+        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "connector.factor is missing"),
+        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "fused_mlp"}), "two vision towers, .* siglip"),
     ],
 )  # fmt: skip
 def test_what_a_family_cannot_take_is_refused_with_what_it_can(case, said):

@@ -23,7 +23,7 @@ from vlmill.train.data import Reader
 from vlmill.train.export import export_model
 from vlmill.train.families import find_family
 from vlmill.train.model import compute_features, create_model
-from vlmill.train.settings import FusedTower
+from vlmill.train.settings import Connector, FusedTower
 
 CHAT = FORMATS["vlmill"]
 
@@ -41,6 +41,14 @@ CASES = {
         replace(model_settings("llava"), vision=FusedTower("fused", *map(tower, ("dinov2", "siglip")))),
         LETTERBOX,
     ),
+    "fused, three layers": (
+        replace(
+            model_settings("llava"),
+            vision=FusedTower("fused", *map(tower, ("dinov2", "siglip"))),
+            connector=Connector("fused_mlp"),
+        ),
+        LETTERBOX,
+    ),
 }
 
 WITHOUT_US = """
@@ -48,7 +56,7 @@ import json, sys
 
 class Refusing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"pipeline", "mixtures", "train", "recipes", "tests"}:
+        if name.partition(".")[0] in {"vlmill", "pipeline", "mixtures", "train", "recipes", "tests"}:
             raise ImportError(f"{name} must not be needed")
 
 sys.meta_path.insert(0, Refusing())
@@ -142,7 +150,7 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
-    names = ["letterbox, SigLIP", "anyres, CLIP", "fused"]
+    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
         export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, CHAT)

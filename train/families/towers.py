@@ -66,6 +66,7 @@ def assemble_model(
     model_class, config_class = classes
     image = get_mark_id(tokenizer, chat.image)
     if settings.checkpoint is not None:
+        _check_connector(settings.checkpoint, config.get("connector"))
         model = _load_checkpoint(model_class, settings.checkpoint, tokenizer)
         model.config.image_token_id = image
         _adapt_config(model.config, config, settings.checkpoint)
@@ -87,6 +88,17 @@ def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
     vision.load_vision(tower, settings.vision)
     if isinstance(settings.text, Pretrained):
         language.load_text(model, text, settings.text)
+
+
+def _check_connector(source: Pretrained, ours: dict[str, Any] | None) -> None:
+    """Refuse a checkpoint that was trained with another connector of ours than the recipe names, or with none."""
+    theirs = getattr(read_config(source), "connector", None)
+    if theirs != ours:
+        said = [{name: value for name, value in (one or {"kind": "mlp"}).items() if value} for one in (theirs, ours)]
+        raise RecipeError(
+            f"model.connector: {source.path} was trained with {said[0]}, and the recipe has {said[1]}; write the "
+            "former in the recipe, or take its towers alone (vision and text) and a new connector"
+        )
 
 
 def _load_checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> Any:

@@ -30,7 +30,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.batch import Batch
 from vlmill.train.device import move_tensor
 from vlmill.train.families import FAMILIES
-from vlmill.train.families.fused import FusedVisionConfig
+from vlmill.train.families.exported.fused import FusedVisionConfig
 from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
 

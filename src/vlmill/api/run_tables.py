@@ -65,11 +65,28 @@ class RunTables:
     # -- tables ----------------------------------------------------------------------------------------------------
 
     def samples(self, source: str | None = None) -> pl.LazyFrame:
-        """All samples that were read, also those that are dropped later: what was kept is in the shards of a stage.
+        """All samples, also those that are dropped later, with the texts that servers wrote: what filters are asked of.
+
+        Which of them and of their nodes were kept is in the shards: `Run.stage`. `raw_samples` has them as they were
+        read, which differs only where a signal of kind `ask` writes (the phase `write`).
 
         Columns: `source partition sample id file row page group licence url signals nodes`. `sample` is the number of
-        the row in its partition, by which verdicts name it; `signals` is JSON. A sample that was taken down has nodes
-        that hold nothing.
+        the row in its partition, by which verdicts and scores name it, and the place in `nodes` is the number of a
+        node; `signals` is JSON. A sample that was taken down has nodes that hold nothing. Where texts were written,
+        nodes also have `after`, the node behind which such a text is read, and `origin`, JSON of signal, model and
+        prompt.
+
+        Args:
+            source: One source only.
+
+        Raises:
+            StoreError: the run has no such source, or it is not read to its end.
+            NotBuiltError: the build has not come to the end of its phase `write`.
+        """
+        return tables.scan_samples(self.folder, self.recipe, self._chosen(source))
+
+    def raw_samples(self, source: str | None = None) -> pl.LazyFrame:
+        """All samples as they were read, without the texts that servers wrote. Columns as those of `samples`.
 
         Args:
             source: One source only.
@@ -77,7 +94,7 @@ class RunTables:
         Raises:
             StoreError: the run has no such source, or it is not read to its end.
         """
-        return tables.scan_samples(self.folder, self.recipe, self._chosen(source))
+        return tables.scan_samples(self.folder, self.recipe, self._chosen(source), raw=True)
 
     def images(self, source: str | None = None) -> pl.LazyFrame:
         """All images, with their bytes as they came.

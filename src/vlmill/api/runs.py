@@ -204,6 +204,36 @@ class Run(RunTables):
         made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
         return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
 
+    def disclose(self, out: str | Path | None = None) -> tuple[Path, ...]:
+        """Write drafts of what laws and catalogues ask about training data: EU, California, Croissant, and figures.
+
+        A later build or takedown removes them from the run's folder.
+
+        Args:
+            out: The folder; None is `disclosure` in the run's folder. `croissant.json` goes into the run's folder.
+
+        Returns:
+            The files.
+
+        Raises:
+            StoreError: the run is not complete.
+        """
+        from vlmill.mixtures.disclosure import FOLDER, write_disclosure
+
+        return write_disclosure(self.folder, Path(out) if out else self.folder / FOLDER, str(self.folder))
+
+    def disclosure_figure(self, name: str) -> Any:
+        """One figure of `disclose`, computed anew: a number, or numbers by name.
+
+            run.disclosure_figure("sources.web.pictures")
+
+        Raises:
+            StoreError: the run is not complete, or there is no such figure; the message names those that are there.
+        """
+        from vlmill.mixtures.disclosure.figures import compute_figures, get_figure
+
+        return get_figure(compute_figures(self.folder, self.recipe), name)
+
     def what_if(
         self,
         settings: Mapping[str, Any] | None = None,

@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from vlmill.pipeline.core.names import name_detections, name_embeddings, name_scores
-from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, NO_PAGE, REFUSED, SAMPLES, VERDICTS
+from vlmill.pipeline.core.names import SAMPLES_FILE, name_detections, name_embeddings, name_scores
+from vlmill.pipeline.core.sample import IMAGE_STATS, IMAGES, NO_PAGE, REFUSED, SAMPLES, VERDICTS, WRITTEN_SAMPLES
 from vlmill.pipeline.decontaminate.contamination import FINDINGS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import (
@@ -22,6 +22,7 @@ from vlmill.pipeline.engine.partition_tables import (
     list_filtered_tables,
     list_raw_tables,
     list_tables_with_stats,
+    list_written_tables,
 )
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts
@@ -44,14 +45,16 @@ OVERLAP = {
 FUNNEL = {"source": pl.String, "level": pl.String, "outcome": pl.String, "reason": pl.String, "count": pl.Int64}
 
 
-def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
-    """`source partition sample id`, and the columns of samples.parquet."""
+def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str], *, raw: bool = False) -> pl.LazyFrame:
+    """`source partition sample id`, and the columns of samples.parquet; `raw` is without what models wrote."""
+    list_tables = list_raw_tables if raw else list_written_tables
     found = (
-        _mark(at, pl.scan_parquet(_path(root, at, "samples.parquet"), row_index_name="sample"))
+        _mark(at, pl.scan_parquet(_path(root, at, SAMPLES_FILE), row_index_name="sample"))
         for source in sources
-        for at in list_raw_tables(root, recipe, source)
+        for at in list_tables(root, recipe, source)
     )
-    frame = _join(found, SAMPLES, "sample")
+    schema = WRITTEN_SAMPLES if recipe.list_writers() and not raw else SAMPLES
+    frame = _join(found, schema, "sample")
     first = ("source", "partition", "sample", "id")
     return frame.with_columns(pl.col("sample").cast(pl.Int32), id=SAMPLE_ID).select(*first, pl.exclude(*first))
 

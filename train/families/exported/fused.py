@@ -1,4 +1,4 @@
-"""Prismatic's vision: two towers over one image, their patches side by side, in front of LLaVA's projector.
+"""Prismatic's vision: two towers over one image, their patches side by side, in front of LLaVA's projector or theirs.
 
 Transformers has no class for it, so this file travels with an export: `from_pretrained(folder, trust_remote_code=True)`
 reads its copy there. It therefore imports nothing of ours.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -73,6 +74,27 @@ def _make_column(values: list[float], like: torch.Tensor) -> torch.Tensor:
     return like.new_tensor(values).view(1, 3, 1, 1)
 
 
+class FusedProjector(nn.Module):
+    """Prismatic's (arXiv 2402.07865; `FusedMLPProjector` of github.com/TRI-ML/prismatic-vlms): three linear layers.
+
+    (..., width of both towers) to four times that width, to the language model's, and to the same once more.
+    """
+
+    def __init__(self, config: FusedLlavaConfig) -> None:
+        super().__init__()
+        fused, text = config.vision_config.hidden_size, config.text_config.hidden_size
+        self.linear_1 = nn.Linear(fused, 4 * fused)
+        self.linear_2 = nn.Linear(4 * fused, text)
+        self.linear_3 = nn.Linear(text, text)
+        self.act = nn.GELU()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """A GELU stands between two layers."""
+        hidden: torch.Tensor = self.linear_2(self.act(self.linear_1(features)))
+        projected: torch.Tensor = self.linear_3(self.act(hidden))
+        return projected
+
+
 class FusedLlavaConfig(LlavaConfig):
     """LLaVA's, over two vision towers."""
 
@@ -81,6 +103,8 @@ class FusedLlavaConfig(LlavaConfig):
         "vision_config": FusedVisionConfig,
         "text_config": SubConfigSpec(AutoConfig, model_type="llama"),
     }
+
+    projector_layers: int = 2  # LLaVA's projector; 3: Prismatic's
 
 
 class FusedLlava(LlavaForConditionalGeneration):
@@ -91,3 +115,6 @@ class FusedLlava(LlavaForConditionalGeneration):
     def __init__(self, config: FusedLlavaConfig) -> None:
         AutoModel.register(FusedVisionConfig, FusedVisionModel, exist_ok=True)  # which LLaVA's own constructor asks
         super().__init__(config)
+        if config.projector_layers == 3:
+            self.model.multi_modal_projector = FusedProjector(config)
+            self.post_init()
