@@ -147,7 +147,7 @@ def place_shares(module: nn.Module, taken: list[Taken], device: torch.device, *,
         form: Any = each.places[0][0][each.places[0][1]]
         where = (form.device_mesh, form.placements)
         shape, begins = compute_local_shape_and_global_offset(form.shape, *where)
-        local = torch.empty(shape, device=device)
+        local = torch.empty(shape, dtype=form.dtype, device=device)
         made.append((each.tensor, local, begins[0] * form.shape[1:].numel()))
         share = DTensor.from_local(local, *where, run_check=False, shape=form.shape, stride=form.stride())
         parameter = nn.Parameter(share, form.requires_grad)

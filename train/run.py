@@ -232,6 +232,7 @@ def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: to
         if group.size > 1:  # what ranks share between them cannot be used by one alone
             network = builder.build(setup.phase)
             network.load_state_dict(weights, assign=True)
+            network.tie_weights()
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)
         save_weights(network, last)
