@@ -189,7 +189,7 @@ class TextModel:
     SmolLM and SmolLM2 are Llamas with tied embeddings.
     """
 
-    kind: Literal["llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
+    kind: Literal["gemma", "gemma3", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
     hidden_size: Width
     layers: Layers
     heads: Layers

@@ -35,7 +35,14 @@ ASKED = 2000
 """Texts of a source whose language is told, chosen by a hash of what they say."""
 LEAST_CHARACTERS = 20
 """Of such a text: shorter ones tell no language."""
-OPT_OUTS = (Reason.OPTED_OUT, Reason.OPT_OUT_LIST)
+OPT_OUTS = (
+    Reason.OPTED_OUT,
+    Reason.OPT_OUT_LIST,
+    Reason.ROBOTS_TXT,
+    Reason.ROBOTS_UNKNOWN,
+    Reason.AI_PREFERENCE,
+    Reason.TDM_RESERVED,
+)
 """Reasons by which wishes of right holders are followed, beside takedowns."""
 
 
@@ -160,7 +167,7 @@ def _count_source(root: Path, recipe: Recipe, source: str) -> tuple[SourceFigure
 
 def _count_shard(found: SourceFigures, lineage: Path) -> np.ndarray:
     """Add the samples and images of a shard; returns the keys of its pictures."""
-    rows = pl.read_parquet(lineage, columns=["licence", "url", "nodes"])
+    rows = pl.read_parquet(lineage, columns=["licence", "url", "nodes"], glob=False)
     found.samples += rows.height
     found.licences.update(licence or "unknown" for licence in rows["licence"])
     found.document_hosts.update(filter(None, map(_find_host, rows["url"])))
@@ -185,9 +192,11 @@ def _find_host(url: str | None) -> str | None:
 def _read_texts(samples: Path, index: Path, lineage: Path) -> pl.Series:
     """The texts of a shard's samples that were kept."""
     row = ["file", "input_row", "page"]
-    kept = pl.scan_parquet(lineage).select("row", node=pl.col("nodes").list.eval(pl.element().struct.field("node")))
-    kept = kept.join(pl.scan_parquet(index).select("row", *row), on="row").explode("node")
-    nodes = pl.scan_parquet(samples).select("file", "page", "nodes", input_row="row")
+    kept = pl.scan_parquet(lineage, glob=False).select(
+        "row", node=pl.col("nodes").list.eval(pl.element().struct.field("node"))
+    )
+    kept = kept.join(pl.scan_parquet(index, glob=False).select("row", *row), on="row").explode("node")
+    nodes = pl.scan_parquet(samples, glob=False).select("file", "page", "nodes", input_row="row")
     nodes = nodes.with_columns(node=pl.int_ranges(pl.col("nodes").list.len(), dtype=pl.Int32)).explode("nodes", "node")
     nodes = nodes.with_columns(text=pl.col("nodes").struct.field("text")).drop("nodes").drop_nulls("text")
     joined = nodes.join(kept, on=[*row, "node"], how="semi")

@@ -9,12 +9,21 @@ from typer.testing import CliRunner
 
 from tests.helpers import upstream
 from tests.helpers.complete_recipes import list_complete_recipes
-from tests.helpers.upstream import SHAPES, talk
+from tests.helpers.shapes import SHAPES
+from tests.helpers.upstream import talk
 from tests.repo.test_recipes_with_signals import SCORED
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
 
-OURS = {"quickstart", "quickstart_signals", "smollm2", *SCORED, *list_complete_recipes()}
+OURS = {
+    "quickstart",
+    "quickstart_ablations",
+    "quickstart_pretrained",
+    "quickstart_signals",
+    "smollm2",
+    *SCORED,
+    *list_complete_recipes(),
+}
 """Recipes of the quickstart's data, those with models (test_recipes_with_signals.py), and those that go on to trained
 stages (tests/train/test_complete_recipes.py)."""
 

@@ -29,6 +29,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.batch import PADDING, Document, pad_sequences
@@ -131,6 +132,7 @@ CASES = {
     "idefics2, split": Case("idefics2", NaViT(shortest=28, longest=56, latents=4, split=True), VISION),
     "idefics3": Case("idefics3", Tiles(side=28, longest=84, patch=7), FINE),
     "internvl": Case("internvl", InternVL(side=28, patch=7, most=4), {**FINE, "kind": "internvit"}, video=True),
+    "gemma3": Case("gemma3", Pooled(side=28, patch=7, pool=2), FINE, TEXT | {"kind": "gemma3", "kv_heads": 1}),
     "qwen2_5_vl": Case("qwen2_5_vl", NATIVE, QWEN, TEXT | {"kind": "qwen2", "kv_heads": 1}, video=True),
     "qwen3_vl": Case("qwen3_vl", NATIVE, {**QWEN, "kind": "qwen3_vl"}, TEXT | {"kind": "qwen3"}, video=True),
 }  # fmt: skip
@@ -141,6 +143,8 @@ CASES |= {
 }
 PLAIN = tuple(CASES)
 LANGUAGES = {
+    "gemma": {"kind": "gemma", "kv_heads": 1, "tied": True},
+    "gemma3": {"kind": "gemma3", "kv_heads": 1, "tied": True},
     "mistral": {"kind": "mistral", "kv_heads": 1},
     "phi": {"kind": "phi"},
     "phi3": {"kind": "phi3"},
@@ -152,7 +156,9 @@ LANGUAGES = {
 CASES |= {
     f"{family}, {name}": replace(CASES[family], text=TEXT | text)
     for (name, text), family in zip(
-        LANGUAGES.items(), ("llava", "llava", "llava", "idefics2", "idefics3", "internvl", "llava"), strict=True
+        LANGUAGES.items(),
+        ("llava", "llava", "llava", "llava", "llava", "idefics2", "idefics3", "internvl", "llava"),
+        strict=True,
     )
 }
 
@@ -179,6 +185,8 @@ def made(case, tokenizers, seed=0):
         for name, weights in model.named_parameters():
             if ".alpha_" in name:
                 weights.fill_(1.0)
+            elif name.endswith("mm_input_projection_weight"):  # which is zero as well
+                weights.normal_(std=0.02, generator=torch.Generator().manual_seed(seed))
     return family, model.eval()
 
 
@@ -465,6 +473,7 @@ def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone(
 
 
 FORMS = {
+    "gemma3": "siglip",
     "llava": "siglip",
     "idefics": "clip",
     "idefics2": "siglip",
@@ -481,7 +490,7 @@ def text_of(case):
 
     kind = case.text["kind"] if case.text else "llama"
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    more = {"head_dim": 16} if kind == "qwen3" else {}
+    more = {"head_dim": 16} if kind in {"gemma", "gemma3", "qwen3"} else {}
     return AutoModelForCausalLM.from_config(CONFIGS[kind](vocab_size=280, num_key_value_heads=2, **sizes, **more))
 
 
@@ -556,7 +565,8 @@ def test_towers_published_in_half_precision_have_float32_masters_and_are_exporte
     assert all(torch.equal(before[key], weights) for key, weights in model.state_dict().items())
     assert_all_in(folder, dtype)
     saved = load_file(folder / "model.safetensors")
-    head = next(weights for key, weights in saved.items() if key.endswith("lm_head.weight"))
+    heads = ("lm_head.weight", "embed_tokens.weight")  # one matrix, where they are tied
+    head = next(weights for end in heads for key, weights in saved.items() if key.endswith(end))
     assert torch.equal(head[:280], text.lm_head.weight)
     again = load_export(folder, model, tokenizers[case.chat])
     assert {weights.dtype for weights in again.state_dict().values()} == {torch.float32}

@@ -50,6 +50,7 @@ FAMILIES: Mapping[str, Declared] = {
     "llava_onevision": Declared(
         ONE_TILE | {"anyres": "vlmill.train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
     ),
+    "gemma3": Declared({"pooled": "vlmill.train.families.gemma3:Gemma3"}, ("pool",), "gemma3"),
     "idefics": Declared({"resize": "vlmill.train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),

@@ -121,9 +121,9 @@ def _adapt_config(config: Any, ours: dict[str, Any], source: Pretrained) -> None
     for name in ("image_grid_pinpoints", "vision_aspect_ratio"):
         if name in ours:
             setattr(config, name, ours[name])
-    for name in ("scale_factor", "downsample_ratio"):
+    for name, key in (("scale_factor", "shuffle"), ("downsample_ratio", "shuffle"), ("mm_tokens_per_image", "pool")):
         if name in ours and getattr(config, name) != ours[name]:
             raise RecipeError(
                 f"model.checkpoint: {source.path} was made with {name} {getattr(config, name)}, and the image "
-                f"policy's shuffle means {ours[name]}"
+                f"policy's {key} means {ours[name]}"
             )
