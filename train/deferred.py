@@ -108,7 +108,7 @@ class _Storage:
         return self.whole
 
 
-def _cut(size: int) -> Iterator[tuple[int, int]]:
+def _cut_chunks(size: int) -> Iterator[tuple[int, int]]:
     """Chunks in order."""
     first = 0
     while first < size:
@@ -146,7 +146,7 @@ class _Draw:
     def draw(self, generator: torch.Generator, part: torch.Tensor, start: int) -> None:
         """Draw all numbers up to the end of `part`, and keep those that belong into it."""
         end, scratch = start + len(part), _take_scratch(self.dtype, self.size)
-        for first, last in _cut(self.size):
+        for first, last in _cut_chunks(self.size):
             if first >= end:
                 return
             if start <= first and last <= end:
@@ -160,11 +160,11 @@ class _Draw:
     def skip(self, generator: torch.Generator) -> None:
         """Leave the generator as the call would have."""
         scratch = _take_scratch(self.dtype, self.size)
-        for first, last in _cut(self.size):
+        for first, last in _cut_chunks(self.size):
             self.function(scratch[: last - first], *self.arguments, generator=generator)
 
 
-def _copy(source: _Storage, offset: int, part: torch.Tensor, start: int) -> None:
+def _copy_part(source: _Storage, offset: int, part: torch.Tensor, start: int) -> None:
     """Part of another storage, in the dtype of this one."""
     if source.dtype == part.dtype:
         source.read(part, offset + start)
@@ -215,7 +215,7 @@ class DeferredTensor(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             found = func(*args, **(kwargs or {}))
         if func == torch.Tensor.data.__set__ and isinstance(args[0], DeferredTensor):  # type: ignore[attr-defined]
-            _exchange(*args)
+            _exchange_data(*args)
         return found
 
     @classmethod
@@ -224,23 +224,23 @@ class DeferredTensor(torch.Tensor):
     ) -> Any:
         one: Any = args[0] if args else None
         waits = isinstance(one, DeferredTensor) and one.elements.whole is None
-        return (_find_handler(func, args, kwargs or {}) if waits else _compute)(func, args, kwargs or {})
+        return (_find_handler(func, args, kwargs or {}) if waits else _compute_whole)(func, args, kwargs or {})
 
 
 def _find_handler(func: Any, args: Any, kwargs: Any) -> Any:
     """What notes a function of a tensor in place of computing it, if anything does."""
     numbers = not any(isinstance(each, torch.Tensor) for each in args[1:])
     if func.is_view:
-        return _view
+        return _make_view
     if func in DRAWING and args[0].dtype == torch.float32:
-        return _draw
+        return _note_draw
     if func is aten.copy_.default:
         return _copy_into
     if func in FILLING or (func in ELEMENTWISE and numbers):
-        return _change
+        return _note_change
     if func is aten.clone.default or (func is aten._to_copy.default and kwargs.keys() <= {"dtype", "device"}):
-        return _clone if torch.device(kwargs.get("device") or "cpu").type == "cpu" else _compute
-    return _compute
+        return _note_clone if torch.device(kwargs.get("device") or "cpu").type == "cpu" else _compute_whole
+    return _compute_whole
 
 
 def read_columns(matrix: torch.Tensor, first: int, last: int) -> torch.Tensor:
@@ -257,7 +257,7 @@ def read_columns(matrix: torch.Tensor, first: int, last: int) -> torch.Tensor:
     return found
 
 
-def _exchange(tensor: DeferredTensor, data: torch.Tensor) -> None:
+def _exchange_data(tensor: DeferredTensor, data: torch.Tensor) -> None:
     """Let a tensor be what was assigned to its `data`."""
     if isinstance(data, DeferredTensor):
         tensor.elements, tensor.first = data.elements, data.first
@@ -266,26 +266,26 @@ def _exchange(tensor: DeferredTensor, data: torch.Tensor) -> None:
         tensor.elements.whole = data.contiguous().view(-1)
 
 
-def _note(tensor: DeferredTensor, change: Change, *, replaces: bool = True, drawn: bool = False) -> None:
+def _note_write(tensor: DeferredTensor, change: Change, *, replaces: bool = True, drawn: bool = False) -> None:
     tensor.elements.add(_Write(tensor.first, tensor.first + tensor.numel(), change, replaces, drawn))
 
 
-def _change(func: Any, args: Any, kwargs: Any) -> DeferredTensor:
+def _note_change(func: Any, args: Any, kwargs: Any) -> DeferredTensor:
     one: DeferredTensor = args[0]
-    _note(one, lambda part, _: func(part, *args[1:], **kwargs), replaces=func in FILLING)
+    _note_write(one, lambda part, _: func(part, *args[1:], **kwargs), replaces=func in FILLING)
     return one
 
 
-def _draw(func: Any, args: Any, kwargs: Any) -> DeferredTensor:
+def _note_draw(func: Any, args: Any, kwargs: Any) -> DeferredTensor:
     one: DeferredTensor = args[0]
     generator = kwargs.get("generator") or torch.default_generator
     draw = _Draw(func, args[1:], generator.get_state(), one.numel(), one.dtype)
     draw.skip(generator)
-    _note(one, draw, drawn=True)
+    _note_write(one, draw, drawn=True)
     return one
 
 
-def _clone(func: Any, args: Any, kwargs: Any) -> DeferredTensor:
+def _note_clone(func: Any, args: Any, kwargs: Any) -> DeferredTensor:
     one: DeferredTensor = args[0]
     made = DeferredTensor(_Storage(one.numel(), kwargs.get("dtype") or one.dtype), 0, one.shape)
     return _copy_into(func, (made, one), {})
@@ -295,14 +295,14 @@ def _copy_into(_: Any, args: Any, __: Any) -> DeferredTensor:
     one, source = args[:2]
     if isinstance(source, DeferredTensor) and source.shape == one.shape:
         frozen = source.elements.freeze()
-        _note(one, partial(_copy, frozen, source.first), drawn=frozen.is_drawn)
+        _note_write(one, partial(_copy_part, frozen, source.first), drawn=frozen.is_drawn)
     else:
-        held = _unwrap(source).expand(one.shape).to(one.dtype, copy=True).contiguous().view(-1)
-        _note(one, lambda part, start: part.copy_(held[start : start + len(part)]))
+        held = _read_whole(source).expand(one.shape).to(one.dtype, copy=True).contiguous().view(-1)
+        _note_write(one, lambda part, start: part.copy_(held[start : start + len(part)]))
     return one  # type: ignore[no-any-return]
 
 
-def _view(func: Any, args: Any, kwargs: Any) -> Any:
+def _make_view(func: Any, args: Any, kwargs: Any) -> Any:
     """A view that is contiguous as well; of another one the whole is computed."""
     one = args[0]
     form = torch.empty(one.elements.size, dtype=one.dtype, device="meta").as_strided(one.shape, one.stride(), one.first)
@@ -314,20 +314,20 @@ def _view(func: Any, args: Any, kwargs: Any) -> Any:
     return made if isinstance(found, (list, tuple)) else made[0]
 
 
-def _compute(func: Any, args: Any, kwargs: Any) -> Any:
+def _compute_whole(func: Any, args: Any, kwargs: Any) -> Any:
     """Call a function with whole tensors. That which it changes, or gives a view of, is held from now on."""
-    rest, named = tree_map(_unwrap, args[1:]), tree_map(_unwrap, kwargs)
+    rest, named = tree_map(_read_whole, args[1:]), tree_map(_read_whole, kwargs)
     if not (func._schema.is_mutable or func.is_view):
-        return func(*tree_map(_unwrap, args[:1]), *rest, **named)
-    found = func(*tree_map(_open, args[:1]), *rest, **named)
+        return func(*tree_map(_read_whole, args[:1]), *rest, **named)
+    found = func(*tree_map(_open_whole, args[:1]), *rest, **named)
     return args[0] if func._schema.is_mutable else found
 
 
-def _open(value: Any) -> Any:
+def _open_whole(value: Any) -> Any:
     return value.view_whole() if isinstance(value, DeferredTensor) else value
 
 
-def _unwrap(value: Any) -> Any:
+def _read_whole(value: Any) -> Any:
     return value.read(0, value.numel()).view(value.shape) if isinstance(value, DeferredTensor) else value
 
 
