@@ -95,7 +95,7 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
                 weight[row] = value
             if new.end is not None and new.eos is not None:
                 weight[new.end] = weight[new.eos]
-    _set_biases(model, others, drawn, new)
+    _set_biases(model, others, torch.tensor(new.drawn), new)
 
 
 def _set_biases(model: PreTrainedModel, others: torch.Tensor, drawn: torch.Tensor, new: NewRows) -> None:
