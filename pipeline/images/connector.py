@@ -74,9 +74,7 @@ class Connector:
         None  # layers of a perceiver, or blocks of c_abstractor on each side of its pooling; None: as the paper has it
     )
     interval: Amount = 1  # a gated cross-attention layer before every so many layers of the language model
-    side: Side | None = (
-        None  # of pool, bilinear, c_abstractor, ldp and ldp_v2: a tile becomes side x side visual tokens
-    )
+    side: Side | None = None  # of pool, bilinear, c_abstractor, ldp, ldp_v2: a tile becomes side x side visual tokens
     factor: Annotated[int, Field(ge=2, le=64)] | None = None  # of shuffle: factor x factor patches become one token
     latents: Side | None = None  # of perceiver: visual tokens of an image
     upsample: Literal[2, 4, 8, 16] | None = (
@@ -180,8 +178,8 @@ def _count_side(connector: Connector, patches: int) -> int:
         )
     if connector.kind == "ldp" and connector.side != (half := -(-across // 2)):
         raise RecipeError(
-            f"model.connector.side: ldp halves the {across} x {across} features of a tile by a convolution of stride 2; "
-            f"write side: {half}, or take ldp_v2, which pools to any side"
+            f"model.connector.side: ldp halves the {across} x {across} features of a tile by a convolution of stride "
+            f"2; write side: {half}, or take ldp_v2, which pools to any side"
         )
     return connector.side or across
 

@@ -75,7 +75,8 @@ def replace_weights(folder, taken, side, patch, policy):
     """What a preset's `model` says in place of weights that it takes from elsewhere."""
     model = taken["model"]
     if "checkpoint" not in model:
-        return {"vision": shrink(model["vision"], side, patch), "text": TEXT}
+        reduced = {"connector.side": side // patch} if "side" in model["connector"] else {}
+        return {"vision": shrink(model["vision"], side, patch), "text": TEXT, **reduced}
     towers = {
         "vision": shrink({"kind": "pretrained", "path": "siglip"}, side, patch),
         "text": TEXT | {"kind": "gemma3"},
