@@ -17,6 +17,7 @@ import vlmill
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
+from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
@@ -72,7 +73,7 @@ def read_options(
     VERBOSE.set(verbose)
 
 
-RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate"})
+RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})
 """Commands that keep what they did when they are interrupted."""
 
 
@@ -106,6 +107,7 @@ for command in (
     train,
     evaluate,
     ablate,
+    export,
     schema,
 ):
     app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))
