@@ -88,15 +88,10 @@ def _make_contents(parts: Sequence[ExportPart], shards: Shards) -> str:
 
 
 def _make_sources(recipe: Recipe, used: Sequence[str]) -> str:
+    sources = [(name, recipe.sources[name]) for name in used]
     rows = [
-        (
-            name,
-            recipe.sources[name].kind,
-            recipe.sources[name].licence or "unknown",
-            recipe.sources[name].homepage or "unknown",
-            recipe.sources[name].citation or "unknown",
-        )
-        for name in used
+        (name, source.kind, *(value or "unknown" for value in (source.licence, source.homepage, source.citation)))
+        for name, source in sources
     ]
     table = format_table(("source", "kind", "licence", "homepage", "citation"), rows)
     return f"{table}\n\nA sample may have a licence of its own, which its `licence` says."

@@ -110,7 +110,7 @@ class ExportFolder:
 
     def _is_sound(self, file: Mapping[str, Any]) -> bool:
         path = self.path / file["path"]
-        return path.is_file() and path.stat().st_size == file["size"] and hash_file(path) == file["sha256"]
+        return path.is_file() and hash_file(path) == str(file["sha256"])
 
     # -- what is written -----------------------------------------------------------------------------------------------
 
@@ -206,5 +206,5 @@ class ExportFolder:
                 yield file["sha256"], file["path"]
         if (self.path / IMAGES).exists():
             for folder in sorted((self.path / IMAGES).iterdir()):
-                for path in sorted(folder.iterdir()):
-                    yield path.stem, f"{IMAGES}/{folder.name}/{path.name}"
+                for picture in sorted(folder.iterdir()):
+                    yield picture.stem, f"{IMAGES}/{folder.name}/{picture.name}"

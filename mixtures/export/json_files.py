@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmill.mixtures.export.base import ExportedShard, ExportPart, PictureFolder
-from vlmill.mixtures.export.record import Record
+from vlmill.mixtures.export.record import ExportMessage, Record
 from vlmill.pipeline.core.yaml_format import format_yaml
 
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -146,33 +146,25 @@ def _name_part(name: str, part: ExportPart) -> str:
 
 
 def _make_conversation(record: Record, paths: Sequence[str]) -> dict[str, Any]:
-    """A document is the answer to an empty question, without which LLaVA's code would leave it out."""
-    turns = [
-        {
-            "from": SPEAKERS[message.role],
-            "value": message.join(),
-            **({} if message.supervised or message.role != "assistant" else {"loss": False}),
-        }
-        for message in record.messages
-    ]
-    if record.document:
-        turns.insert(0, {"from": "human", "value": ""})
+    turns = [_mark_turn({"from": SPEAKERS[one.role], "value": one.join()}, one) for one in _list_messages(record)]
     shown = {"image": paths[0] if len(paths) == 1 else list(paths)} if paths else {}
     return {"id": record.id, **shown, "conversations": turns, **_describe_record(record)}
 
 
 def _make_messages(record: Record, paths: Sequence[str]) -> dict[str, Any]:
-    messages = [
-        {
-            "role": message.role,
-            "content": message.join(),
-            **({} if message.supervised or message.role != "assistant" else {"loss": False}),
-        }
-        for message in record.messages
-    ]
+    messages = [_mark_turn({"role": one.role, "content": one.join()}, one) for one in _list_messages(record)]
     return {"id": record.id, "messages": messages, "images": list(paths), **_describe_record(record)}
 
 
+def _list_messages(record: Record) -> Sequence[ExportMessage]:
+    """A document is the answer to an empty question: LLaVA's code and LLaMA-Factory leave out what begins otherwise."""
+    return (ExportMessage("user", ("",)), *record.messages) if record.document else record.messages
+
+
+def _mark_turn(turn: dict[str, Any], message: ExportMessage) -> dict[str, Any]:
+    """Every answer says whether it is trained on, since readers of JSON infer types from the first lines."""
+    return turn | {"loss": message.supervised} if message.role == "assistant" else turn
+
+
 def _describe_record(record: Record) -> dict[str, Any]:
-    told = {name: getattr(record, name) for name in ("source", "licence", "url", "kind", "sequence", "weight")}
-    return {name: value for name, value in told.items() if value not in {None, ""}}
+    return {name: getattr(record, name) for name in ("source", "licence", "url", "kind", "sequence", "weight")}

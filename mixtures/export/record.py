@@ -21,8 +21,8 @@ SEPARATOR = "\n\n"
 """Between the texts of a document, as the chat formats have it."""
 
 REMARKS = {
-    "documents": "Web documents, pages and captions have no turns. Each is one message of the assistant without a "
-    "question, so a trainer's chat template writes the marks of a turn around it, which ours does not.",
+    "documents": "Web documents, pages and captions have no turns. Each is one message of the assistant, without a "
+    "question or behind an empty one, so a trainer's chat template writes the marks of turns around it.",
     "unsupervised_answers": "Answers that are not trained on have `loss: false` in their message; a trainer that "
     "does not read it trains on them.",
     "partly_supervised": "Messages of which a part alone is trained on are marked as trained on.",

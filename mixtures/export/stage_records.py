@@ -37,7 +37,7 @@ MAIN = ("canvas", "picture")
 """The picture of an image policy that stands for the image: what tiles are cut from, or the image itself."""
 
 
-class Item(NamedTuple):
+class WantedRecord(NamedTuple):
     """A record that is to be made."""
 
     segment: Segment
@@ -105,26 +105,26 @@ class StageRecords:
         finally:
             self._originals.close()
 
-    def _list_items(self, part: ExportPart) -> Iterator[Item]:
+    def _list_items(self, part: ExportPart) -> Iterator[WantedRecord]:
         entry = self.mixture.sources.index(part.source) if part.source else None
         if part.split == "validation":
             held = self.mixture.held_out()
-            return (Item(segment) for segment in held if entry is None or segment.source == entry)
+            return (WantedRecord(segment) for segment in held if entry is None or segment.source == entry)
         if entry is None:
             return (
-                Item(segment, sequence)
+                WantedRecord(segment, sequence)
                 for sequence in range(self.mixture.sequences)
                 for segment in self.mixture.sequence(sequence)
             )
         return self._list_weighted(entry)
 
-    def _list_weighted(self, entry: int) -> Iterator[Item]:
+    def _list_weighted(self, entry: int) -> Iterator[WantedRecord]:
         """The samples of an entry that the plan shows, in the order of the shards."""
         first = self._uses.starts[entry]
         for shard, file in enumerate(self.mixture.lock["sources"][entry]["shards"]):
             counts = self._uses.counts[first[shard] : first[shard] + file["samples"]]
             for row in np.flatnonzero(counts).tolist():
-                yield Item(Segment(entry, shard, row), weight=int(counts[row]))
+                yield WantedRecord(Segment(entry, shard, row), weight=int(counts[row]))
 
     @cached_property
     def _uses(self) -> SampleUses:
@@ -136,7 +136,7 @@ class StageRecords:
             return (stored for segment in segments for stored in self.mixture.read([segment]))
         return (Stored(nodes, (), (), ()) for nodes in self.mixture.nodes(segments))
 
-    def _make_record(self, item: Item, stored: Stored) -> Record:
+    def _make_record(self, item: WantedRecord, stored: Stored) -> Record:
         segment = item.segment
         about, lineage = self.mixture.about(segment), self._lineages.find(segment)
         found = stored.find(segment)

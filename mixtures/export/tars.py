@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -121,7 +122,10 @@ class TarExport:
             for config in dict.fromkeys(part.config for part in made)
         }
         infos = [
-            {"config_name": config, "features": [*JSON_FEATURES, *({"name": one, "dtype": "image"} for one in names)]}
+            {
+                "config_name": config,
+                "features": [*deepcopy(JSON_FEATURES), *({"name": one, "dtype": "image"} for one in names)],
+            }  # copied: YAML would refer from one config to another
             for config, names in members.items()
         ]
         return {"configs": list_configs(made, self.suffix), "dataset_info": infos}
