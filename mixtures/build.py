@@ -37,6 +37,7 @@ from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import Chain, ChainStep, read_manifest
 from vlmill.pipeline.engine.scaling import compute_read_fraction
 from vlmill.pipeline.engine.store import File, Receipt
+from vlmill.pipeline.images.connector import TILE_TOKENS, read_tile_tokens
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.steps.signal_columns import list_signal_columns
@@ -151,14 +152,7 @@ class _Stage:
         blocks = self._plan((*mixed, *selected))
         lock = Lock(
             shards={source: tuple(shard for shard, _ in found) for source, found in shards.items()},
-            policy={
-                "kind": self._policy().kind,
-                **{
-                    name: value
-                    for name, value in canonicalise_value(self._policy()).items()
-                    if not name.startswith("class.")
-                },
-            },
+            policy=self._describe_policy(),
             tokenizer={"path": "tokenizer.json", "sha256": hash_file(self.run.root / "tokenizer.json")},
             chat=describe_chat(self.run.recipe.chat),
             overhead=self.chat.overhead,
@@ -187,6 +181,13 @@ class _Stage:
         scale = self.run.recipe.scale
         weights = {name: scale / fraction for name, fraction in self.read.items()}
         return Mix(self.stage.name, self.mixture, self.run.recipe.seed, weights, self.visual)
+
+    def _describe_policy(self) -> dict[str, Any]:
+        """The image policy as a lock lists it; `tile_tokens` is what a connector makes of a tile, if it says so."""
+        policy = self._policy()
+        named = {name: value for name, value in canonicalise_value(policy).items() if not name.startswith("class.")}
+        tile = read_tile_tokens(self.run.recipe.model, policy)
+        return {"kind": policy.kind, **named, **({} if tile is None else {TILE_TOKENS: canonicalise_value(tile)})}
 
     def _policy(self) -> Any:
         return self.run.recipe.policies[self.stage.policy]

@@ -30,7 +30,8 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.core.seal import read_sealed_json
-from vlmill.pipeline.images import POLICIES, Policy
+from vlmill.pipeline.images import POLICIES, Layout, Policy, Size
+from vlmill.pipeline.images.connector import TILE_TOKENS, TileTokens, lay_out_images
 from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
 from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, read_nodes
 
@@ -158,7 +159,18 @@ class PlannedMixture:
     def policy(self) -> Policy:
         """The image policy that the shards were rendered under."""
         values = dict(self.lock["policy"])
+        values.pop(TILE_TOKENS, None)
         return parse_block(POLICIES[values.pop("kind")], values, f"{self.folder}: policy")
+
+    @cached_property
+    def tile_tokens(self) -> TileTokens | None:
+        """What the connector that lengths were measured for makes of a tile; None: what the policy counts."""
+        values = self.lock["policy"].get(TILE_TOKENS)
+        return None if values is None else parse_block(TileTokens, values, f"{self.folder}: {TILE_TOKENS}")
+
+    def lay_out(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
+        """Layouts of the images of one sample, with the tokens that the plan has of them."""
+        return lay_out_images(self.policy, self.tile_tokens, sizes)
 
     @property
     def tokenizer(self) -> Path:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vlmill.train.families.blocks import BLOCKS
 from vlmill.train.families.language import CONFIGS
 
 VARLEN = "vlmill_varlen"
@@ -58,8 +59,8 @@ def use_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def supports_flash(model: PreTrainedModel) -> bool:
     """Whether `attend_varlen` computes what the model's own attention does.
 
-    Not for classes that bring a mask (Idefics), nor for language models that tests have not compared with
-    it.
+    Not for classes that are given a mask (Idefics, and those with blocks), nor for language models that tests have not
+    compared with it.
     """
     text: Any = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -67,6 +68,7 @@ def supports_flash(model: PreTrainedModel) -> bool:
     return (
         model._supports_flash_attn  # noqa: SLF001 - transformers' own flag of its classes
         and known
+        and model.config.model_type not in BLOCKS
         and not getattr(text, "attention_dropout", 0)
         and width % 8 == 0
         and width <= WIDEST

@@ -23,9 +23,10 @@ from tokenizers import Tokenizer
 
 from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, encode_nodes, get_mark_id, join_segment, load_tokenizer
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images import Layout, Policy
+from vlmill.pipeline.images.connector import count_tile_tokens
 from vlmill.train.balance import deal_sequences
 from vlmill.train.batch import PADDING, Batch, Document, collect_batches
 from vlmill.train.families import find_family
@@ -82,7 +83,7 @@ class Reader:
     def blank(self) -> Document:
         """A black image that belongs to no source, of the smallest that the image policy makes."""
         policy, shapes = self.mixture.policy, ((2, 2), (2, 200), (200, 2))
-        layout = min((policy.layout([shape])[0] for shape in shapes), key=lambda layout: layout.tokens)
+        layout = min((self.mixture.lay_out([shape])[0] for shape in shapes), key=lambda layout: layout.tokens)
         drawn = policy.render(Image.new("RGB", layout.size), layout)
         tiles = policy.tiles({name: np.asarray(picture) for name, picture in drawn.items()}, layout)
         ids = [get_mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
@@ -103,12 +104,15 @@ class Reader:
         return [numbers[turn] for turn in turns]
 
     def _layouts(self, segment: Segment, stored: Stored) -> tuple[Layout, ...]:
-        """Layouts of all images of a sample. Index, policy and model class must agree about their tokens."""
-        layouts = self.mixture.policy.layout(stored.sizes)
+        """Layouts of all images of a sample. Index, policy and model class must agree about their tokens.
+
+        Under a connector that makes another number of them, the plan's layouts and the model class must.
+        """
+        layouts, connected = self.mixture.lay_out(stored.sizes), self.mixture.tile_tokens is not None
         for layout, tokens in zip(layouts, stored.tokens, strict=True):
             counts = {
-                "its shard": tokens,
-                "the image policy": layout.tokens,
+                **({} if connected else {"its shard": tokens}),
+                "the plan" if connected else "the image policy": layout.tokens,
                 "the model class": self.family.visual_tokens(layout),
             }
             if len(set(counts.values())) > 1:
@@ -141,6 +145,12 @@ def open_reader(
         StoreError: the tokenizer is not the one that lengths were measured with.
     """
     family = find_family(model, mixture.policy, mixture.chat_settings)
+    if (wanted := count_tile_tokens(model.connector, mixture.policy)) != mixture.tile_tokens:
+        raise RecipeError(
+            f"model.connector: a tile becomes {wanted or 'a token of each patch'}, and the plan of stage "
+            f"{mixture.stage!r} was made for {mixture.tile_tokens or 'a token of each patch'}; run the build again, "
+            "which counts anew and draws no picture: vlmill build RECIPE --out DIR --accept-changes"
+        )
     return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, loss, weights)
 
 

@@ -63,7 +63,7 @@ def count_loss_shares(mixture: PlannedMixture, weights: LossWeights, loss: Loss 
     blocks = mixture.lock["plan"]["blocks"]
     chosen = sorted({int(place) for place in np.linspace(0, len(blocks) - 1, min(BLOCKS, len(blocks)))})
     paths = [check_hash(mixture.folder / blocks[at]["path"], blocks[at]["sha256"]) for at in chosen]
-    segments = pl.concat([pl.read_parquet(path, columns=["segments"]) for path in paths])
+    segments = pl.concat([pl.read_parquet(path, columns=["segments"], glob=False) for path in paths])
     segments = segments.explode("segments").unnest("segments").with_row_index("segment")
     held = np.zeros(len(mixture.sources))
     for (source, shard), here in segments.group_by("source", "shard", maintain_order=True):
@@ -77,7 +77,7 @@ def _read_lengths(root: Path, path: str) -> pl.DataFrame:
     """Row, node, and the node's lengths, of all samples of a shard."""
     listed = (file for receipt in read_manifest(root, path.rpartition("/")[0]) for file in receipt.files)
     sha256 = next(file.sha256 for file in listed if file.path == path)
-    samples = pl.read_parquet(check_hash(root / path, sha256), columns=["row", "nodes"])
+    samples = pl.read_parquet(check_hash(root / path, sha256), columns=["row", "nodes"], glob=False)
     numbered = samples.with_columns(
         node=pl.int_ranges(pl.col("nodes").list.len()), nodes_there=pl.col("nodes").list.len()
     )

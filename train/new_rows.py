@@ -152,8 +152,8 @@ class _StandIns(nn.Module):
 
 
 def _embed_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
-    """Embeddings of tokens (rows, length, width), those of new ones from their rows."""
-    ids, rows = module.new_rows.ids, module.new_rows.rows
+    """Embeddings of tokens (rows, length, width), those of new ones from their rows, which Gemma's class scales."""
+    ids, rows = module.new_rows.ids, module.new_rows.rows * getattr(module, "embed_scale", 1.0)
     place = torch.searchsorted(ids, given[0]).clamp(max=len(ids) - 1)
     return torch.where((ids[place] == given[0])[..., None], functional.embedding(place, rows), result)
 

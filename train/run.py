@@ -24,6 +24,7 @@ from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
+from vlmill.pipeline.images.connector import NUMBERED
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
@@ -333,8 +334,10 @@ def _describe_identity(
     before = hash_value(checkpoint.read_state(start_from)) if start_from else None
     towers = json.loads(to_json(model))
     towers.pop("export_dtype")
-    if towers["positions"] is None:  # so that stages of before the key are still known
+    if towers["positions"] is None:  # so that stages of before these keys are still known
         towers.pop("positions")
+    for name in [name for name in NUMBERED if towers["connector"][name] is None]:
+        towers["connector"].pop(name)
     return {
         "mixture": mixture.sha256,
         "start_from": before,

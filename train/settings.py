@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.core.config import STRICT, Amount, Seed, parse_block
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images.connector import Connector
 
 if TYPE_CHECKING:
     from vlmill.pipeline.recipe.schema import Recipe, Stage
@@ -31,7 +32,7 @@ Layers = Annotated[int, Field(ge=1, le=1024)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 Positions = Literal["flat", "mrope", "rope_tie", "rope_tie_v2"]
-"""How tokens are placed for rotary embeddings of three axes (train/families/positions.py)."""
+"""How tokens are placed for rotary embeddings of three axes (train/families/exported/positions.py)."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -188,7 +189,7 @@ class TextModel:
     SmolLM and SmolLM2 are Llamas with tied embeddings.
     """
 
-    kind: Literal["llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
+    kind: Literal["gemma", "gemma3", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
     hidden_size: Width
     layers: Layers
     heads: Layers
@@ -216,22 +217,13 @@ class FusedTower:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Connector:
-    """What stands between the towers, where a family leaves a choice. None: the first that the family has."""
-
-    kind: Literal["mlp", "linear", "fused_mlp", "shuffle", "perceiver", "direct", "merger"] | None = None
-    depth: Layers | None = None  # layers of a perceiver resampler; None: as the family's paper has it
-    interval: Positive = 1  # a gated cross-attention layer before every so many layers of the language model
-
-
-@dataclass(frozen=True, config=STRICT)
 class ModelSettings:
     """The model of all stages of a recipe: two towers and a connector with new weights, or a whole checkpoint."""
 
     family: str  # of FAMILIES
     vision: Annotated[VisionTower | Pretrained | FusedTower, Field(discriminator="kind")] | None = None
     text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
-    connector: Connector = Connector()
+    connector: Connector = Connector()  # what makes visual tokens of the vision tower's patches
     checkpoint: Pretrained | None = None  # of the family's own class
     positions: Positions | None = None  # of tokens; None: as the family, or the checkpoint, has them
     export_dtype: ExportDtype | None = None  # None: what the pretrained language model or checkpoint was published in

@@ -21,6 +21,7 @@ from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file, hash_value
 from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.engine.store import Store
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
@@ -67,7 +68,7 @@ def export_run(
         RecipeError: settings that do not go together, or an unknown format.
         StoreError: the run has not come so far, is damaged or at work; or `out` holds something else.
     """
-    _check_settings(settings)
+    _check_settings(root, settings)
     made = FORMATS[settings.to]
     with Store(root).shared():
         found = (
@@ -81,9 +82,12 @@ def export_run(
             return _Export(root, found, settings, made, folder, tell).run()
 
 
-def _check_settings(settings: ExportSettings) -> None:
+def _check_settings(root: Path, settings: ExportSettings) -> None:
+    stages = [stage.name for stage in read_locked_recipe(root).stages]
     if settings.to not in FORMATS:
         raise RecipeError(f"--to {settings.to}: {suggest_names(settings.to, list(FORMATS))}")
+    if settings.stage is not None and settings.stage not in stages:
+        raise StoreError(f"{root}: there is no stage {settings.stage!r}; {suggest_names(settings.stage, stages)}")
     if settings.stage is None and settings.images == "policy":
         raise RecipeError("--images policy: an image policy belongs to a stage; name one with --stage")
     if min(settings.shard_samples, settings.shard_bytes) < 1:

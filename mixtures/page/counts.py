@@ -77,7 +77,7 @@ def _bin_lengths(root: Path, source: str, shards: Sequence[Mapping[str, Any]], o
     folders = sorted({path.rpartition("/")[0] for path in wanted})
     files = (file for folder in folders for receipt in read_manifest(root, folder) for file in receipt.files)
     digests = {file.path: file.sha256 for file in files if file.path in wanted}
-    table = pl.scan_parquet([check_hash(root / path, digests[path]) for path in sorted(wanted)])
+    table = pl.scan_parquet([check_hash(root / path, digests[path]) for path in sorted(wanted)], glob=False)
     tokens = pl.col("text") + pl.col("visual")
     lengths = table.filter(tokens > 0).select((tokens + overhead).alias("tokens")).collect()  # 0: no form in this chat
     return lengths.select(
@@ -94,7 +94,7 @@ def _bin_column(column: str) -> tuple[pl.Expr, pl.Expr]:
 
 def _read_images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     paths = [check_hash(root / shard["index"], shard["index_sha256"]) for shard in shards]
-    images = pl.scan_parquet(paths).select("images").collect()
+    images = pl.scan_parquet(paths, glob=False).select("images").collect()
     shown = images.explode("images").drop_nulls().unnest("images")
     return shown.select(
         pl.lit(source).alias("source"), *(pl.col(name).cast(pl.Int64) for name in ("width", "height", "tiles"))
@@ -107,7 +107,7 @@ def _count_fill(mixture: PlannedMixture) -> Rows:
     if not blocks:
         return []
     paths = [check_hash(mixture.folder / block["path"], block["sha256"]) for block in blocks]
-    sequences = pl.scan_parquet(paths).select("tokens", "tiles").collect()
+    sequences = pl.scan_parquet(paths, glob=False).select("tokens", "tiles").collect()
     found = []
     for name, budget in (("tokens", mixture.lock["sequence_length"]), ("tiles", mixture.lock["tiles_per_sequence"])):
         twentieth = (pl.col(name) * 20 // budget).clip(0, 19)
@@ -185,7 +185,9 @@ def _count_copies(root: Path, recipe: Recipe) -> list[pl.DataFrame]:
         if mine:
             keeper = pl.col("other").str.split("/").list.first().alias("keeper")
             verdicts = (
-                pl.scan_parquet(mine).filter(pl.col("other") != "").select(pl.lit(source).alias("source"), keeper)
+                pl.scan_parquet(mine, glob=False)
+                .filter(pl.col("other") != "")
+                .select(pl.lit(source).alias("source"), keeper)
             )
             found.append(verdicts.group_by("source", "keeper").len("copies").collect())
     return found

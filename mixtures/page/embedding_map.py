@@ -95,7 +95,7 @@ def _read_partitions(root: Path, recipe: Recipe, name: str, source: str) -> Iter
     near = sorted(values, key=lambda partition: make_order_key(recipe.seed, "map", source, partition))[:PARTITIONS]
     for partition in near:
         columns = {"cluster": name, "similarity": f"{name}_similarity", "size": f"{name}_size"}
-        table = pl.read_parquet(values[partition]).rename({old: new for new, old in columns.items()})
+        table = pl.read_parquet(values[partition], glob=False).rename({old: new for new, old in columns.items()})
         found = read_embeddings(vectors[partition], settings.of)
         rows = pl.DataFrame({"sample": found.samples, "node": found.nodes, "row": np.arange(len(found.samples))})
         table = rows.join(table.drop_nulls("cluster"), on=["sample", "node"], maintain_order="left")

@@ -86,7 +86,7 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
     segment = segments[place]
     (stored,) = mixture.read([segment])
     nodes, mine, cut = stored.find(segment)
-    layouts = mixture.policy.layout(stored.sizes)[mine]
+    layouts = mixture.lay_out(stored.sizes)[mine]
     encoded = cut_parts(encode_nodes(nodes, layouts, tokenizer, mixture.chat, loss), cut)
     supervised = join_segment(nodes, layouts, tokenizer, mixture.chat, loss, cut).supervised
     return {
@@ -115,15 +115,15 @@ def _render_pictures(
     mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice
 ) -> list[dict[str, Any]]:
     """The first images of a segment with their tiles, and what each costs."""
-    shown = zip(stored.parts[mine][:PICTURES], layouts, stored.tokens[mine], strict=False)
+    shown = zip(stored.parts[mine][:PICTURES], layouts, strict=False)
     return [
         {
             "picture": make_data_url(draw_tiles(mixture, parts, layout), LONGEST),
             "size": list(layout.size),
             "tiles": layout.tiles,
-            "tokens": tokens,
+            "tokens": layout.tokens,
         }
-        for parts, layout, tokens in shown
+        for parts, layout in shown
     ]
 
 

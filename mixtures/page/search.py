@@ -180,6 +180,6 @@ def _count_tokens(root: Path, source: str, policy: str) -> Mapping[str, int]:
         )
         if not paths:
             return {}
-        tables.append(pl.concat([pl.read_parquet(path, columns=columns) for path in paths]))
+        tables.append(pl.concat([pl.read_parquet(path, columns=columns, glob=False) for path in paths]))
     table = tables[0].hstack(tables[1])
     return dict(table.select("id", pl.col("text") + pl.col("visual")).iter_rows())

@@ -104,18 +104,20 @@ def count_alike(root: Path, policies: Mapping[str, str]) -> dict[tuple[str, str]
     """
     if not (root / "steps/dedupe/pairs/manifest.json").exists():
         return {}
-    pairs = pl.scan_parquet(_list_files(root, "steps/dedupe/pairs", "text.pairs.parquet")).select("one", "other")
+    pairs = pl.scan_parquet(_list_files(root, "steps/dedupe/pairs", "text.pairs.parquet"), glob=False).select(
+        "one", "other"
+    )
     outlines, kept = [], []
     for source, policy in policies.items():
         outlines += _list_files(root, f"steps/{source}/signature", OUTLINE_FILE)
         indices = _list_files(root, f"shards/{source}/{policy}", INDEX_SUFFIX)
         if not indices:
             continue
-        shards = pl.scan_parquet(indices)
+        shards = pl.scan_parquet(indices, glob=False)
         kept.append(shards.select(pl.lit(source).alias("source"), "file", pl.col("input_row").alias("row"), "page"))
     if not kept:
         return {}
-    texts = pl.scan_parquet(outlines).filter("long").select(*PLACE, "text")
+    texts = pl.scan_parquet(outlines, glob=False).filter("long").select(*PLACE, "text")
     texts = texts.join(pl.concat(kept), on=PLACE, how="semi").select("source", "text")
     found = pairs.join(texts, left_on="one", right_on="text").join(
         texts, left_on="other", right_on="text", suffix="_other"

@@ -37,7 +37,7 @@ def find_shared_pictures(root: Path, lock: Mapping[str, Any], held_out: Path, ne
         near: pairs of pictures that count as nearly the same, (n, 2) heads of their sha256.
     """
     places = _list_places(lock)
-    out = pl.read_parquet(held_out).join(places, on=("source", "shard")).select("path", "row")
+    out = pl.read_parquet(held_out, glob=False).join(places, on=("source", "shard")).select("path", "row")
     if not out.height:
         return SharedPictures(0, {}, {})
     shown = pl.concat(_read_pictures(root, path) for path in places["path"].unique(maintain_order=True))
@@ -64,6 +64,6 @@ def _list_places(lock: Mapping[str, Any]) -> pl.DataFrame:
 
 def _read_pictures(root: Path, path: str) -> pl.DataFrame:
     """`path`, `row`, `key` and `name` (the source) of the pictures that a shard shows."""
-    found = list_pictures(pl.scan_parquet(root / get_lineage_path(path))).collect()
+    found = list_pictures(pl.scan_parquet(root / get_lineage_path(path), glob=False)).collect()
     key = pl.Series("key", parse_picture_keys(found["sha256"]), dtype=pl.UInt64)
     return found.select("row").with_columns(key, path=pl.lit(path), name=pl.lit(get_source(path)))

@@ -43,7 +43,7 @@ def read_rows_with_pictures(index: pl.DataFrame, lineage: Path) -> Rows:
         lineage: the table beside the shard.
     """
     documents = index.select(pl.when(pl.col("group") == "").then("id").otherwise("group").alias("document"))
-    return Rows(documents["document"], list_pictures(pl.scan_parquet(lineage)).collect())
+    return Rows(documents["document"], list_pictures(pl.scan_parquet(lineage, glob=False)).collect())
 
 
 def choose_held_out(

@@ -324,7 +324,7 @@ def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.
 
 
 def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    table = pl.read_parquet(path, columns=None if columns is None else list(columns))
+    table = pl.read_parquet(path, columns=None if columns is None else list(columns), glob=False)
     if table.height != shard.samples:
         raise StoreError(
             f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run "
@@ -387,7 +387,7 @@ def _read_nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:
     """The node lengths of some rows, a list per column."""
     if not rows.size:
         return
-    column = pl.read_parquet(path, columns=["nodes"])["nodes"].gather(rows)
+    column = pl.read_parquet(path, columns=["nodes"], glob=False)["nodes"].gather(rows)
     counts = column.list.len().to_list()
     flat = column.explode().struct.unnest()
     columns = {name: flat[name].to_list() for name in NODE_COLUMNS}

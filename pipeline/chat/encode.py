@@ -22,11 +22,13 @@ from vlmill.pipeline.chat.image_tokens import (
     BARE,
     BRACKETED,
     FENCED,
+    SOFT,
     TAGGED,
     VISION,
     ImageLayout,
     ImageTokenTemplate,
 )
+from vlmill.pipeline.chat.stretches import Content, encode_stretches
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, Role
 
@@ -90,6 +92,11 @@ class ChatFormat:
         return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.image_tokens.specials)
 
     @property
+    def placeholder(self) -> str:
+        """What a chat template writes for an image, without what the format adds around it."""
+        return self.image_tokens.placeholder or self.image
+
+    @property
     def overhead(self) -> int:
         """Tokens of a segment that belong to none of its nodes: BOS and EOS."""
         return 2
@@ -101,7 +108,7 @@ class ChatFormat:
         The part between the generation tags is what "answers" supervises.
         """
         marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
-        image = self.image_tokens.before + self.image + self.image_tokens.after
+        image = self.image_tokens.before + self.placeholder + self.image_tokens.after
         content = (
             "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
             f"message.content %}}{{% if part.type == 'image' %}}{{{{ {image!r} }}}}{{% else "
@@ -145,18 +152,17 @@ class ChatFormat:
         texts = [
             (node.text or "") + ("" if node.role != "none" else self.separator) for node in nodes if node.kind == "text"
         ]
-        encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-        shown, end = iter(images), get_mark_id(tokenizer, self.end)
+        bodies = (_encode_joined if self.image_tokens.joined else _encode_apart)(nodes, texts, images, tokenizer, self)
+        end = get_mark_id(tokenizer, self.end)
         marks = {role: get_mark_id(tokenizer, mark) for role, mark in self.roles}
         done = []
-        for before, node, after in zip((None, *nodes), nodes, (*nodes[1:], None), strict=False):
+        for before, node, after, body in zip((None, *nodes), nodes, (*nodes[1:], None), bodies, strict=False):
             opens, closes = (
                 node.role != "none" and not _belong_together(before, node),
                 node.role != "none" and not _belong_together(node, after),
             )
             supervised = node.supervised or loss == "text"
             head = [marks[node.role]] if opens else []
-            body = next(encoded).ids if node.kind == "text" else tokenize_image(next(shown), tokenizer, self)
             tail = [end] if closes else []
             done.append(
                 Encoded(
@@ -206,6 +212,7 @@ class ChatFormat:
 
 FORMATS: dict[str, ChatFormat] = {
     "vlmill": ChatFormat(),
+    "gemma3": ChatFormat(image_tokens=SOFT, image="<image_soft_token>"),
     "idefics": ChatFormat(image_tokens=FENCED),
     "idefics3": ChatFormat(image_tokens=TAGGED),
     "internvl": ChatFormat(image_tokens=BRACKETED, image="<IMG_CONTEXT>"),
@@ -338,14 +345,52 @@ def locate_tokens(texts: Sequence[str], tokenizer: Tokenizer, chat: ChatFormat) 
 
 
 def tokenize_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> list[int]:
-    """The tokens of an image."""
+    """The tokens of an image, alone."""
     ids: list[int] = []
+    for piece in _list_image(image, tokenizer, chat):
+        ids += tokenizer.encode(piece, add_special_tokens=False).ids if isinstance(piece, str) else piece
+    return ids
+
+
+def _list_image(image: ImageLayout, tokenizer: Tokenizer, chat: ChatFormat) -> Content:
+    """What is written for an image: texts, and the ids of special tokens."""
+    found: list[str | list[int]] = []
     for said, times in chat.image_tokens.write(image):
         if said is None or said in chat.image_tokens.specials:
-            ids += [get_mark_id(tokenizer, said or chat.image)] * times
+            found.append([get_mark_id(tokenizer, said or chat.image)] * times)
         else:
-            ids += tokenizer.encode(said, add_special_tokens=False).ids * times
-    return ids
+            found += [said] * times
+    return found
+
+
+def _encode_apart(
+    nodes: Sequence[Node], texts: Sequence[str], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
+) -> list[list[int]]:
+    """The tokens of each node's content, encoded on its own."""
+    encoded = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    shown = iter(images)
+    return [
+        next(encoded).ids if node.kind == "text" else tokenize_image(next(shown), tokenizer, chat) for node in nodes
+    ]
+
+
+def _encode_joined(
+    nodes: Sequence[Node], texts: Sequence[str], images: Sequence[ImageLayout], tokenizer: Tokenizer, chat: ChatFormat
+) -> list[list[int]]:
+    """The same, with texts that touch inside a run encoded as one. Nodes of documents may be cut, and stand alone."""
+    coming, shown = iter(texts), iter(images)
+    contents: list[Content] = [
+        [next(coming)] if node.kind == "text" else _list_image(next(shown), tokenizer, chat) for node in nodes
+    ]
+    found: list[list[int]] = []
+    for start, node in enumerate(nodes):
+        if start < len(found):
+            continue
+        stop = start + 1
+        while stop < len(nodes) and node.role != "none" and _belong_together(node, nodes[stop]):
+            stop += 1
+        found += encode_stretches(contents[start:stop], tokenizer)
+    return found
 
 
 def _belong_together(one: Node | None, other: Node | None) -> bool:

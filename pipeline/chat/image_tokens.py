@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 FENCE, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 UTTERANCE, VIDEO = "<end_of_utterance>", "<video>"  # processors add these to tokenizers that lack them
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+SOFT_START, SOFT_END = "<start_of_image>", "<end_of_image>"
 MOST = 6  # rows and columns that Idefics3's processor has tags for
 
 
@@ -53,6 +54,8 @@ class ImageTokenTemplate:
     before: str = ""  # what it begins with, and a processor has to be given in front of its placeholder
     after: str = ""  # text that it ends with, and that a processor has to be given behind its placeholder
     merged: str = ""  # a mark of which two that touch become one, and which a space keeps from a word behind it
+    placeholder: str = ""  # what a chat template writes for an image, if that is not the token that becomes features
+    joined: bool = False  # its texts are read as one text with those of its turn that touch them
 
     def write_inside(self, image: ImageLayout) -> ImageTokens:
         """What a processor writes for its placeholder: all but `before` and `after`."""
@@ -96,6 +99,10 @@ def _write_vision(image: ImageLayout) -> ImageTokens:
     return [(VISION_START, 1), (None, image.tokens), (VISION_END, 1)]
 
 
+def _write_soft(image: ImageLayout) -> ImageTokens:
+    return [("\n\n", 1), (SOFT_START, 1), (None, image.tokens), (SOFT_END, 1), ("\n\n", 1)]
+
+
 def _name_tile(row: int, column: int) -> str:
     return f"<row_{row + 1}_col_{column + 1}>"
 
@@ -124,3 +131,6 @@ VISION = ImageTokenTemplate(
     _write_vision, (VISION_START, VISION_END, "<|video_pad|>"), before=VISION_START, after=VISION_END
 )
 """The same by other names, which chat templates write themselves: `Qwen2_5_VLProcessor` and `Qwen3VLProcessor`."""
+
+SOFT = ImageTokenTemplate(_write_soft, (SOFT_START, SOFT_END), placeholder=SOFT_START, joined=True)
+"""Blank lines, which a tokenizer may join with the text beside them, and marks: `Gemma3Processor`."""

@@ -99,7 +99,7 @@ class PublishedFormat(ChatFormat):
     @property
     def template(self) -> str:
         """The template as the export has it: it takes contents as processors give them."""
-        image = self.image_tokens.before + self.image + self.image_tokens.after
+        image = self.image_tokens.before + self.placeholder + self.image_tokens.after
         return accept_parts(self.source, image) if self.flat else self.source
 
     @property
@@ -115,7 +115,7 @@ class PublishedFormat(ChatFormat):
     @cached_property
     def renderer(self) -> Renderer:
         """The template with its tokens."""
-        return Renderer(self.source, self.named, self.specials, self.image, self.flat)
+        return Renderer(self.source, self.named, self.specials, self.placeholder, self.flat)
 
     @cached_property
     def _outline(self) -> Callable[[Form], Outline]:
@@ -290,7 +290,7 @@ class PublishedFormat(ChatFormat):
         outline = (self._prompt_outline if prompt else self._outline)(form)
         texts = trim_texts(nodes, self._trimmings)
         ours = "".join(
-            texts[part.node] if part.kind == "hole" else self.image if part.kind == "image" else part.text
+            texts[part.node] if part.kind == "hole" else self.placeholder if part.kind == "image" else part.text
             for part in outline.parts
         )
         written = self.renderer.render(form, given, prompt=prompt)

@@ -17,6 +17,7 @@ import vlmill
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
+from vlmill.pipeline.cli.disclose import disclose
 from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
@@ -104,6 +105,7 @@ for command in (
     trace,
     verify,
     takedown,
+    disclose,
     train,
     evaluate,
     ablate,

@@ -21,5 +21,5 @@ def read_near_pairs(paths: Iterable[Path], threshold: float) -> np.ndarray:
         paths: the image pairs that the step `pairs` left.
         threshold: similarity from which two are the same, as the recipe's dedupe has it.
     """
-    tables = [pl.read_parquet(path).filter(pl.col("similarity") >= threshold) for path in paths]
+    tables = [pl.read_parquet(path, glob=False).filter(pl.col("similarity") >= threshold) for path in paths]
     return np.concatenate([NO_PAIRS, *(table.select("one", "other").to_numpy() for table in tables)])

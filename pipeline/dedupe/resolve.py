@@ -162,7 +162,9 @@ class Resolve:
         if self.paragraphs is None:
             return np.empty(0, np.uint64)
         paths = [inputs[name] for name in sorted(inputs) if name.endswith("/line.repeats.parquet")]
-        repeats = pl.scan_parquet(paths).filter(pl.col("documents") >= self.paragraphs).select("place").collect()
+        repeats = (
+            pl.scan_parquet(paths, glob=False).filter(pl.col("documents") >= self.paragraphs).select("place").collect()
+        )
         return repeats["place"].sort().to_numpy()
 
     def _drop_of_web(self, nodes: pl.DataFrame, shown: pl.DataFrame) -> list[pl.DataFrame]:
@@ -228,7 +230,7 @@ class Resolve:
 
 def _read_pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind}.pairs.parquet")]
-    return pl.read_parquet(paths).unique()
+    return pl.read_parquet(paths, glob=False).unique()
 
 
 def _find_clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl.DataFrame:

@@ -116,7 +116,9 @@ class FileVectors:
         found = read_embeddings(inputs[name_embeddings(self.of)], self.of)
         at = {"sample": pl.Series(found.samples, dtype=pl.Int32), "node": pl.Series(found.nodes, dtype=pl.Int32)}
         placed = pl.DataFrame({**at, "at": np.arange(len(found.samples))})
-        clusters = pl.read_parquet(inputs[f"{self.within}{ASSIGNED_SUFFIX}"], columns=["sample", "node", "cluster"])
+        clusters = pl.read_parquet(
+            inputs[f"{self.within}{ASSIGNED_SUFFIX}"], columns=["sample", "node", "cluster"], glob=False
+        )
         placed = placed.join(clusters, on=["sample", "node"]).join(
             _read_keys(inputs[OUTLINE_FILE]), on=["sample", "node"]
         )
@@ -129,7 +131,7 @@ class FileVectors:
 
 def _read_keys(outline: Path) -> pl.DataFrame:
     """The key of the content of each node: `sample`, `node`, `key`."""
-    nodes = pl.read_parquet(outline, columns=["nodes"]).with_row_index("sample").explode("nodes")
+    nodes = pl.read_parquet(outline, columns=["nodes"], glob=False).with_row_index("sample").explode("nodes")
     keys = nodes.select(pl.col("sample").cast(pl.Int32), key=pl.col("nodes").struct.field("key"))
     return keys.with_columns(node=pl.int_range(pl.len(), dtype=pl.Int32).over("sample")).drop_nulls("key")
 

@@ -56,7 +56,7 @@ def read_survivors(
 def _read_part(
     inputs: Mapping[str, Path], partition: str, filters: Sequence[str], lines: NDArray[np.uint64], *, all_texts: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    outline = pl.read_parquet(inputs[f"{partition}/{OUTLINE_FILE}"]).with_row_index("sample")
+    outline = pl.read_parquet(inputs[f"{partition}/{OUTLINE_FILE}"], glob=False).with_row_index("sample")
     outline = outline.with_columns(partition=pl.lit(partition))
     names = [name_verdicts(filter_) for filter_ in filters]
     verdicts = read_verdicts_by_sample({name: inputs[f"{partition}/{name}"] for name in names}, filters)

@@ -45,7 +45,7 @@ from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.retry_images import RetryImages
 from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.signal_columns import AddSignalColumns
-from vlmill.pipeline.steps.token_lengths import CountTokens
+from vlmill.pipeline.steps.token_lengths import make_length_step
 from vlmill.pipeline.takedown import Match, TakedownList
 from vlmill.pipeline.takedown.rules import LIST
 
@@ -292,7 +292,8 @@ class Build:
         if values := self.recipe.list_values():
             steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values, self.recipe.list_labels())))
         if self.recipe.tokenizer:
-            steps.append(ChainStep(f"{folder}/lengths", CountTokens(self.recipe.chat)))
+            count = make_length_step(self.recipe.chat, render.policy, self.recipe.model)
+            steps.append(ChainStep(f"{folder}/lengths", count))
         return tuple(steps)
 
     def _fetch(self, source: str) -> Fetch:

@@ -14,6 +14,7 @@ from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.policy import Layout, Policy, Size, Unrenderable
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 
@@ -29,6 +30,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "letterbox": Letterbox,
     "native": Native,
     "navit": NaViT,
+    "pooled": Pooled,
     "resize": Resize,
     "tiles": Tiles,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -85,22 +86,24 @@ class AnyRes:
     def _tiled(self, size: Size) -> Layout:
         height, width = choose_pinpoint(size, self.pinpoints)
         rows, columns = height // self.side, width // self.side
-        tokens = (self.side // self.patch) ** 2 + self._canvas_tokens(size, rows, columns)
-        return Layout(size, fit_into(size, (width, height)), (rows, columns), rows * columns + 1, tokens, overview=0)
+        layout = Layout(size, fit_into(size, (width, height)), (rows, columns), rows * columns + 1, 0, overview=0)
+        return replace(layout, tokens=self.count_tokens(layout, self.side // self.patch))
 
     def _letterboxed(self, size: Size) -> Layout:
         left, top, right, bottom = pixels.get_letterbox_box(size, self.side)
-        tokens = (self.side // self.patch) ** 2 + 1  # the newline
-        return Layout(size, (right - left, bottom - top), (1, 1), 1, tokens)
+        layout = Layout(size, (right - left, bottom - top), (1, 1), 1, 0)
+        return replace(layout, tokens=self.count_tokens(layout, self.side // self.patch))
 
-    def _canvas_tokens(self, size: Size, rows: int, columns: int) -> int:
-        """Visual tokens of the canvas without its padding, and one newline per row of them.
+    def count_tokens(self, layout: Layout, across: int) -> int:
+        """Visual tokens of an image whose tiles have `across` x `across` each.
 
-        The arithmetic of `unpad_image` and `pack_image_features` in transformers' LlavaNextModel and
-        LlavaOnevisionModel, rounding included.
+        Of a tiled one those of the overview, of the canvas without its padding, and a newline per row of these; of a
+        letterboxed one its tile's and a newline. The arithmetic of `unpad_image` and `pack_image_features` in
+        transformers' LlavaNextModel and LlavaOnevisionModel, rounding included.
         """
-        width, height = size
-        across = self.side // self.patch
+        if layout.tiles == 1:
+            return across**2 + 1
+        (width, height), (rows, columns) = layout.size, layout.grid
         down, wide = rows * across, columns * across
         if width / height > wide / down:
             down -= (down - int(round(height * (wide / width), 7))) // 2 * 2
@@ -109,7 +112,7 @@ class AnyRes:
         excess = math.sqrt(down * wide / (self.cap * across**2)) if self.cap else 1.0
         if excess > 1.1:
             down, wide = int(down // excess), int(wide // excess)
-        return down * wide + down
+        return across**2 + down * wide + down
 
 
 def choose_pinpoint(size: Size, pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:

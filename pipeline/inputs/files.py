@@ -7,6 +7,8 @@ Face Hub.
 
 from __future__ import annotations
 
+import posixpath
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,11 +18,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import fsspec
+from fsspec.utils import glob_translate
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.inputs import hub
+
+MAGIC = re.compile(r"[*?\[]")
 
 COPIED = 32 << 20
 """Bytes that are asked for at a time when a whole file is copied from the Hub."""
@@ -99,8 +104,7 @@ def list_input_files(
             f"--source {source.partition('.')[0]}=PATH"
         ) from error
     start = f"{start.rstrip('/')}/"
-    listed = filesystem.glob(start + pattern, detail=True)
-    sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
+    sizes = _match_files(filesystem, start, pattern)
     found = sorted(sizes)
     if not found:
         raise SourceError(
@@ -112,6 +116,23 @@ def list_input_files(
         InputFile(source, number, name, filesystem.unstrip_protocol(start + name), sizes[name])
         for number, name in enumerate(found)
     ]
+
+
+def _match_files(filesystem: Any, start: str, pattern: str) -> dict[str, int]:
+    """Names and sizes of the files below a folder that match a pattern, as fsspec's glob has it.
+
+    A file of just this name is meant by it, whatever it is called. No letter of the folder's own name is a pattern.
+    """
+    if "[" in pattern and filesystem.isfile(start + pattern):
+        return {pattern: filesystem.info(start + pattern).get("size") or 0}
+    if MAGIC.search(start):
+        fixed = posixpath.dirname(MAGIC.split(pattern, maxsplit=1)[0])
+        matches = re.compile(glob_translate(pattern)).match
+        listed = filesystem.find(start + fixed, detail=True)
+    else:
+        matches, listed = None, filesystem.glob(start + pattern, detail=True)
+    sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
+    return sizes if matches is None else {name: size for name, size in sizes.items() if matches(name)}
 
 
 def _number_files(source: str, entries: list[hub.HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:

@@ -124,7 +124,7 @@ def split_root(root: str) -> tuple[str, str]:
 
 
 def find_files(root: str, pattern: str) -> list[HubFile]:
-    """The files below `root` whose names match `pattern`, as fsspec's glob has it, in no order.
+    """The file below `root` of this name, or else those that match it as fsspec's glob has it, in no order.
 
     Raises:
         SourceError: there is none; the message has the nearest names.
@@ -132,7 +132,8 @@ def find_files(root: str, pattern: str) -> list[HubFile]:
     where = _parse_root(pin_revision(root))
     folder = posixpath.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
     matches = re.compile(glob_translate(pattern)).match
-    found = [entry for entry in _list_folder(where, folder) if matches(entry.name)]
+    listed = _list_folder(where, folder)
+    found = [entry for entry in listed if entry.name == pattern] or [one for one in listed if matches(one.name)]
     if not found:
         names = [entry.name for entry in _list_folder(where, "")]
         close = get_close_matches(pattern, names, n=5, cutoff=0.4) or sorted(names)[:5]

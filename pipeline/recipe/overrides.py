@@ -5,6 +5,7 @@ Works on its YAML mapping.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -210,8 +211,17 @@ def move_source(data: dict[str, Any], source: str, place: str) -> None:
     if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
         sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
         return
-    root, _, _ = re.split(r"[*?\[]", place, maxsplit=1)[0].rpartition("/")
-    pattern = place.removeprefix(f"{root}/")
+    root, pattern = _split_pattern(place)
     sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
     for name in ("subset", "split"):
         sources[source].pop(name, None)
+
+
+def _split_pattern(place: str) -> tuple[str, str]:
+    """The folder of a file or pattern, and the rest; of this machine the deepest folder that is there."""
+    if "://" not in place:
+        folder = next(parent for parent in Path(place).parents if parent.is_dir() or not parent.name)
+        pattern = str(Path(place).relative_to(folder))
+        return str(folder), glob.escape(pattern) if Path(place).is_file() else pattern
+    root, _, _ = re.split(r"[*?\[]", place, maxsplit=1)[0].rpartition("/")
+    return root, place.removeprefix(f"{root}/")

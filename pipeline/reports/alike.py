@@ -89,7 +89,7 @@ def _read_nodes(tables: Mapping[str, Path]) -> _Nodes:
     bounds = column.offsets.to_numpy() - (column.offsets[0].as_py() if len(column.offsets) else 0)
     flat = pl.from_arrow(pa.Table.from_struct_array(column.flatten()))
     assert isinstance(flat, pl.DataFrame)
-    reasons = pl.read_parquet(tables[IMAGE_STATS_FILE], columns=["reason"])["reason"]
+    reasons = pl.read_parquet(tables[IMAGE_STATS_FILE], columns=["reason"], glob=False)["reason"]
     gone = np.zeros(len(bounds) - 1, bool)
     gone[list(read_record(tables, "samples"))] = True
     after = pl.col("after") if written else pl.lit(None, pl.Int32).alias("after")
@@ -109,7 +109,7 @@ def _read_verdicts(verdicts: Mapping[str, Path]) -> dict[int, tuple[bytes, tuple
     numbers, found = dict[tuple[object, ...], bytes](), dict[int, list[tuple[bytes, Verdict]]]()
     reasons = dict[str, Reason]()
     for filter_, path in verdicts.items():
-        table = pl.read_parquet(path, columns=["sample", "node", "filter", "reason", "score"])
+        table = pl.read_parquet(path, columns=["sample", "node", "filter", "reason", "score"], glob=False)
         for sample, node, name, reason, score in table.iter_rows():
             known = (filter_, node, name, reason, score if node == LEAST_IMAGES else 0.0)
             code = numbers.setdefault(known, len(numbers).to_bytes(4, "little"))

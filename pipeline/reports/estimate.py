@@ -25,6 +25,7 @@ from vlmill.pipeline.reports.signal_costs import SignalEstimate, list_countable
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
+from vlmill.pipeline.steps.token_lengths import make_length_step
 
 LARGEST = 1 << 30
 """Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
@@ -240,6 +241,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
     files = {key: base / path for item in filters if isinstance(item, ReadsLists) for key, path in item.lists.items()}
     if recipe.tokenizer and not list_errors([partial(check_tokenizer, recipe, base)]):
         files["tokenizer.json"] = base / recipe.tokenizer
+    policies = {policy: recipe.policies[policy] for policy in recipe.list_policies(name)}
     return SourceWork(
         name=name,
         source=settings.options,
@@ -247,8 +249,8 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         images=resolve_root(settings.images or settings.root, base),
         filters=tuple(filters),
         files=files,
-        policies={policy: recipe.policies[policy] for policy in recipe.list_policies(name)},
-        chat=recipe.chat,
+        policies=policies,
+        lengths={key: make_length_step(recipe.chat, policy, recipe.model) for key, policy in policies.items()},
         image_stats=recipe.image_stats,
         dedupe=recipe.dedupe,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},

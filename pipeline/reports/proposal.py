@@ -7,6 +7,7 @@ columns unread. Columns are also recognised by their names and values (columns.p
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,17 +28,25 @@ from vlmill.pipeline.sources.pairs import make_pair_page
 TRIED = 20
 """Rows of a file that each kind is tried on."""
 
+FIRST = 5
+"""PDFs that are opened until one has a text."""
+
 ENOUGH = 0.5
 """The share of these that have to become samples."""
 
+LISTS = ("web_documents", "file_documents")
+TABLES = ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs", *LISTS)
+OBJECTS = ("chat", "instructions", "llava", "mmc4", "comm", *LISTS)
+
 FORMATS: Mapping[str, tuple[str, ...]] = {
-    ".parquet": ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs"),
-    ".arrow": ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs"),
-    ".jsonl": ("chat", "instructions", "llava"),
-    ".json": ("chat", "instructions", "llava"),
+    ".parquet": TABLES,
+    ".arrow": TABLES,
+    ".jsonl": OBJECTS,
+    ".json": OBJECTS,
     ".csv": ("instructions",),
     ".tsv": ("instructions",),
-    ".tar": ("pairs_wds", "rendered_text", "pdfa", "idl"),
+    ".tar": ("pairs_wds", "rendered_text", "pdfa", "idl", "mint_documents", "pdf"),
+    ".pdf": ("pdf",),
 }
 """Which kinds read files that end so; of equal ones the first is taken."""
 
@@ -52,6 +61,7 @@ OPTIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         for url in ("url", "URL", "image_url")
         for caption in ("caption", "text", "TEXT", "alt_text", "vlm_caption")
     ),
+    "web_documents": ({}, {"url": "general_metadata.url"}),
     "instructions": (
         {},
         {"question": "question", "answer": "answer"},
@@ -84,6 +94,12 @@ class Attempt:
     def share(self) -> float:
         """Of the rows that became samples."""
         return len(self.pages) / self.tried if self.tried else 0.0
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """The better of two has the higher: more samples, fewer images lost, fewer columns unread."""
+        lost = sum(picture.reason is not None for page in self.pages for picture in page.pictures)
+        return self.share, -lost, -len(self.unread)
 
     @property
     def unread(self) -> set[str]:
@@ -121,13 +137,17 @@ def examine_place(place: str) -> Proposal:
         return _examine_pictures(place, root, name, files, suffixes)
     suffix = max(data, key=lambda one: suffixes[one][1])
     chosen = [file for file in files if _get_suffix(file.name) == suffix]
-    pattern = _make_pattern([file.name for file in chosen], suffix)
-    with open_input(_as_read(chosen[0])) as path:
-        attempts = list(_try_kinds(path, suffix))
-        cells = Cells(read_first_records(path, TRIED) if suffix != ".tar" else ())
-        attempts += [_try_kind(path, kind, options) for kind, options in recognise_columns(cells)]
+    pattern = _make_pattern([file.name for file in chosen])
+    attempts, cells = list[Attempt](), Cells(())
+    for file in chosen[: FIRST if suffix == ".pdf" else 1]:  # each of these is one row
+        if any(one.share >= ENOUGH for one in attempts):
+            break
+        with open_input(_as_read(file)) as path:
+            attempts += _try_kinds(path, suffix)
+            cells = Cells(read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ())
+            attempts += [_try_kind(path, kind, options) for kind, options in recognise_columns(cells)]
     fitting = [one for one in attempts if one.share >= ENOUGH]
-    best = max(fitting, key=lambda one: (one.share, -len(one.unread)), default=None)
+    best = max(fitting, key=lambda one: one.rank, default=None)
     ranked = tuple(sorted((one for one in attempts if one is not best), key=lambda one: -one.share))
     images = _find_images(root, best) if best and SOURCES[best.kind].opens else None
     notes = _list_notes(suffixes, suffix, best, images, root)
@@ -147,7 +167,7 @@ def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
         return (
             str(path.parent),
             _make_name(stem or path.parent.name),
-            list_input_files("new", str(path.parent), path.name),
+            list_input_files("new", str(path.parent), glob.escape(path.name)),
         )
     if not path.is_dir():
         raise SourceError(f"{place}: there is no such file or folder; a dataset on the Hub is hf://datasets/OWNER/NAME")
@@ -173,15 +193,22 @@ def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
     return {suffix: (counts[suffix], size) for suffix, size in sizes.most_common()}
 
 
-def _make_pattern(names: Sequence[str], suffix: str) -> str:
+def _make_pattern(names: Sequence[str]) -> str:
     """A pattern that these names match, without the folders of other files."""
     if len(names) == 1:
-        return names[0]
+        return glob.escape(names[0])
+    spelt = {PurePosixPath(name).suffix for name in names}
+    suffix = spelt.pop() if len(spelt) == 1 else "".join(map(_match_letter, PurePosixPath(names[0]).suffix))
     folders = {str(PurePosixPath(name).parent) for name in names}
     if len(folders) > 1:
         return f"**/*{suffix}"
     folder = folders.pop()
-    return f"*{suffix}" if folder == "." else f"{folder}/*{suffix}"
+    return f"*{suffix}" if folder == "." else f"{glob.escape(folder)}/*{suffix}"
+
+
+def _match_letter(letter: str) -> str:
+    """A pattern of a letter, large or small."""
+    return f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter
 
 
 def _as_read(file: InputFile) -> InputFile:
@@ -195,7 +222,7 @@ def _try_kinds(path: Path, suffix: str) -> Iterator[Attempt]:
     """Each kind for files that end so, with the options that its sets have; of one kind the best."""
     for kind in FORMATS[suffix]:
         found = [_try_kind(path, kind, options) for options in OPTIONS.get(kind, ({},))]
-        yield max(found, key=lambda one: (one.share, -len(one.unread)))
+        yield max(found, key=lambda one: one.rank)
 
 
 def _try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:

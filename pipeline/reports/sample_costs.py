@@ -19,7 +19,6 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from vlmill.pipeline.chat.settings import Chat
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
@@ -74,7 +73,7 @@ class SourceWork:
     filters: tuple[Filter, ...]
     files: Mapping[str, Path]  # lists and tokenizer, by the names that steps know them by
     policies: Mapping[str, Policy]
-    chat: Chat
+    lengths: Mapping[str, CountTokens]  # the step that counts tokens, by policy
     image_stats: ComputeImageStats
     dedupe: Dedupe | None  # how duplicates are looked for
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
@@ -212,7 +211,7 @@ def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amou
     indices = [path for file, path in run.files.items() if file.endswith(INDEX_SUFFIX)]
     amounts[f"shard_bytes.{name}"] = sum(row["size"] for path in indices for row in read_rows(path, ["size"]))
     if "tokenizer.json" in run.files:
-        run.perform(CountTokens(work.chat), f"token_lengths.{name}")
+        run.perform(work.lengths[name], f"token_lengths.{name}")
         lengths = [path for file, path in run.files.items() if file.endswith(LENGTHS_SUFFIX)]
         counted = (row["text"] + row["visual"] for path in lengths for row in read_rows(path, ["text", "visual"]))
         amounts[f"tokens.{name}"] = sum(counted)

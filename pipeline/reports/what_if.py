@@ -221,7 +221,7 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
 def compare_partition(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
     """Apply both sets of verdicts to every sample of a partition, and enter the difference."""
     kept = answer.sources.setdefault(partition.source, {level: Kept() for level in LEVELS})
-    reasons = pl.read_parquet(partition.tables[IMAGE_STATS_FILE], columns=["reason"])["reason"]
+    reasons = pl.read_parquet(partition.tables[IMAGE_STATS_FILE], columns=["reason"], glob=False)["reason"]
     answer.unasked += int((reasons == Reason.OPT_OUT_LIST.value).sum())
     examples = list[tuple[int, int, str, Reason, str]]()
     for alike in group_alike(partition.tables, partition.now, partition.then):
@@ -247,7 +247,7 @@ def _enter_examples(
     """Name the first samples and nodes of each change, in the order of rows."""
     if all(len(change.examples) >= EXAMPLES for line in kept.values() for change in line.why.values()):
         return
-    names = pl.read_parquet(partition.tables[SAMPLES_FILE], columns=list(SampleId._fields))
+    names = pl.read_parquet(partition.tables[SAMPLES_FILE], columns=list(SampleId._fields), glob=False)
     for row, _, level, reason, node in sorted(examples):
         found = kept[level].why[reason].examples
         if len(found) < EXAMPLES:

@@ -12,17 +12,22 @@ from collections.abc import Mapping
 from vlmill.pipeline.sources.base import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.chat import Chat
+from vlmill.pipeline.sources.comm import Comm
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.idl import Idl
 from vlmill.pipeline.sources.instructions import Instructions
 from vlmill.pipeline.sources.interleaved import Interleaved
 from vlmill.pipeline.sources.llava import LlavaSource
+from vlmill.pipeline.sources.mint_documents import MintDocuments
+from vlmill.pipeline.sources.mmc4 import Mmc4
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
+from vlmill.pipeline.sources.pdf import Pdf
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.table import TableSource, WebTableSource
+from vlmill.pipeline.sources.web_documents import FileDocuments, WebDocuments
 from vlmill.pipeline.sources.websight import WebSight
 
 __all__ = ["SOURCES", "OnBadFile", "Page", "Picture", "Source", "SourceRow"]
@@ -30,18 +35,24 @@ __all__ = ["SOURCES", "OnBadFile", "Page", "Picture", "Source", "SourceRow"]
 SOURCES: Mapping[str, type[Source]] = {
     "cauldron": Cauldron,
     "chat": Chat,
+    "comm": Comm,
     "evaluation": Evaluation,
+    "file_documents": FileDocuments,
     "finevision": FineVision,
     "idl": Idl,
     "instructions": Instructions,
     "interleaved": Interleaved,
     "llava": LlavaSource,
+    "mint_documents": MintDocuments,
+    "mmc4": Mmc4,
     "obelics": Obelics,
     "pairs": PairsSource,
     "pairs_wds": PairsWdsSource,
+    "pdf": Pdf,
     "pdfa": Pdfa,
     "rendered_text": RenderedText,
     "table": TableSource,
+    "web_documents": WebDocuments,
     "web_table": WebTableSource,
     "websight": WebSight,
 }

@@ -216,7 +216,9 @@ class CountClusters:
         sizes = np.zeros(len(read_array(inputs[f"{self.called}{CENTROIDS_SUFFIX}"])), np.int64)
         for name, path in sorted(inputs.items()):
             if name.endswith(ASSIGNED_SUFFIX):
-                sizes += np.bincount(pl.read_parquet(path, columns=["cluster"])["cluster"], minlength=len(sizes))
+                sizes += np.bincount(
+                    pl.read_parquet(path, columns=["cluster"], glob=False)["cluster"], minlength=len(sizes)
+                )
         np.save(folder / f"{self.called}{SIZES_SUFFIX}", sizes)
         return {"vectors": Count(int(sizes.sum()), int(sizes.sum()))}
 
@@ -255,7 +257,7 @@ class ValueClusters:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the table."""
         places = read_scores(inputs[name_embeddings(self.settings.of)], PLACE)
-        found = pl.read_parquet(inputs[f"{self.called}{ASSIGNED_SUFFIX}"])
+        found = pl.read_parquet(inputs[f"{self.called}{ASSIGNED_SUFFIX}"], glob=False)
         sizes = read_array(inputs[f"{self.called}{SIZES_SUFFIX}"])
         found = found.with_columns(size=sizes[found["cluster"].to_numpy()])
         table = places.join(found, on=["sample", "node"], how="left", maintain_order="left")

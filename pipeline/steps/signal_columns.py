@@ -66,9 +66,9 @@ class AddSignalColumns:
 
     def _join_values(self, index: Path, lineage: Path, scores: Sequence[pl.DataFrame]) -> pl.DataFrame:
         """Row of the shard, and list_signal_columns(values, labels) as float32."""
-        keys = pl.read_parquet(index, columns=["row", "key"])
+        keys = pl.read_parquet(index, columns=["row", "key"], glob=False)
         rows = keys.select("row", sample=pl.col("key").str.tail(ROW_DIGITS).cast(pl.Int32))
-        nodes = pl.read_parquet(lineage, columns=["row", "nodes"]).explode("nodes").unnest("nodes")
+        nodes = pl.read_parquet(lineage, columns=["row", "nodes"], glob=False).explode("nodes").unnest("nodes")
         places = rows.join(nodes.select("row", "node"), on="row")
         places = places.vstack(rows.with_columns(node=pl.lit(WHOLE_SAMPLE, pl.Int32)))
         table = keys.select("row")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Annotated, Any, BinaryIO, ClassVar
 
 import pyarrow as pa
+import pydantic
 from pydantic.dataclasses import dataclass
 from tokenizers import Tokenizer
 
@@ -21,12 +22,14 @@ from vlmill.pipeline.chat.breaks import STRETCH, Breaks, find_breaks
 from vlmill.pipeline.chat.encode import ChatFormat, NodeCount, count_nodes, load_tokenizer, locate_tokens
 from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.chat.outline import TemplateRefused
-from vlmill.pipeline.chat.settings import ChatField, find_format
-from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.chat.settings import Chat, ChatField, find_format
+from vlmill.pipeline.core.config import STRICT, OneOf
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LENGTHS_SUFFIX
 from vlmill.pipeline.core.sample import Node, read_rows, write_rows
 from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.images import POLICIES, Policy
+from vlmill.pipeline.images.connector import TileTokens, lay_out_images, read_tile_tokens
 from vlmill.pipeline.shards.writer import BLOCK, read_nodes
 
 NODE_LENGTHS = pa.struct(
@@ -55,6 +58,9 @@ LENGTHS = pa.schema(
         pa.field("reason", pa.string()),  # why the chat format has no form for it; then its lengths are 0
     ]
 )
+
+Image = Mapping[str, int]
+"""An image of a sample as a shard's index has it: width, height, tokens, tiles, rows, columns."""
 
 NO_IMAGE = {"tokens": 0, "tiles": 0}
 NONE = Breaks([], [])
@@ -86,9 +92,40 @@ class CountTokens:
         tokenizer = load_tokenizer(inputs["tokenizer.json"], chat)
         samples, nodes = Count(), Count()
         for number in sorted(name.removesuffix(INDEX_SUFFIX) for name in inputs if name.endswith(INDEX_SUFFIX)):
-            rows = _count_lengths(inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"], tokenizer, chat, nodes)
+            shard, index = inputs[f"{number}.tar"], inputs[f"{number}{INDEX_SUFFIX}"]
+            rows = _count_lengths(shard, index, tokenizer, chat, nodes, self.count_images)
             samples.keep(write_rows(folder / f"{number}{LENGTHS_SUFFIX}", LENGTHS, rows))
         return {"samples": samples, "nodes": nodes}
+
+    def count_images(self, images: Sequence[Image]) -> Sequence[Image]:
+        """The images of a sample, as its shard's index has them: a visual token for each patch, as the policy counts.
+
+        Pure.
+        """
+        return images
+
+
+@dataclass(frozen=True, config=STRICT)
+class CountConnectedTokens(CountTokens):
+    """The same for a model whose connector makes another number of visual tokens of each tile."""
+
+    policy: Annotated[Policy, OneOf(POLICIES)] = pydantic.Field(kw_only=True)  # that the shards were rendered under
+    tile: TileTokens = pydantic.Field(kw_only=True)
+
+    def count_images(self, images: Sequence[Image]) -> Sequence[Image]:
+        """The images of a sample with the tokens that the connector makes of them. Pure."""
+        layouts = lay_out_images(self.policy, self.tile, [(image["width"], image["height"]) for image in images])
+        return [{**image, "tokens": layout.tokens} for image, layout in zip(images, layouts, strict=True)]
+
+
+def make_length_step(chat: Chat, policy: Policy, model: Mapping[str, Any]) -> CountTokens:
+    """The step for samples that were rendered under a policy, and the recipe's `model` block.
+
+    Raises:
+        RecipeError: the model's connector is wrong, or does not fit the policy.
+    """
+    tile = read_tile_tokens(model, policy)
+    return CountTokens(chat) if tile is None else CountConnectedTokens(chat, policy=policy, tile=tile)
 
 
 def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
@@ -100,14 +137,19 @@ def read_record(file: BinaryIO, offset: int) -> dict[str, Any]:
 
 
 def _count_lengths(
-    shard: Path, index: Path, tokenizer: Tokenizer, chat: ChatFormat, counted: Count
+    shard: Path,
+    index: Path,
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    counted: Count,
+    count_images: Callable[[Sequence[Image]], Sequence[Image]],
 ) -> Iterator[dict[str, Any]]:
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
         for row in read_rows(index, ["row", "offset", "images"]):
             found = read_nodes(read_record(file, row["offset"]))
             try:
-                nodes, reason = list(_count_nodes(found, row["images"], tokenizer, chat)), None
+                nodes, reason = list(_count_nodes(found, count_images(row["images"]), tokenizer, chat)), None
             except TemplateRefused as error:
                 nodes, reason = [_describe_node(node) for node in found], str(error.reason)
             counted.keep(len(nodes))
@@ -117,7 +159,7 @@ def _count_lengths(
 
 
 def _count_nodes(
-    nodes: Sequence[Node], images: Sequence[Mapping[str, int]], tokenizer: Tokenizer, chat: ChatFormat
+    nodes: Sequence[Node], images: Sequence[Image], tokenizer: Tokenizer, chat: ChatFormat
 ) -> Iterator[dict[str, Any]]:
     """Lengths of a sample's nodes; what opens and closes a turn counts as text of the nodes it stands at."""
     shown = iter(images)
@@ -141,7 +183,7 @@ def _find_breaks(
 
 
 def _describe_node(
-    node: Node, count: NodeCount = EMPTY, image: Mapping[str, int] = NO_IMAGE, breaks: Breaks = NONE
+    node: Node, count: NodeCount = EMPTY, image: Image = NO_IMAGE, breaks: Breaks = NONE
 ) -> dict[str, Any]:
     """The entry of a node in NODE_LENGTHS."""
     return {

@@ -74,6 +74,17 @@ GEMMA = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
+GEMMA3 = (
+    "{{ bos_token }}{% set before = '' %}{% set talk = messages %}{% if messages[0]['role'] == 'system' %}"
+    "{% set before = messages[0]['content'][0]['text'] + '\n\n' %}{% set talk = messages[1:] %}{% endif %}"
+    "{% for message in talk %}" + ALTERNATE + "{% if message['role'] == 'user' %}"
+    "{{ '<start_of_turn>user\n' + (before if loop.first else '') }}{% for part in message['content'] %}"
+    "{{ '<start_of_image>' if part['type'] == 'image' else part['text'] | trim }}{% endfor %}"
+    "{{ '<end_of_turn>\n' }}{% else %}{{ '<start_of_turn>model\n' }}"
+    "{% generation %}{% for part in message['content'] %}{{ part['text'] | trim }}{% endfor %}"
+    "{{ '<end_of_turn>' }}{% endgeneration %}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
 LLAVA_NEXT = (
     "{% for message in messages %}{% if message['role'] == 'system' %}"
     "{{ '<<SYS>>\n' + message['content'][0]['text'] + '\n<</SYS>>\n\n' }}"
@@ -229,6 +240,16 @@ PUBLISHED = {
         images="idefics3",
     ),
 }
+PUBLISHED["gemma3"] = Published(
+    GEMMA3,
+    "byte",
+    PUBLISHED["gemma"].tokens,
+    (*PUBLISHED["gemma"].special, "<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+    begins=True,
+    stops=PUBLISHED["gemma"].stops,
+    processor=True,
+    images="gemma3",
+)
 PUBLISHED["qwen2.5-vl"] = Published(
     QWEN_VL,
     "byte",

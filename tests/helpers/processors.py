@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -32,6 +33,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 
@@ -130,6 +132,10 @@ def cases() -> dict[str, Case]:
             lambda size: 64 * max(1, smolvlm.get_number_of_image_patches(*size[::-1])[0]),
         ),
         "internvl": Case(InternVL(), internvl, lambda size: 256 * internvl.get_number_of_image_patches(*size[::-1])),
+        "gemma3": Case(Pooled(), Gemma3ImageProcessorPil(size=_square(896), **RAW), lambda _: 256),
+        "paligemma": Case(
+            Resize(side=224), SiglipImageProcessorPil(size=_square(224), image_seq_length=256, **RAW), lambda _: 256
+        ),
         "qwen2_5_vl": _native(Native()),
         "qwen3_vl": _native(Native(patch=16, min_pixels=1 << 16, max_pixels=1 << 20)),
     }

@@ -5,7 +5,7 @@ They have the formats of docs/formats.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ from vlmill.pipeline.engine.chain import write_manifest
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.pipeline.images.connector import TILE_TOKENS, read_tile_tokens
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.shards.writer import Rendered, ShardSample, ShardWriter
-from vlmill.pipeline.steps.token_lengths import CountTokens
+from vlmill.pipeline.steps.token_lengths import make_length_step
 from vlmill.train.settings import Machine, ModelSettings
 
 LETTERBOX = Letterbox(side=28, patch=14)
@@ -107,7 +108,13 @@ def article(number: int) -> Made:
 
 
 def write_shards(
-    root: Path, source: str, policy: Policy, made: Sequence[Made], per_shard: int = 24, chat: Chat = "vlmill"
+    root: Path,
+    source: str,
+    policy: Policy,
+    made: Sequence[Made],
+    per_shard: int = 24,
+    chat: Chat = "vlmill",
+    connector: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The shards of a source as the lock lists them; lengths lie beside them as `<nn>.lengths.parquet`."""
     folder = root / "shards" / source / policy.kind
@@ -117,7 +124,7 @@ def write_shards(
             sample = Sample(SampleId(source, "made", row), tuple(nodes), licence="CC0-1.0")
             shards.add(ShardSample(f"{row:015d}", sample, tuple(range(len(nodes))), tuple(render(policy, pictures))))
     inputs = {path.name: path for path in folder.iterdir()} | {"tokenizer.json": root / "tokenizer.json"}
-    CountTokens(chat).run(inputs, folder)
+    make_length_step(chat, policy, {"connector": connector}).run(inputs, folder)
     files = [File(x.name, str(x.relative_to(root)), hash_file(x), x.stat().st_size) for x in sorted(folder.iterdir())]
     write_manifest(root, str(folder.relative_to(root)), [Receipt("made", "made", tuple(files), {}, {})])
     tars = sorted(folder.glob("*.tar"))
@@ -175,6 +182,7 @@ def write_run(
     epochs: int = 1,
     chat: Chat = "vlmill",
     per_shard: int = 24,
+    connector: Mapping[str, Any] | None = None,
 ) -> Path:
     """A run with one mixture: sources in turns, every sample `epochs` times, packed in order.
 
@@ -183,7 +191,8 @@ def write_run(
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "tokenizer.json").exists():
         write_tokenizer(root / "tokenizer.json")
-    shards = [write_shards(root, f"{name}", policy, made, per_shard, chat) for name, made in sources.items()]
+    shards = [write_shards(root, f"{name}", policy, made, per_shard, chat, connector) for name, made in sources.items()]
+    tile = read_tile_tokens({"connector": connector}, policy)
     samples, held_out = [], []
     for source, files in enumerate(shards):
         mine = [segment for shard, file in enumerate(files) for segment in _segments(root, source, shard, file, chat)]
@@ -214,7 +223,7 @@ def write_run(
         "stage": stage,
         "seed": 0,
         "sequence_length": length,
-        "policy": {"kind": policy.kind, **asdict(policy)},  # type: ignore[call-overload]
+        "policy": {"kind": policy.kind, **asdict(policy), **({TILE_TOKENS: asdict(tile)} if tile else {})},  # type: ignore[call-overload]
         "tokenizer": {"path": "tokenizer.json", "sha256": hash_file(root / "tokenizer.json")},
         "chat": describe_chat(chat),
         "sources": [

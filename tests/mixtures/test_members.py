@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 import yaml
 
+from tests.helpers.shapes import SHAPES
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from tests.helpers.upstream import SHAPES, parquet
+from tests.helpers.upstream import parquet
 from vlmill.mixtures.build import read_stage_mixture, read_stats, validate_mixtures, verify_locks
 from vlmill.mixtures.members import list_members
 from vlmill.mixtures.reader import PlannedMixture

@@ -13,8 +13,9 @@ import pytest
 
 from tests.helpers import models
 from tests.helpers.killing import killed_at
+from tests.helpers.shapes import SHAPES
 from tests.helpers.small import RECIPE, product, prose, vlmill, write_recipe
-from tests.helpers.upstream import SHAPES, picture
+from tests.helpers.upstream import picture
 from vlmill.api.builds import forecast_changes, load_recipe
 from vlmill.mixtures.page.embedding_map import read_maps
 from vlmill.pipeline.core.scores import read_embeddings

@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
+from vlmill.pipeline.recipe.overrides import move_source
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.steps.survey import Survey, cut_rows
 
@@ -61,3 +62,32 @@ def test_a_survey_cuts_by_rows_and_by_bytes(tmp_path):
     assert counts["surveyed"].kept == 7
     assert cut_rows([5, 5, 20, 1], rows=9, size=10) == [(0, 2), (2, 3), (3, 4)]
     assert cut_rows([], rows=9, size=10) == []
+
+
+def test_letters_of_patterns_in_names_of_folders_and_files_are_letters(tmp_path):
+    folder = tmp_path / "a[1]" / "b*"
+    (folder / "c[x]").mkdir(parents=True)
+    for name in ("one[1].csv", "one1.csv", "two.csv", "c[x]/three.csv"):
+        (folder / name).write_text("")
+
+    def named(pattern):
+        return [file.name for file in list_input_files("web", str(folder), pattern)]
+
+    assert named("one[1].csv") == ["one[1].csv"]  # though it matches one1.csv
+    assert named("one[[]1].csv") == ["one[1].csv"]
+    assert named("one[12].csv") == ["one1.csv"]
+    assert named("*.csv") == ["one1.csv", "one[1].csv", "two.csv"]
+    assert named("**/*.csv") == ["c[x]/three.csv", "one1.csv", "one[1].csv", "two.csv"]
+    assert [file.sha256 or hash_input(file)[1] for file in list_input_files("web", str(folder), "two.csv")] == [0]
+
+
+def test_a_file_or_pattern_on_the_command_line_may_lie_in_such_a_folder(tmp_path):
+    folder = tmp_path / "a[1]"
+    folder.mkdir()
+    for name in ("one[1].csv", "one1.csv"):
+        (folder / name).write_text("")
+    for place, expected in (("one[1].csv", ["one[1].csv"]), ("*.csv", ["one1.csv", "one[1].csv"])):
+        data = {"sources": {"web": {"files": "gone"}}}
+        move_source(data, "web", str(folder / place))
+        source = data["sources"]["web"]
+        assert [file.name for file in list_input_files("web", source["root"], source["files"])] == expected

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 import vlmill as api
+from tests.helpers.shapes import SHAPES
 from tests.helpers.small import vlmill
-from tests.helpers.upstream import SHAPES, arrow, json_array, json_lines, parquet, picture, separated, talk, tar
+from tests.helpers.upstream import arrow, json_array, json_lines, parquet, pdf, picture, separated, talk, tar
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.reports.columns import Cells
 from vlmill.pipeline.reports.proposal import examine_place
 
@@ -141,13 +143,55 @@ def test_each_form_of_data_is_recognised_and_its_recipe_loads(write, tmp_path, m
 
 @pytest.mark.parametrize("write", [table, pictures, llava, saved], ids=lambda write: write.__name__)
 def test_the_recipe_finds_the_pictures_and_builds(write, tmp_path, monkeypatch, capfd):
-    place = write(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "of [1] *"  # letters that patterns have
+    folder.mkdir()
+    place = write(folder)
+    monkeypatch.chdir(folder)
     assert vlmill("new", place, "--out", "mine.yaml") == 0
     assert vlmill("build", "mine.yaml", "--out", "run", "--workers", 0, "--set", "dedupe=null") == 0
     samples = api.open_run("run").samples(next(iter(api.load_recipe("mine.yaml").recipe.sources))).collect()
     assert len(samples) == len(ROWS)
     assert "kept of" in capfd.readouterr().out
+
+
+def semicolons(folder):
+    lines = ["image;caption", *(f'{row}.png;"A shape, the {row}th"' for row in ROWS)]
+    (folder / "a[1].csv").write_text("\n".join(lines))
+    write_photos(folder)
+    return folder / "a[1].csv"
+
+
+def papers(folder):
+    there = folder / "papers [2]"
+    there.mkdir()
+    (there / "0.PDF").write_bytes(pdf([[]]))  # a scan, say
+    for number in range(1, 4):
+        (there / f"{number}.pdf").write_bytes(pdf([[f"Line {number}"], ["more"]]))
+    return there
+
+
+def documents(folder):
+    rows = [SHAPES["web_documents in JSON Lines"].row(row) for row in ROWS]
+    return json_lines(folder / "part-00000.jsonl", rows)
+
+
+def matched(folder):
+    return json_lines(folder / "docs_no_face_shard_0_v3.jsonl", [SHAPES["mmc4"].row(row) for row in ROWS])
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "options", "files"),
+    [
+        (semicolons, "table", {"image": "image", "caption": "caption"}, 1),
+        (papers, "pdf", {}, 4),
+        (documents, "web_documents", {"url": "general_metadata.url"}, 1),
+        (matched, "mmc4", {}, 1),
+    ],
+)
+def test_odd_names_and_other_forms_are_recognised_and_their_files_found(write, kind, options, files, tmp_path):
+    found = examine_place(str(write(tmp_path)))
+    assert (found.chosen.kind, dict(found.chosen.options)) == (kind, options)
+    assert len(list_input_files("source", found.root, found.files)) == files
 
 
 def test_pictures_without_a_text_are_left_out_and_counted(tmp_path):

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import (
+    Gemma3Config,
+    Gemma3Model,
     Idefics2Config,
     Idefics2Model,
     Idefics3Config,
@@ -45,6 +47,7 @@ from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
 from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.policy import LONGEST
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.tiles import Tiles
 
 CASES = cases()
@@ -115,6 +118,8 @@ def tiny_models():
     internvl = {**VISION, "image_size": [56, 56], "patch_size": [14, 14]}
     grids = [[list(pinpoint) for pinpoint in policy.pinpoints] for policy in (NEXT, CAPPED)]
     onevision = LlavaOnevisionConfig(**LLAVA, image_grid_pinpoints=grids[1], vision_aspect_ratio="anyres_max_2")
+    towers = {"vision_config": {**VISION, "model_type": "siglip_vision_model"}, "text_config": {**TINY, "head_dim": 8}}
+    gemma3 = Gemma3Config(**towers, mm_tokens_per_image=4, image_token_index=1)
     return [
         (Letterbox(side=56), LlavaModel(LlavaConfig(**LLAVA))),
         (NEXT, LlavaNextModel(LlavaNextConfig(**LLAVA, image_grid_pinpoints=grids[0]))),
@@ -124,6 +129,7 @@ def tiny_models():
             Idefics2Model(Idefics2Config(**idefics, perceiver_config=perceiver)),
         ),
         (Tiles(side=56, longest=112), Idefics3Model(Idefics3Config(**idefics, scale_factor=2))),
+        (Pooled(side=56, pool=2), Gemma3Model(gemma3)),
         (InternVL(side=56, most=4), InternVLModel(InternVLConfig(**{**idefics, "vision_config": internvl}))),
     ]
 
@@ -141,7 +147,7 @@ def consumed(model, tiles, size):
     return sum(tensor[..., 0].numel() for tensor in features)
 
 
-@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("place", range(7))
 def test_tokens_are_as_many_as_the_model_class_makes(place):
     policy, model = tiny_models()[place]
     for size in [(100, 40), (40, 100), (56, 56), (300, 20), (640, 480)]:
@@ -189,6 +195,11 @@ def test_the_grids_of_anyres_follow_its_side():
     assert AnyRes(side=384).layout([(1200, 400)])[0].grid == (1, 3)
 
 
+def test_a_pool_that_leaves_patches_over_is_refused():
+    with pytest.raises(RecipeError, match="pool: 3 x 3 patches become one token, and a side of 896 px has 64"):
+        parse_block(Pooled, {"pool": 3}, "policies.p")
+
+
 def test_ties_between_pinpoints_go_to_the_one_listed_first():
     wide = AnyRes(pinpoints=((336, 672), (672, 336)))
     assert wide.layout([(100, 100)])[0].grid == (1, 2)
@@ -211,7 +222,7 @@ def test_an_overview_that_equals_the_canvas_is_stored_once():
     assert policy.render(picture((50, 100), 0), tall).keys() == {"canvas", "overview"}
 
 
-@pytest.mark.parametrize("kind", ["anyres", "internvl", "native", "navit"])
+@pytest.mark.parametrize("kind", ["anyres", "internvl", "native", "navit", "pooled"])
 def test_an_image_that_is_much_enlarged_is_stored_as_it_came_and_drawn_when_it_is_loaded(kind):
     policy = POLICIES[kind]()
     for side in (20, 40, 150, 189, 190, 300, 500, 900):

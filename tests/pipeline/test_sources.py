@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import upstream
-from tests.helpers.upstream import SHAPES
+from tests.helpers.shapes import SHAPES
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import SourceError, StoreError
 from vlmill.pipeline.core.keys import canonicalise_value
@@ -51,6 +51,13 @@ def _no_process_is_left():
 
 
 # -- every source ----------------------------------------------------------------------------------------------------
+
+
+DOCUMENTS = frozenset({"obelics", "web_documents", "file_documents", "mmc4", "comm", "mint_documents"})
+"""Kinds whose images may be lost alone."""
+PAGED = frozenset({"idl", "pdfa", "pdf"})
+"""Kinds whose rows are documents of several samples."""
+TARS = frozenset({"idl", "pdfa", "mint_documents", "pairs_wds", "rendered_text"})
 
 
 @pytest.fixture(params=sorted(SHAPES))
@@ -115,7 +122,7 @@ def test_nodes_point_at_the_pictures_of_their_page_and_answers_or_texts_alone_ar
     for page in (page for row in rows(source, path) for page in row.pages):
         shown = [node for node in page.nodes if node.kind == "image"]
         assert [node.image for node in shown] == list(range(len(page.pictures)))
-        assert all(node.required == (source.kind != "obelics") for node in shown)
+        assert all(node.required == (source.kind not in DOCUMENTS) for node in shown)
         said = [node for node in page.nodes if node.kind == "text"]
         assert all(node.supervised == (node.role in {"none", "assistant"}) for node in said)
         assert any(node.supervised for node in page.nodes)
@@ -134,7 +141,7 @@ def test_samples_are_named_by_file_and_row_and_the_books_add_up(several, tmp_pat
     source, path = several
     counts = Read(source, "web", "a/file", 1, 5, images=str(tmp_path)).run({"input": path}, tmp_path)
     ids = [str(sample.id) for sample in read_samples(tmp_path / "samples.parquet")]
-    page = ".0" if source.isolated else ""
+    page = ".0" if source.kind in PAGED else ""
     assert ids == [f"web/a/file#{row}{page}" for row in (1, 3, 4)]
     assert counts["rows"].to_json() == {"in": 4, "kept": 3, "dropped": {}, "failed": {"bad_row": 1}}
 
@@ -172,7 +179,7 @@ MEANT = {
 
 IMAGE_KEYS = frozenset({"image", "images", "image_2", "image_path"})
 MEDIA_KEYS = frozenset({"video", "videos", "video_path", "audio", "audios", "sound", "speech"})
-ONE_PICTURE = frozenset({"pairs", "pairs_wds", "rendered_text", "idl", "pdfa"})
+ONE_PICTURE = frozenset({"pairs", "pairs_wds", "rendered_text", "idl", "pdfa", "pdf"})
 """Sources whose rows have one picture each, whatever keys beside it say of it."""
 
 
@@ -190,7 +197,7 @@ def reflected(source, key, before, after):
 def test_what_carries_meaning_is_in_the_sample_or_fails_the_row_and_nulls_beside_are_nothing(shape, tmp_path):
     found, source = shape
     plain = found.row(0)
-    keys = [key for key in MEANT if key not in plain]
+    keys = [key for key in MEANT if key not in found.said(plain)]
     nothing = dict.fromkeys([*keys, "score"])
     there = [nothing, *({**nothing, key: MEANT[key]} for key in keys), {**nothing, "score": 0.5}]
     alone = found.write(tmp_path / "alone", [plain])
@@ -226,7 +233,7 @@ def test_a_file_of_another_format_is_an_error_that_names_it(shape, tmp_path, con
     _, source = shape
     path = tmp_path / "other.format"
     path.write_bytes(content)
-    if source.kind in {"idl", "pdfa", "pairs_wds", "rendered_text"} and not any(content):
+    if source.kind in TARS and not any(content):
         assert source.survey(path) == []  # a tar of nothing is zeros
         return
     for use in (source.survey, lambda path: list(source.rows(path, range(1)))):

@@ -212,3 +212,20 @@ def test_an_answer_that_looks_like_a_list_stays_as_it_is_written(tmp_path):
     assert texts(colours)[-1] == ("assistant", 0, '["red", "blue"]')
     assert [text for _, _, text in texts(turns)] == ["One?", "1", "Two?", "2"]
     assert [text for _, _, text in texts(uneven)] == ['["One?", "Two?"]', "[1]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('image;caption\na.png;"A dog; a cat"\n', "A dog; a cat"),
+        ("image;caption\na.png;1,5 m\n", "1,5 m"),
+        ("image\tcaption\na.png\tA dog\n", "A dog"),
+        ("image,caption,a;b;c;d\na.png,A dog,1\n", "A dog"),
+        ('"image","caption"\n"a.png","A dog; a cat"\n', "A dog; a cat"),
+    ],
+)
+def test_what_separates_the_values_of_csv_is_seen_from_its_header(tmp_path, text, said):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    (row,) = read(path, image="image", caption="caption")
+    assert [(node.text, node.url) for node in row.pages[0].nodes] == [(None, "a.png"), (said, None)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from tests.helpers.shapes import SHAPES
 from tests.helpers.small import vlmill
-from tests.helpers.upstream import SHAPES, parquet
+from tests.helpers.upstream import parquet
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.recipe.load import compose_recipe, load_recipe

@@ -26,6 +26,23 @@ def test_a_file_is_one_idea_long_and_says_its_place(path):
     assert ast.get_docstring(ast.parse(text))
 
 
+def test_polars_takes_no_letter_of_a_run_folder_for_a_pattern():
+    paths = [*MODULES, *(ROOT / "src/vlmill/api").rglob("*.py")]
+    calls = [
+        (str(path.relative_to(ROOT)), call)
+        for path in paths
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in {"pl.read_parquet", "pl.scan_parquet"}
+    ]
+    assert len(calls) > 30
+    literal = ast.dump(ast.Constant(False))  # else `[` in a path is a pattern, and another file may match it
+    assert [
+        f"{path}:{call.lineno}"
+        for path, call in calls
+        if literal not in [ast.dump(keyword.value) for keyword in call.keywords if keyword.arg == "glob"]
+    ] == []
+
+
 def test_importing_a_package_does_nothing_heavy():
     import subprocess
     import sys

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from tests.helpers import upstream
 from tests.helpers.complete_recipes import list_complete_recipes
-from tests.helpers.upstream import SHAPES, talk
+from tests.helpers.shapes import SHAPES
+from tests.helpers.upstream import talk
 from tests.repo.test_recipes_with_signals import SCORED
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe

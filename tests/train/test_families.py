@@ -23,11 +23,13 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.images.anyres import AnyRes
+from vlmill.pipeline.images.connector import count_tile_tokens, lay_out_images
 from vlmill.pipeline.images.crop import Crop
 from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.batch import PADDING, Document, pad_sequences
@@ -71,7 +73,7 @@ class Case:
     def code(self) -> bool:
         """Whether its export brings code along."""
         fused = self.vision is not None and self.vision["kind"] == "fused"
-        return fused or self.positions not in {None, "mrope"}
+        return fused or self.positions not in {None, "mrope"} or self.settings.connector.counts
 
     @property
     def settings(self) -> ModelSettings:
@@ -82,6 +84,9 @@ class Case:
     @property
     def found(self):
         return find_family(self.settings, self.policy, self.chat)
+
+    def lay_out(self, sizes):
+        return lay_out_images(self.policy, count_tile_tokens(self.settings.connector, self.policy), sizes)
 
 
 ONEVISION = AnyRes(side=28, patch=7, pinpoints=(*PINPOINTS, (84, 84)), cap=2, many="letterbox", fill=GREY)
@@ -127,6 +132,7 @@ CASES = {
     "idefics2, split": Case("idefics2", NaViT(shortest=28, longest=56, latents=4, split=True), VISION),
     "idefics3": Case("idefics3", Tiles(side=28, longest=84, patch=7), FINE),
     "internvl": Case("internvl", InternVL(side=28, patch=7, most=4), {**FINE, "kind": "internvit"}, video=True),
+    "gemma3": Case("gemma3", Pooled(side=28, patch=7, pool=2), FINE, TEXT | {"kind": "gemma3", "kv_heads": 1}),
     "qwen2_5_vl": Case("qwen2_5_vl", NATIVE, QWEN, TEXT | {"kind": "qwen2", "kv_heads": 1}, video=True),
     "qwen3_vl": Case("qwen3_vl", NATIVE, {**QWEN, "kind": "qwen3_vl"}, TEXT | {"kind": "qwen3"}, video=True),
 }  # fmt: skip
@@ -137,6 +143,8 @@ CASES |= {
 }
 PLAIN = tuple(CASES)
 LANGUAGES = {
+    "gemma": {"kind": "gemma", "kv_heads": 1, "tied": True},
+    "gemma3": {"kind": "gemma3", "kv_heads": 1, "tied": True},
     "mistral": {"kind": "mistral", "kv_heads": 1},
     "phi": {"kind": "phi"},
     "phi3": {"kind": "phi3"},
@@ -148,7 +156,9 @@ LANGUAGES = {
 CASES |= {
     f"{family}, {name}": replace(CASES[family], text=TEXT | text)
     for (name, text), family in zip(
-        LANGUAGES.items(), ("llava", "llava", "llava", "idefics2", "idefics3", "internvl", "llava"), strict=True
+        LANGUAGES.items(),
+        ("llava", "llava", "llava", "llava", "llava", "idefics2", "idefics3", "internvl", "llava"),
+        strict=True,
     )
 }
 
@@ -175,6 +185,8 @@ def made(case, tokenizers, seed=0):
         for name, weights in model.named_parameters():
             if ".alpha_" in name:
                 weights.fill_(1.0)
+            elif name.endswith("mm_input_projection_weight"):  # which is zero as well
+                weights.normal_(std=0.02, generator=torch.Generator().manual_seed(seed))
     return family, model.eval()
 
 
@@ -186,7 +198,7 @@ def picture(width, height, seed=0):
 def document(case, tokenizers, seed, sizes=((30, 20),)):
     """Random words around random images; everything but the first token and what spells images is supervised."""
     rng, tokenizer, chat = np.random.default_rng(seed), tokenizers[case.chat], FORMATS[case.chat]
-    layouts = case.policy.layout(list(sizes))
+    layouts = case.lay_out(list(sizes))
     image = get_mark_id(tokenizer, chat.image)
     ids = [get_mark_id(tokenizer, chat.bos), *rng.integers(0, 200, 6).tolist()]
     for layout in layouts:
@@ -232,7 +244,8 @@ def of_shards(root, case, sizes, tokenizers):
     """A reader of shards whose samples ask about random pictures, and a model."""
     nodes, _ = question(0)
     root.mkdir(parents=True, exist_ok=True)
-    write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, case.policy, chat=case.chat, length=4000)
+    made_of = {"quiz": [(nodes, [picture(*size)]) for size in sizes]}
+    write_run(root, made_of, case.policy, chat=case.chat, length=4000, connector=case.connector)
     mixture = PlannedMixture(root, "align")
     family, model = made(case, tokenizers)
     return Reader(mixture, load_tokenizer(mixture.tokenizer, mixture.chat), family, "answers"), model
@@ -352,7 +365,9 @@ def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tok
 def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, name):
     case = CASES[name]
     samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
-    write_run(tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, epochs=20)
+    write_run(
+        tmp_path, samples, case.policy, hold_out=1, chat=case.chat, length=400, epochs=20, connector=case.connector
+    )
     rates = {"text": 1e-2, "vision": 1e-2, "projector": 1e-2}
     training = parse_block(
         Training, {"steps": 6, "sequences": 1, "learning_rate": rates, "loss": "text", "evaluate": 1}, "train"
@@ -458,6 +473,7 @@ def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone(
 
 
 FORMS = {
+    "gemma3": "siglip",
     "llava": "siglip",
     "idefics": "clip",
     "idefics2": "siglip",
@@ -474,7 +490,7 @@ def text_of(case):
 
     kind = case.text["kind"] if case.text else "llama"
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    more = {"head_dim": 16} if kind == "qwen3" else {}
+    more = {"head_dim": 16} if kind in {"gemma", "gemma3", "qwen3"} else {}
     return AutoModelForCausalLM.from_config(CONFIGS[kind](vocab_size=280, num_key_value_heads=2, **sizes, **more))
 
 
@@ -549,7 +565,8 @@ def test_towers_published_in_half_precision_have_float32_masters_and_are_exporte
     assert all(torch.equal(before[key], weights) for key, weights in model.state_dict().items())
     assert_all_in(folder, dtype)
     saved = load_file(folder / "model.safetensors")
-    head = next(weights for key, weights in saved.items() if key.endswith("lm_head.weight"))
+    heads = ("lm_head.weight", "embed_tokens.weight")  # one matrix, where they are tied
+    head = next(weights for end in heads for key, weights in saved.items() if key.endswith(end))
     assert torch.equal(head[:280], text.lm_head.weight)
     again = load_export(folder, model, tokenizers[case.chat])
     assert {weights.dtype for weights in again.state_dict().values()} == {torch.float32}
@@ -779,7 +796,7 @@ def test_a_policy_without_an_image_processor_is_refused_before_training(monkeypa
         (Case("llava_onevision", replace(ONEVISION, fill=CLIP_GREY), FINE), "fill .122, 116, 104., .* takes .127"),
         (Case("llava_next", CASES["llava_next"].policy, CASES["llava, fused"].vision), "fused towers .* family llava"),
         (Case("idefics2", NaViT(shortest=7, longest=56)), "less than a patch of 14 px"),
-        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "or fused_mlp, not shuffle"),
+        (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "shuffle"}), "connector.factor is missing"),
         (Case("llava", Letterbox(side=28, patch=14), connector={"kind": "fused_mlp"}), "two vision towers, .* siglip"),
     ],
 )  # fmt: skip

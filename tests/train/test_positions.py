@@ -18,7 +18,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.batch import PADDING, pad_sequences
 from vlmill.train.export import export_model, load_export
 from vlmill.train.families import find_family
-from vlmill.train.families.positions import SCHEMES, TIED, place_image, place_tokens
+from vlmill.train.families.exported.positions import SCHEMES, TIED, place_image, place_tokens
 from vlmill.train.model import compute_features, create_model
 from vlmill.train.settings import ModelSettings
 

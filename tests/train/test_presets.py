@@ -9,12 +9,14 @@ import yaml
 
 from tests.helpers.stages import write_tokenizer
 from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
+from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images import POLICIES
 from vlmill.pipeline.recipe.include import list_presets
 from vlmill.pipeline.recipe.load import compose_recipe
 from vlmill.train.families import find_family
 from vlmill.train.model import create_model
-from vlmill.train.settings import Pretrained, read_model_settings
+from vlmill.train.settings import ModelSettings, Pretrained, read_model_settings
 from vlmill.train.validate import validate_whole_recipe
 
 PRESETS = sorted(list_presets())
@@ -58,7 +60,7 @@ def test_a_preset_fits_its_own_policy_and_says_where_its_values_are_from(tmp_pat
     found = compose_recipe(write_recipe(tmp_path, preset, {}))
     validate_whole_recipe(found.recipe)
     model = read_model_settings(found.recipe)
-    assert isinstance(model.text, Pretrained)
+    assert isinstance(model.text or model.checkpoint, Pretrained)
     head = re.match(r"(?:#.*\n)+", list_presets()[preset].read_text())[0]
     assert re.search(r"arXiv \d|github\.com/|transformers|card", head), "no source is named"
     file = str(list_presets()[preset])
@@ -67,19 +69,40 @@ def test_a_preset_fits_its_own_policy_and_says_where_its_values_are_from(tmp_pat
     }
 
 
+def replace_weights(folder, taken, side, patch, policy):
+    """What a preset's `model` says in place of weights that it takes from elsewhere."""
+    model = taken["model"]
+    if "checkpoint" not in model:
+        return {"vision": shrink(model["vision"], side, patch), "text": TEXT}
+    towers = {
+        "vision": shrink({"kind": "pretrained", "path": "siglip"}, side, patch),
+        "text": TEXT | {"kind": "gemma3"},
+    }
+    found = parse_block(ModelSettings, {"family": model["family"], **towers}, "model")
+    family = find_family(found, parse_block(POLICIES[policy["kind"]], without_kind(policy), "policy"), taken["chat"])
+    chat = FORMATS[taken["chat"]]
+    tokenizer = load_tokenizer(write_tokenizer(folder / "t.json"), chat)
+    create_model(family, tokenizer, chat, 0).save_pretrained(folder / "whole")
+    return {"checkpoint.path": str(folder / "whole")}
+
+
+def without_kind(values):
+    return {name: value for name, value in values.items() if name != "kind"}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_builds_with_small_towers(tmp_path, preset):
     taken = yaml.safe_load(list_presets()[preset].read_text())
     ((name, policy),) = taken["policies"].items()
-    side = {"letterbox": 28, "resize": 28, "anyres": 28, "navit": 28, "tiles": 42}[policy["kind"]]
-    patch = 7 if policy["kind"] == "tiles" else 14
-    vision = shrink(taken["model"]["vision"], side, patch)
+    side = {"letterbox": 28, "pooled": 28, "resize": 28, "anyres": 28, "navit": 28, "tiles": 42}[policy["kind"]]
+    patch = 7 if policy["kind"] in {"pooled", "tiles"} else 14
     sizes = {
         "anyres": {"side": 28, "pinpoints": [[28, 56], [56, 28]]},
         "navit": {"shortest": 28, "longest": 56, "latents": 4},
+        "pooled": {"side": 28, "patch": patch},
         "tiles": {"side": 42, "longest": 84, "patch": patch, "shuffle": min(policy.get("shuffle", 2), 3)},
     }.get(policy["kind"], {"side": 28})
-    model = {"replace": {"vision": vision, "text": TEXT}}
+    model = {"replace": replace_weights(tmp_path, taken, side, patch, {**policy, **sizes})}
     sets = {f"policies.{name}".replace(name, name) + f".{key}": yaml.safe_dump(value) for key, value in sizes.items()}
     if "." in name:  # a dotted key cannot name it
         sets = {"policies": yaml.safe_dump({"p": {**policy, **sizes}}), "stages.one.policy": "p"}

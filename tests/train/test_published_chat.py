@@ -56,9 +56,15 @@ MODELS = {
     "llama 3": "llava_next",
     "phi 3": "llava",
     "vicuna": "llava",
+    "gemma3": "gemma3",
     "qwen2.5-vl": "qwen2_5_vl",
     "qwen2, for qwen_vl": "qwen3_vl",
 }
+AS_PUBLISHED = {
+    "qwen2.5-vl": {"visual.merger.ln_q.weight", "model.norm.weight"},
+    "gemma3": {"language_model.model.norm.weight", "multi_modal_projector.mm_soft_emb_norm.weight"},
+}
+"""Weights by the names that they have in what was published, where these are not the class's own."""
 SIZES = [(40, 20), (28, 28), (70, 84)]
 
 
@@ -210,13 +216,13 @@ def test_marks_that_the_model_has_are_not_drawn_anew(tmp_path):
     assert settings.bos_token_id is None
 
 
-@pytest.mark.parametrize("positions", [None, "rope_tie"])
+@pytest.mark.parametrize(("name", "positions"), [("qwen2.5-vl", None), ("qwen2.5-vl", "rope_tie"), ("gemma3", None)])
 def test_a_published_checkpoint_is_trained_on_in_its_own_chat_and_exported_in_its_own_dtype(
-    tmp_path, monkeypatch, positions
+    tmp_path, monkeypatch, name, positions
 ):
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    published = PUBLISHED["qwen2.5-vl"]
-    folder, case = published.write(tmp_path / "model"), CASES["qwen2_5_vl"]
+    published = PUBLISHED[name]
+    folder, case = published.write(tmp_path / "model"), CASES[MODELS[name]]
     tokenizer = published.tokenizer()
     rows = tokenizer.get_vocab_size(with_added_tokens=True)
     ours = FORMATS[case.chat]
@@ -225,10 +231,10 @@ def test_a_published_checkpoint_is_trained_on_in_its_own_chat_and_exported_in_it
     whole.to(torch.bfloat16).save_pretrained(folder)
     published.write(folder)
     names = set(load_file(folder / "model.safetensors"))
-    assert {"visual.merger.ln_q.weight", "model.norm.weight"} <= names  # as they stand in what was published
+    assert AS_PUBLISHED[name] <= names
     (tmp_path / "run").mkdir()
     shutil.copy(folder / "tokenizer.json", tmp_path / "run" / "tokenizer.json")
-    data = fill_chat({"chat": {"path": str(folder), "images": "qwen"}}, tmp_path)
+    data = fill_chat({"chat": {"path": str(folder), "images": published.images}}, tmp_path)
     chat = parse_block(PublishedChat, data["chat"], "chat")
     samples = {"quiz": [question(number) for number in range(9)], "web": [article(number) for number in range(4)]}
     write_run(tmp_path / "run", samples, case.policy, hold_out=1, chat=chat, length=400, epochs=9)
@@ -246,8 +252,8 @@ def test_a_published_checkpoint_is_trained_on_in_its_own_chat_and_exported_in_it
     assert (result.export / "chat_template.jinja").read_text() == published.template
     again = load_tokenizer(result.export / "tokenizer.json", find_format(chat)).get_vocab()
     assert again == tokenizer.get_vocab()
-    for name, weights in exported.state_dict().items():
-        assert torch.equal(weights, masters[name].to(torch.bfloat16))
+    for key, weights in exported.state_dict().items():
+        assert torch.equal(weights, masters[key].to(torch.bfloat16))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from vlmill.pipeline.core.keys import DIGITS, hash_value
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.workdir import PINS
+from vlmill.pipeline.images.connector import Connector
 from vlmill.pipeline.recipe.lock import select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences
 from vlmill.pipeline.recipe.schema import Recipe
@@ -71,9 +72,15 @@ def prepare_runs(
 
 
 def select_curation(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe's mapping shapes shards and plans: all but the model and how it is trained."""
+    """What of a recipe's mapping shapes shards and plans: all but the model and how it is trained.
+
+    Of the model stays how many visual tokens its connector makes, where it says so: connectors of one number share
+    their data.
+    """
     stages = [{name: value for name, value in stage.items() if name != "train"} for stage in data["stages"]]
-    return {**{name: value for name, value in data.items() if name != "model"}, "stages": stages}
+    counting = parse_block(Connector, (data.get("model") or {}).get("connector") or {}, "model.connector").counting
+    model = {} if counting is None else {"model": {"connector": counting}}
+    return {**{name: value for name, value in data.items() if name != "model"}, **model, "stages": stages}
 
 
 def _prepare_data(root: Path, trial: Trial, make: Build, source_run: Path | None) -> Path:

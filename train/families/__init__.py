@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vlmill.pipeline.chat.settings import name_images
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.images.connector import NUMBERED, NUMBERS, count_tile_tokens
 
 if TYPE_CHECKING:
     from vlmill.pipeline.chat.settings import Chat
@@ -31,19 +32,25 @@ class Declared:
     connectors: tuple[str, ...]  # that a recipe may choose from
     chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
     positions: tuple[str, ...] = ("flat",)  # schemes that its tokens may be placed by; the first unless said otherwise
+    counts: bool = False  # whether the recipe's connector, not its image policy, may say how many tokens there are
 
 
 LLAVA = "vlmill.train.families.llava:LlavaFamily"
+CONNECTORS = ("mlp", "linear", "pool", "bilinear", "shuffle", "perceiver", "c_abstractor")
+"""Of the LLaVA families whose images are spelt by tiles; OneVision's reduction is its class's own."""
 SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
-    "llava": Declared(ONE_TILE, ("mlp", "linear", "fused_mlp")),
+    "llava": Declared(ONE_TILE, (*CONNECTORS, "fused_mlp"), counts=True),
     # one tile at first and AnyRes later is how both were trained; only the newline embedding is new then
-    "llava_next": Declared(ONE_TILE | {"anyres": "vlmill.train.families.llava_next:LlavaNext"}, ("mlp", "linear")),
+    "llava_next": Declared(
+        ONE_TILE | {"anyres": "vlmill.train.families.llava_next:LlavaNext"}, CONNECTORS, counts=True
+    ),
     "llava_onevision": Declared(
         ONE_TILE | {"anyres": "vlmill.train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
     ),
+    "gemma3": Declared({"pooled": "vlmill.train.families.gemma3:Gemma3"}, ("pool",), "gemma3"),
     "idefics": Declared({"resize": "vlmill.train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
@@ -74,6 +81,7 @@ def find_class(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -
         raise RecipeError(
             f"model.connector.kind: {settings.family} has {' or '.join(declared.connectors)}, not {connector}"
         )
+    _check_connector(settings, policy)
     if settings.positions not in {None, *declared.positions}:
         raise RecipeError(
             f"model.positions: the language model of {settings.family} places tokens by "
@@ -89,6 +97,26 @@ def find_class(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -
             f"write {key}: {declared.chat} in the recipe"
         )
     return declared.classes[policy.kind]
+
+
+def _check_connector(settings: ModelSettings, policy: Policy) -> None:
+    """Whether the connector says how many tokens there are, where it has to, and does not where it cannot."""
+    connector = settings.connector
+    if FAMILIES[settings.family].counts:
+        wanted = NUMBERS.get(connector.kind or "")
+        if wanted and getattr(connector, wanted) is None:
+            raise RecipeError(
+                f"model.connector.{wanted} is missing: it says how many visual tokens {connector.kind} makes in family "
+                f"{settings.family}"
+            )
+        count_tile_tokens(connector, policy)
+    elif connector.counts:
+        name = next(name for name in NUMBERED if getattr(connector, name) is not None)
+        raise RecipeError(
+            f"model.connector.{name}: the visual tokens of family {settings.family} are those of its image policy "
+            f"({policy.kind}); families whose connector says how many there are: "
+            f"{', '.join(name for name, other in FAMILIES.items() if other.counts)}"
+        )
 
 
 def find_family(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -> Family:

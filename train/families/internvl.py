@@ -23,7 +23,7 @@ from vlmill.pipeline.images.internvl import InternVL as Policy
 from vlmill.train.batch import Batch
 from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
-from vlmill.train.families.processors import VideoProcessor, make_image_processor
+from vlmill.train.families.processors import VideoProcessor, make_image_processor, name_tokens
 from vlmill.train.settings import Component, ModelSettings
 
 
@@ -79,12 +79,7 @@ class InternVLFamily:
         """See `Family`. The class asks its tokenizer for the marks of an image."""
         start, end, video = chat.image_tokens.specials
         marks = {"start_image_token": start, "end_image_token": end, "context_image_token": chat.image}
-        named = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer.backend_tokenizer,
-            padding_side=tokenizer.padding_side,
-            **tokenizer.special_tokens_map,
-            extra_special_tokens=marks | {"video_token": video},
-        )
+        named = name_tokens(tokenizer, marks | {"video_token": video})
         images = make_image_processor(self.model_type, self.policy, self._vision)
         says = {"image_seq_length": (self._across // self.policy.shuffle) ** 2}
         return VideoProcessor("InternVL", images, named, chat.template, says)

@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
@@ -23,6 +25,8 @@ from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import ModelSettings, Pretrained, TextModel
 
 CONFIGS = {
+    "gemma": GemmaConfig,
+    "gemma3": Gemma3TextConfig,
     "llama": LlamaConfig,
     "mistral": MistralConfig,
     "phi": PhiConfig,
@@ -33,13 +37,21 @@ CONFIGS = {
 }
 
 
+GEMMA3_WINDOW, GEMMA3_EVERY = 1024, 6
+"""Tokens that most layers of a Gemma 3 see, from 4B on, and which layers see all: every sixth (arXiv 2503.19786)."""
+
+
 def count_vocabulary(tokenizer: Tokenizer) -> int:
     """How many rows an embedding needs for every token."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def configure_text(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatFormat) -> Any:
-    """The configuration of a model's language model."""
+    """The configuration of a model's language model.
+
+    Raises:
+        RecipeError: a pretrained one is a whole model, or cannot be read.
+    """
     text = settings.text
     said = {"bos": chat.bos, "eos": chat.eos, "pad": chat.pad}  # a published tokenizer may have no BOS
     marks = {f"{name}_token_id": get_mark_id(tokenizer, mark) if mark else None for name, mark in said.items()}
@@ -54,13 +66,40 @@ def configure_text(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForm
             num_key_value_heads=text.kv_heads or text.heads,
             max_position_embeddings=text.positions,
             tie_word_embeddings=text.tied,
-            **({"head_dim": text.hidden_size // text.heads} if text.kind == "qwen3" else {}),
+            **_configure_heads(text),
             **marks,
         )
     assert text is not None
     config = read_config(text)
+    if hasattr(config, "vision_config"):
+        raise RecipeError(
+            f"model.text.path: {text.path} ({config.model_type}) is a whole model; model.checkpoint takes one, in the "
+            "family of its class"
+        )
     config.vocab_size = max(config.vocab_size, count_vocabulary(tokenizer))
     config.update(marks)
+    return config
+
+
+def _configure_heads(text: TextModel) -> dict[str, Any]:
+    """What configurations of some kinds say of the width of heads, and of which layers see all tokens (Gemma 3)."""
+    width = text.hidden_size // text.heads
+    if text.kind == "gemma3":
+        layers = {"sliding_window": GEMMA3_WINDOW, "sliding_window_pattern": min(GEMMA3_EVERY, text.layers)}
+        return {"head_dim": width, "query_pre_attn_scalar": width, **layers}
+    return {"head_dim": width} if text.kind in {"gemma", "qwen3"} else {}
+
+
+def check_kind(config: Any, wanted: str, settings: ModelSettings) -> Any:
+    """The configuration of a language model as it is.
+
+    Raises:
+        RecipeError: it is of another model type than the one that the family's class is made for.
+    """
+    if config.model_type != wanted:
+        raise RecipeError(
+            f"model.text: family {settings.family} has the layers of {wanted}, not of {config.model_type}"
+        )
     return config
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
@@ -32,6 +33,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.train.families import vision
@@ -96,6 +98,7 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
     ("idefics2", NaViT): _keep_shape,
     ("idefics3", Tiles): _tile_idefics3,
     ("internvl", InternVL): _tile_internvl,
+    ("gemma3", Pooled): lambda _, settings: Gemma3ImageProcessorPil(**settings),
     ("qwen2_5_vl", Native): _keep_resolution,
     ("qwen3_vl", Native): _keep_resolution,
 }
@@ -128,6 +131,16 @@ def make_image_processor(model_type: str, policy: Policy, tower: Any) -> Any:
         RecipeError: see `find_image_processor`.
     """
     return find_image_processor(model_type, policy)(policy, vision.get_image_settings(tower))
+
+
+def name_tokens(tokenizer: PreTrainedTokenizerFast, names: Mapping[str, str]) -> PreTrainedTokenizerFast:
+    """The same tokenizer, which has attributes of these names for tokens; its files say so as well."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        padding_side=tokenizer.padding_side,
+        **tokenizer.special_tokens_map,
+        extra_special_tokens=dict(names),
+    )
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.images.native import Native
 from vlmill.train.batch import Batch
-from vlmill.train.families import positions, towers, vision
+from vlmill.train.families import towers, vision
 from vlmill.train.families.base import Processor
+from vlmill.train.families.exported import bring_code, positions
 from vlmill.train.families.pretrained import read_config
 from vlmill.train.families.processors import VideoProcessor, make_image_processor
 from vlmill.train.settings import Component, ModelSettings, TextModel
@@ -99,8 +100,7 @@ class Qwen25VL:
             vars(model.config).pop("positions", None)
         else:
             positions.use_scheme(model, self.scheme)
-            type(model.config).register_for_auto_class()
-            type(model).register_for_auto_class("AutoModelForImageTextToText")
+            bring_code(type(model), type(model.config))
         return cast("PreTrainedModel", model)
 
     def _convert_text(self, text: Any) -> Any:

@@ -66,6 +66,7 @@ def assemble_model(
     model_class, config_class = classes
     image = get_mark_id(tokenizer, chat.image)
     if settings.checkpoint is not None:
+        _check_connector(settings.checkpoint, config.get("connector"))
         model = _load_checkpoint(model_class, settings.checkpoint, tokenizer)
         model.config.image_token_id = image
         _adapt_config(model.config, config, settings.checkpoint)
@@ -89,6 +90,17 @@ def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
         language.load_text(model, text, settings.text)
 
 
+def _check_connector(source: Pretrained, ours: dict[str, Any] | None) -> None:
+    """Refuse a checkpoint that was trained with another connector of ours than the recipe names, or with none."""
+    theirs = getattr(read_config(source), "connector", None)
+    if theirs != ours:
+        said = [{name: value for name, value in (one or {"kind": "mlp"}).items() if value} for one in (theirs, ours)]
+        raise RecipeError(
+            f"model.connector: {source.path} was trained with {said[0]}, and the recipe has {said[1]}; write the "
+            "former in the recipe, or take its towers alone (vision and text) and a new connector"
+        )
+
+
 def _load_checkpoint(model_class: Any, source: Pretrained, tokenizer: Tokenizer) -> Any:
     if is_meta():
         model = model_class(read_config(source))
@@ -109,9 +121,9 @@ def _adapt_config(config: Any, ours: dict[str, Any], source: Pretrained) -> None
     for name in ("image_grid_pinpoints", "vision_aspect_ratio"):
         if name in ours:
             setattr(config, name, ours[name])
-    for name in ("scale_factor", "downsample_ratio"):
+    for name, key in (("scale_factor", "shuffle"), ("downsample_ratio", "shuffle"), ("mm_tokens_per_image", "pool")):
         if name in ours and getattr(config, name) != ours[name]:
             raise RecipeError(
                 f"model.checkpoint: {source.path} was made with {name} {getattr(config, name)}, and the image "
-                f"policy's shuffle means {ours[name]}"
+                f"policy's {key} means {ours[name]}"
             )

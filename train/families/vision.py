@@ -30,7 +30,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train.batch import Batch
 from vlmill.train.device import move_tensor
 from vlmill.train.families import FAMILIES
-from vlmill.train.families.fused import FusedVisionConfig
+from vlmill.train.families.exported.fused import FusedVisionConfig
 from vlmill.train.families.pretrained import read_config
 from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
 
@@ -214,6 +214,19 @@ def _read_tower_config(source: Pretrained) -> Any:
     return config
 
 
+def check_form(config: Any, wanted: str, settings: ModelSettings) -> None:
+    """Refuse a tower of another model type than the one that a family's class is made for.
+
+    Raises:
+        RecipeError: names both, and the families whose tower may be any.
+    """
+    if config.model_type != wanted:
+        raise RecipeError(
+            f"model.vision: family {settings.family} has a tower of the form of {wanted}, not {config.model_type}; "
+            f"families whose tower may be any: {', '.join(name for name in FAMILIES if name.startswith('llava'))}"
+        )
+
+
 def convert_config(settings: ModelSettings, like: str, config_class: Any, **changes: Any) -> Any:
     """The configuration of a model class's own form of a tower, from that of the tower whose weights it can take.
 
@@ -229,11 +242,7 @@ def convert_config(settings: ModelSettings, like: str, config_class: Any, **chan
     config = configure_vision(settings)
     if config.model_type == config_class.model_type:
         return config
-    if config.model_type != like:
-        raise RecipeError(
-            f"model.vision: family {settings.family} has a tower of the form of {like}, not {config.model_type}; "
-            f"families whose tower may be any: {', '.join(name for name in FAMILIES if name.startswith('llava'))}"
-        )
+    check_form(config, like, settings)
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
     kept = {name: getattr(config, name) for name in (*names, "layer_norm_eps", "image_size", "patch_size")}
     kept |= changes

@@ -1,6 +1,9 @@
 """TSV and CSV input files: a header that names the columns, then a row per record, in UTF-8.
 
 All values are strings. A quoted one may hold line breaks, so where a row begins shows only to who reads all before it.
+What separates values is a tab in `.tsv`. In `.csv` the header says: a comma where all columns that are needed are then
+there, else a semicolon (as spreadsheets write where the comma is the decimal mark) or a tab; where none has them all,
+whichever makes the most columns.
 """
 
 from __future__ import annotations
@@ -9,14 +12,15 @@ import csv
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.formats.parquet import Columns
 
-DELIMITERS = {".tsv": "\t", ".csv": ","}
+DELIMITERS = {".tsv": ("\t",), ".csv": (",", ";", "\t")}
+"""What may separate values, by the end of a file's name, the usual first."""
 
 LARGEST = 1 << 30
 """Characters of a value at most. Python's own limit of 128 KB is below an image in base64."""
@@ -55,15 +59,29 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
     """
     csv.field_size_limit(LARGEST)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = (record for record in csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()]) if record)
         try:
+            delimiter = _choose_delimiter(file, DELIMITERS[path.suffix.lower()], columns)
+            records = (record for record in csv.reader(file, delimiter=delimiter) if record)
             header = next(records, [])
             for name in columns:
                 if name not in header:
                     raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}")
             yield header, records
         except csv.Error as error:
-            raise BadFileError(f"{path}: expected values separated by tabs or commas ({error})") from error
+            raise BadFileError(f"{path}: expected values separated by commas, semicolons or tabs ({error})") from error
+
+
+def _choose_delimiter(file: TextIO, possible: Sequence[str], columns: Columns) -> str:
+    """What separates the values of a header; the file is left where it began. Raises csv.Error."""
+    if len(possible) == 1:
+        return possible[0]
+    headers = list[list[str]]()
+    for delimiter in possible:
+        headers.append(next((record for record in csv.reader(file, delimiter=delimiter) if record), []))
+        file.seek(0)
+    best = max(range(len(possible)), key=lambda place: ({*columns} <= {*headers[place]}, len(headers[place])))
+    usual = bool(columns) and {*columns} <= {*headers[0]}
+    return possible[0 if usual else best]
 
 
 def _make_row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:

@@ -43,7 +43,7 @@ def render_pages(form: Form, data: bytes, count: int, wanted: Sequence[int], lon
     """
     document: Any = None
     try:
-        document = _open_pdf(data) if form == "pdf" else open_image(data, formats=("TIFF",))
+        document = open_pdf(data) if form == "pdf" else open_image(data, formats=("TIFF",))
         found = len(document) if form == "pdf" else count_frames(document)
         trouble = "" if found == count else f"text of {count} pages beside a {form} of {found}"
     except MemoryError:
@@ -59,7 +59,8 @@ def render_pages(form: Form, data: bytes, count: int, wanted: Sequence[int], lon
             yield _render_picture(form, document, number, long_side)
 
 
-def _open_pdf(data: bytes) -> Any:
+def open_pdf(data: bytes) -> Any:
+    """A PdfDocument of pypdfium2. Raises PdfiumError for what is none, or wants a password."""
     return _load_pdfium().PdfDocument(data)
 
 
@@ -77,16 +78,14 @@ def _load_pdfium() -> Any:
 def _render_picture(form: Form, document: Any, number: int, long_side: int) -> bytes | str:
     """One page as PNG, or why not: one bad page does not spoil the others."""
     try:
-        return _encode_png(
-            _render_page(document[number], long_side) if form == "pdf" else _read_frame(document, number)
-        )
+        return encode_png(render_page(document[number], long_side) if form == "pdf" else _read_frame(document, number))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - parsers raise whatever they run into
         return f"{type(error).__name__}: {error}"
 
 
-def _render_page(page: Any, long_side: int) -> Image.Image:
+def render_page(page: Any, long_side: int) -> Image.Image:
     """A PDF page on white; grey where it has no colour.
 
     Forms are not filled in: the texts of upstream do not have them.
@@ -113,7 +112,7 @@ def _read_frame(image: Image.Image, number: int) -> Image.Image:
     return image.copy() if image.mode in PNG_MODES else to_rgb(image)
 
 
-def _encode_png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """The pixels alone: no profile, resolution or text. On text pages level 3 is a third faster than 6, and smaller."""
     image.info.clear()
     buffer = io.BytesIO()

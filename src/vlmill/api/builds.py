@@ -13,6 +13,7 @@ from rich.console import Console
 from vlmill.api.checks import forecast_build, refuse_faults
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
+from vlmill.mixtures.disclosure import remove_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
@@ -319,6 +320,7 @@ def build_recipe(
             if until in (None, "mixture"):
                 build_stages(run)
         remove_card(root)
+        remove_disclosure(root)
         if until is None:
             remove_unused(root, run.folders if run.rules else None)
             write_card(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ import yaml
 from rich.console import Console
 
 from vlmill.api import tables
-from vlmill.api.run_tables import RunTables
+from vlmill.api.exports import RunExports
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.mixtures.report.card import verify_card
-from vlmill.pipeline.core.config import parse_block, suggest_names
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
@@ -36,14 +36,13 @@ from vlmill.train.trace import find_steps, list_trained_stages
 
 if TYPE_CHECKING:
     from vlmill.api.takedown import Takedown
-    from vlmill.mixtures.export.run_export import ExportResult
     from vlmill.train.evaluate import Score
     from vlmill.train.run import Result
     from vlmill.train.settings import Machine
 
 
 @dataclass(frozen=True)
-class Run(RunTables):
+class Run(RunExports):
     """A run: the folder that a build fills.
 
     Attributes:
@@ -205,6 +204,36 @@ class Run(RunTables):
         made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
         return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
 
+    def disclose(self, out: str | Path | None = None) -> tuple[Path, ...]:
+        """Write drafts of what laws and catalogues ask about training data: EU, California, Croissant, and figures.
+
+        A later build or takedown removes them from the run's folder.
+
+        Args:
+            out: The folder; None is `disclosure` in the run's folder. `croissant.json` goes into the run's folder.
+
+        Returns:
+            The files.
+
+        Raises:
+            StoreError: the run is not complete.
+        """
+        from vlmill.mixtures.disclosure import FOLDER, write_disclosure
+
+        return write_disclosure(self.folder, Path(out) if out else self.folder / FOLDER, str(self.folder))
+
+    def disclosure_figure(self, name: str) -> Any:
+        """One figure of `disclose`, computed anew: a number, or numbers by name.
+
+            run.disclosure_figure("sources.web.pictures")
+
+        Raises:
+            StoreError: the run is not complete, or there is no such figure; the message names those that are there.
+        """
+        from vlmill.mixtures.disclosure.figures import compute_figures, get_figure
+
+        return get_figure(compute_figures(self.folder, self.recipe), name)
+
     def what_if(
         self,
         settings: Mapping[str, Any] | None = None,
@@ -228,54 +257,6 @@ class Run(RunTables):
         code = find_named_code(list(map(str, filters)), trust_code, read_held_code(self.folder / LOCK))
         asked = str(self.folder) if recipe is None else str(recipe)
         return answer_what_if(asked, self.folder, format_settings(settings), code)[1]
-
-    def export(
-        self,
-        to: str,
-        out: str | Path,
-        *,
-        stage: str | None = None,
-        order: str = "plan",
-        images: str = "original",
-        shard_samples: int = 10_000,
-        shard_bytes: int = 512 << 20,
-        tell: Callable[[str], None] | None = None,
-    ) -> ExportResult:
-        """Write the mixture of a stage, or all that was kept, for other trainers.
-
-        An interrupted export goes on, a complete one is checked, and one of a run that has changed since is replaced.
-
-        Args:
-            to: `parquet`, `llava`, `messages` or `webdataset`.
-            out: A new folder, or one that holds an export.
-            stage: None is all samples that filters and dedupe kept, by source.
-            order: `plan`, as the trainer reads them, or `samples`, each once with its weight.
-            images: `original`, as they came, or `policy`, as the image policy of the stage drew them.
-            shard_samples: Records of a file, at most.
-            shard_bytes: Bytes of a file before compression, about.
-            tell: Is told of every file that is done.
-
-        Raises:
-            RecipeError: an unknown format, order or kind of images, or images of a policy without a stage.
-            StoreError: the run has no such stage, has not come so far or is at work; or `out` holds something else.
-        """
-        from vlmill.mixtures.export.run_export import ExportSettings, export_run
-
-        if stage is not None:
-            self.stage(stage)  # names those that there are
-        settings = parse_block(
-            ExportSettings,
-            {
-                "to": to,
-                "stage": stage,
-                "order": order,
-                "images": images,
-                "shard_samples": shard_samples,
-                "shard_bytes": shard_bytes,
-            },
-            "export",
-        )
-        return export_run(self.folder, settings, Path(out), tell or (lambda _: None))
 
     def takedown(
         self,

@@ -124,7 +124,9 @@ class StageMixture:
         A segment is nodes [first, last) of row `row` of shard number `shard` of source number `source`, both as the
         lock numbers them.
         """
-        blocks = [pl.scan_parquet(self._mixture.folder / block["path"]) for block in self.lock["plan"]["blocks"]]
+        blocks = [
+            pl.scan_parquet(self._mixture.folder / block["path"], glob=False) for block in self.lock["plan"]["blocks"]
+        ]
         return pl.concat(blocks).with_row_index("sequence")
 
     def webdataset(self, **options: Any) -> Any:

@@ -49,7 +49,7 @@ def scan_samples(root: Path, recipe: Recipe, sources: Iterable[str], *, raw: boo
     """`source partition sample id`, and the columns of samples.parquet; `raw` is without what models wrote."""
     list_tables = list_raw_tables if raw else list_written_tables
     found = (
-        _mark(at, pl.scan_parquet(_path(root, at, SAMPLES_FILE), row_index_name="sample"))
+        _mark(at, pl.scan_parquet(_path(root, at, SAMPLES_FILE), row_index_name="sample", glob=False))
         for source in sources
         for at in list_tables(root, recipe, source)
     )
@@ -71,17 +71,17 @@ def scan_images(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFr
 
 def scan_partition_images(paths: Mapping[str, Path]) -> pl.LazyFrame:
     """The images of one partition in their order: the rows that `read_images` gives."""
-    images = pl.scan_parquet(paths["images.parquet"])
+    images = pl.scan_parquet(paths["images.parquet"], glob=False)
     if "supplement.parquet" not in paths:
         return images
-    later = pl.scan_parquet(paths["supplement.parquet"])
+    later = pl.scan_parquet(paths["supplement.parquet"], glob=False)
     return pl.concat([images.join(later, on="image", how="anti"), later]).sort("image")
 
 
 def scan_image_stats(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
     """`source partition`, and the columns of image_stats.parquet."""
     found = (
-        _mark(at, pl.scan_parquet(_path(root, at, "image_stats.parquet")))
+        _mark(at, pl.scan_parquet(_path(root, at, "image_stats.parquet"), glob=False))
         for source in sources
         for at in list_tables_with_stats(root, recipe, source)
     )
@@ -100,7 +100,7 @@ def scan_detections(root: Path, sources: Iterable[str], signal: str) -> pl.LazyF
 
 def _scan_signal(root: Path, sources: Iterable[str], signal: str, names: Sequence[str]) -> pl.LazyFrame:
     return pl.concat(
-        _mark(PartitionTables(source, receipt.partition, {}, ()), pl.scan_parquet(root / file.path))
+        _mark(PartitionTables(source, receipt.partition, {}, ()), pl.scan_parquet(root / file.path, glob=False))
         for source in sources
         for receipt in read_manifest(root, f"steps/{source}/{signal}")
         for file in receipt.files
@@ -111,7 +111,7 @@ def _scan_signal(root: Path, sources: Iterable[str], signal: str, names: Sequenc
 def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str], steps: Sequence[str]) -> pl.LazyFrame:
     """`source partition`, and the columns of verdict tables of some steps, in the order in which these count."""
     found = (
-        _mark(at, pl.scan_parquet(_path(root, at, f"{name}.verdicts.parquet")))
+        _mark(at, pl.scan_parquet(_path(root, at, f"{name}.verdicts.parquet"), glob=False))
         for source in sources
         for at in list_filtered_tables(root, recipe, source, steps)
         for name in steps
@@ -122,7 +122,7 @@ def scan_verdicts(root: Path, recipe: Recipe, sources: Iterable[str], steps: Seq
 def scan_findings(root: Path, sources: Iterable[str]) -> pl.LazyFrame:
     """`source partition`, and the columns of contamination.parquet."""
     found = (
-        _mark(PartitionTables(source, receipt.partition, {}, ()), pl.scan_parquet(root / file.path))
+        _mark(PartitionTables(source, receipt.partition, {}, ()), pl.scan_parquet(root / file.path, glob=False))
         for source in sources
         for receipt in read_manifest(root, f"steps/{source}/contamination")
         for file in receipt.files
@@ -133,7 +133,7 @@ def scan_findings(root: Path, sources: Iterable[str]) -> pl.LazyFrame:
 def scan_refused(root: Path, recipe: Recipe, sources: Iterable[str]) -> pl.LazyFrame:
     """`source partition id`, and the columns of refused.parquet."""
     found = (
-        _mark(at, pl.scan_parquet(_path(root, at, "refused.parquet")))
+        _mark(at, pl.scan_parquet(_path(root, at, "refused.parquet"), glob=False))
         for source in sources
         for at in list_raw_tables(root, recipe, source)
     )

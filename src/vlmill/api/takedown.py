@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.build import build_stages
+from vlmill.mixtures.disclosure import remove_disclosure
 from vlmill.mixtures.report.card import write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.event_log import EventLog
@@ -96,6 +97,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
             before = _read_locks(root, recipe)
             listed = TakedownList.read(root) | rules  # another takedown may have come first
             write_atomically(root / LIST, listed.to_yaml())
+            remove_disclosure(root)
             run = Build(root, recipe, None, pool, watcher, {})
             run.adopt()
             for phase in (run.write, run.curate, run.signals, run.dedupe, run.shard):

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.helpers.hub import Hub
-from tests.helpers.standins import chats, conversations, documents, questions, tables, web
+from tests.helpers.standins import chats, conversations, documents, interleaved, questions, tables, web
 from tests.helpers.standins.dataset import Dataset
 from tests.helpers.standins.tree import Contents, Tree
 from tests.helpers.standins.web import ADDRESSES
 
 __all__ = ["ADDRESSES", "DATASETS", "Contents", "Standin", "fill_hub", "write_standins"]
 
-MODULES = (web, questions, documents, conversations, tables, chats)
+MODULES = (web, interleaved, questions, documents, conversations, tables, chats)
 
 DATASETS: dict[str, Dataset] = {dataset.repository: dataset for module in MODULES for dataset in module.DATASETS}
 

@@ -1,0 +1,61 @@
+"""Disclosure: what laws and catalogues ask about training data, from a complete run alone.
+
+figures          counted from shards and tables, each under a name
+facts            figures with what the recipe says of sources and measures
+european_union   the public summary of Article 53(1)(d) of the AI Act
+california       the documentation of AB 2013
+croissant        Croissant 1.1, with licences and lineage
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlmill.mixtures.disclosure.california import write_documentation
+from vlmill.mixtures.disclosure.croissant import describe_dataset
+from vlmill.mixtures.disclosure.european_union import write_summary
+from vlmill.mixtures.disclosure.facts import read_facts
+from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.terminal import format_json
+from vlmill.pipeline.recipe.lock import read_locked_recipe
+
+FOLDER = "disclosure"
+"""Below a run's folder: where the documents go."""
+SUMMARY, DOCUMENTATION, FIGURES = "eu_public_summary.md", "california_ab_2013.md", "figures.json"
+CROISSANT = "croissant.json"
+"""In the run's folder itself, since its paths start beside it."""
+
+
+def write_disclosure(root: Path, out: Path, shown: str) -> tuple[Path, ...]:
+    """Write all documents and their figures.
+
+    Args:
+        root: The run's folder, which gets CROISSANT.
+        out: The folder for the others; files of the same names are replaced.
+        shown: How commands in the documents name the run.
+
+    Returns:
+        The files.
+
+    Raises:
+        StoreError: the run is not complete.
+    """
+    facts, recipe = read_facts(root, shown), read_locked_recipe(root)
+    policies = {name: recipe.list_policies(name) for name in recipe.sources}
+    documents = {
+        out / SUMMARY: write_summary(facts),
+        out / DOCUMENTATION: write_documentation(facts),
+        out / FIGURES: format_json(facts.figures) + "\n",
+        root / CROISSANT: format_json(describe_dataset(facts, policies)) + "\n",
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in documents.items():
+        write_atomically(path, text)
+    return tuple(documents)
+
+
+def remove_disclosure(root: Path) -> None:
+    """Remove the documents below a run that is no longer what they say; copies elsewhere stay."""
+    for name in (SUMMARY, DOCUMENTATION, FIGURES):
+        (root / FOLDER / name).unlink(missing_ok=True)
+    (root / CROISSANT).unlink(missing_ok=True)

@@ -1,0 +1,204 @@
+"""Interleaved documents of any making whose texts and images are two lists of one length, as OBELICS has them.
+
+OmniCorpus (arXiv 2406.08418) and MINT-1T's HTML (arXiv 2406.11271), in Parquet, Arrow, JSON or JSON Lines:
+
+    {"images": [null, "http://..."], "texts": ["Before", null], "url": "http://..."}
+
+In each place stands a text or an image; a place in which neither stands is passed over, since OmniCorpus leaves the
+places of images that it dropped. The lists may be written as JSON, as OmniCorpus-YT has them. `url` says where the
+document's own address is, in dotted keys: `general_metadata.url` in OmniCorpus, `url` in MINT-1T.
+
+Images of `web_documents` are addresses. Those of `file_documents` are files, from the source's `images`: `file` makes
+a path of what stands in the list and of columns, so that `{id}/{image}.jpg` names a frame of OmniCorpus-YT.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.conversation import read_picture
+from vlmill.pipeline.sources.formats.parquet import Columns
+from vlmill.pipeline.sources.formats.records import RecordSource
+
+PARAGRAPH_BREAK = "\n\n"
+
+ADDRESS = re.compile(r"https?://|data:", re.IGNORECASE)
+SHOWN = 200  # characters of what is no address
+
+FIELD = re.compile(r"\{(\w+)\}")
+"""What `file` puts a value in the place of."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class WebDocuments(RecordSource):
+    """Interleaved documents whose images have to be fetched."""
+
+    kind: ClassVar[str] = "web_documents"
+    fetches: ClassVar[bool] = True
+
+    images: str = "images"
+    texts: str = "texts"
+    url: str = "url"  # where the document's address is, in dotted keys; a row may lack it
+    signals: tuple[str, ...] = ()  # dotted keys of numbers that travel with the sample, by the last of the keys
+    paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one
+
+    def columns(self) -> Columns:
+        """The two lists, of any type."""
+        return {self.images: pa.null(), self.texts: pa.null()}
+
+    def optional(self) -> Columns:
+        """Where the address and the numbers are."""
+        named = dict.fromkeys(place.partition(".")[0] for place in (self.url, *self.signals) if place)
+        return {name: pa.null() for name in named if name not in self.columns()}
+
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """The two lists."""
+        return ((self.images,), (self.texts,))
+
+    def reads(self) -> Collection[str]:
+        """All of these."""
+        return frozenset({*self.columns(), *self.optional()})
+
+    def shows(self) -> Collection[str]:
+        """The list of images."""
+        return (self.images,)
+
+    def read_image(self, place: int, value: Any, row: Mapping[str, Any]) -> Picture:
+        """The image in a place; lost alone where it is no address. Raises UnreadableRow where it is no text."""
+        del row
+        if not isinstance(value, str):
+            raise UnreadableRow(f"image {place} is {type(value).__name__}, expected an address")
+        if not ADDRESS.match(value.strip()):
+            return Picture(reason=Reason.BAD_URL, detail=f"image {place} is no address: {value[:SHOWN]}")
+        return Picture(url=value.strip())
+
+    def page(self, row: Mapping[str, Any]) -> Page:
+        """The document: BAD_ROW where the lists do not match, EMPTY_ROW where nothing is in them."""
+        images, texts = read_lists(row, self.images, self.texts)
+        nodes, pictures = list[Node](), list[Picture]()
+        for place, (image, text) in enumerate(zip(images, texts, strict=True)):
+            if image is not None:
+                picture = self.read_image(place, image, row)
+                nodes.append(Node("image", image=len(pictures), url=picture.url or picture.path))
+                pictures.append(picture)
+            elif text is not None:
+                nodes += make_paragraphs(text, split=self.paragraphs)
+        if not nodes:
+            raise UnreadableRow("neither text nor image", Reason.EMPTY_ROW)
+        address = find_place(row, self.url)
+        return Page(
+            tuple(nodes),
+            tuple(pictures),
+            url=address if isinstance(address, str) else "",
+            signals={place.rpartition(".")[2]: number for place, number in _list_numbers(row, self.signals)},
+        )
+
+
+@dataclass(frozen=True, config=STRICT)
+class FileDocuments(WebDocuments):
+    """Interleaved documents whose images are files."""
+
+    kind: ClassVar[str] = "file_documents"
+    fetches: ClassVar[bool] = False
+    opens: ClassVar[bool] = True
+
+    file: str = "{image}"  # the path of an image: {image} is what the list holds, {COLUMN} the row's value there
+
+    @model_validator(mode="after")
+    def _check_file(self) -> Self:
+        """Refuse a path that is the same for all images."""
+        if "image" not in FIELD.findall(self.file):
+            raise ValueError(
+                f"file is {self.file!r}, expected a path with {{image}} in it, such as {{id}}/{{image}}.jpg"
+            )
+        return self
+
+    def columns(self) -> Columns:
+        """The two lists, and the columns that paths are made of."""
+        named = [name for name in FIELD.findall(self.file) if name != "image"]
+        return {**super().columns(), **dict.fromkeys(named, pa.null())}
+
+    def read_image(self, place: int, value: Any, row: Mapping[str, Any]) -> Picture:
+        """The image in a place. Raises UnreadableRow where no path can be made of it."""
+        given = {**row, "image": value}
+        for name in FIELD.findall(self.file):
+            if isinstance(given.get(name), bool) or not isinstance(given.get(name), str | int | float):
+                raise UnreadableRow(f"{name} of image {place} is {given.get(name)!r}, expected a part of a path")
+        path = FIELD.sub(lambda found: _spell_part(given[found[1]]), self.file)
+        return read_picture(f"image {place}", path).picture
+
+
+def read_lists(row: Mapping[str, Any], images: str, texts: str) -> tuple[list[Any], list[str | None]]:
+    """The two lists of a row; in each place is an image, a text, or nothing where both are None.
+
+    Raises:
+        UnreadableRow: they are no lists of one length, or a place holds both, or what is no text.
+    """
+    shown, said = ([None if item == "" else item for item in _read_list(name, row)] for name in (images, texts))
+    if len(shown) != len(said):
+        raise UnreadableRow(f"{len(shown)} {images} beside {len(said)} {texts}")
+    for place, (image, text) in enumerate(zip(shown, said, strict=True)):
+        if image is not None and text is not None:
+            raise UnreadableRow(f"place {place} holds an image and a text")
+        if not isinstance(text, str | None):
+            raise UnreadableRow(f"text {place} is {type(text).__name__}, expected a text")
+    return shown, said
+
+
+def make_paragraphs(text: str, *, split: bool) -> Iterator[Node]:
+    """The paragraphs of a text, or the whole of it; blank ones are left out."""
+    for part in text.split(PARAGRAPH_BREAK) if split else [text]:
+        if part.strip():
+            yield Node("text", supervised=True, text=part.strip())
+
+
+def find_place(row: Mapping[str, Any], place: str) -> Any:
+    """The value at dotted keys; None where there is none. An object on the way may be written as JSON."""
+    value: Any = row
+    for key in place.split(".") if place else ("",):
+        value = _parse_json(value)
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _list_numbers(row: Mapping[str, Any], places: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+    """Those of these places that hold a number."""
+    for place in places:
+        value = find_place(row, place)
+        if isinstance(value, int | float) and math.isfinite(value):
+            yield place, float(value)
+
+
+def _read_list(name: str, row: Mapping[str, Any]) -> list[Any]:
+    """A list in a column. Raises UnreadableRow."""
+    found = _parse_json(row.get(name))
+    if not isinstance(found, list):
+        raise UnreadableRow(f"{name} is {type(found).__name__}, expected a list")
+    return found
+
+
+def _parse_json(value: Any) -> Any:
+    """What a text or bytes write as JSON; any other value as it is."""
+    if isinstance(value, str | bytes):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _spell_part(value: str | float) -> str:
+    """A part of a path; a whole number without a point."""
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
