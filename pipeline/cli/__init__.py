@@ -19,6 +19,7 @@ from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.clean import clean
 from vlmill.pipeline.cli.disclose import disclose
+from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
@@ -75,7 +76,7 @@ def read_options(
     VERBOSE.set(verbose)
 
 
-RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate"})
+RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})
 """Commands that keep what they did when they are interrupted."""
 
 
@@ -112,6 +113,7 @@ for command in (
     train,
     evaluate,
     ablate,
+    export,
     schema,
 ):
     app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))
