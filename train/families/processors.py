@@ -99,6 +99,7 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
     ("idefics3", Tiles): _tile_idefics3,
     ("internvl", InternVL): _tile_internvl,
     ("gemma3", Pooled): lambda _, settings: Gemma3ImageProcessorPil(**settings),
+    ("paligemma", Resize): lambda _, settings: SiglipImageProcessorPil(**settings),
     ("qwen2_5_vl", Native): _keep_resolution,
     ("qwen3_vl", Native): _keep_resolution,
 }
