@@ -270,7 +270,9 @@ def test_a_published_checkpoint_is_trained_on_and_nothing_of_it_is_new(tmp_path,
         ModelSettings, {"family": "paligemma", "checkpoint": {"kind": "pretrained", "path": str(folder)}}, "model"
     )
     assert find_new_rows(model, tokenizer, CHAT, {}).trained == ()
-    write_run(run, {"quiz": [question(number) for number in range(9)]}, CASE.policy, chat="paligemma", length=400)
+    write_run(
+        run, {"quiz": [question(number) for number in range(9)]}, CASE.policy, chat="paligemma", length=60, epochs=3
+    )
     rates = {"text": 1e-3, "vision": 1e-3, "projector": 1e-3}
     training = parse_block(Training, {"steps": 2, "sequences": 1, "learning_rate": rates, "evaluate": 0}, "train")
     result = train_stage(run, "align", training, model, machine=MACHINE)
