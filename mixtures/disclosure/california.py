@@ -10,7 +10,7 @@ from collections import Counter
 
 from vlmill.mixtures.disclosure.facts import RunFacts
 from vlmill.mixtures.disclosure.figures import sort_counts
-from vlmill.mixtures.disclosure.markdown import OPEN, cite, format_counts, make_table
+from vlmill.mixtures.disclosure.markdown import OPEN, cite_value, format_counts, make_table
 
 
 def write_documentation(facts: RunFacts) -> str:
@@ -26,9 +26,8 @@ def write_documentation(facts: RunFacts) -> str:
 
 def _list_points(facts: RunFacts) -> list[tuple[str, str]]:
     period = facts.figures["period"]
-    worked = (
-        f"{cite(period['first'] or 'unknown', 'period.first')} to {cite(period['last'] or 'unknown', 'period.last')}"
-    )
+    first, last = (cite_value(period[name] or "unknown", f"period.{name}") for name in ("first", "last"))
+    worked = f"{first} to {last}"
     return [
         (
             "Sources or owners",
@@ -53,11 +52,14 @@ def _list_points(facts: RunFacts) -> list[tuple[str, str]]:
 
 def _write_numbers(facts: RunFacts) -> str:
     rows = [
-        (one.name, *(cite(one.figures[name], f"sources.{one.name}.{name}") for name in ("rows", "samples", "pictures")))
+        (
+            one.name,
+            *(cite_value(one.figures[name], f"sources.{one.name}.{name}") for name in ("rows", "samples", "pictures")),
+        )
         for one in facts.sources
     ]
     total = facts.figures["total"]
-    rows.append(("all", *(cite(total[name], f"total.{name}") for name in ("rows", "samples", "pictures"))))
+    rows.append(("all", *(cite_value(total[name], f"total.{name}") for name in ("rows", "samples", "pictures"))))
     return make_table(("source", "rows read", "samples kept", "different images kept"), rows)
 
 
@@ -91,7 +93,7 @@ def _write_personal(facts: RunFacts) -> str:
 
 def _write_processing(facts: RunFacts) -> str:
     lost = [
-        (one.name, name, cite(number, f"sources.{one.name}.lost.{name}"))
+        (one.name, name, cite_value(number, f"sources.{one.name}.lost.{name}"))
         for one in facts.sources
         for name, number in one.figures["lost"].items()
     ]
@@ -104,7 +106,7 @@ def _write_processing(facts: RunFacts) -> str:
 
 def _write_synthetic(facts: RunFacts) -> str:
     written = [
-        (one.name, model, cite(number, f"sources.{one.name}.written.{model}"))
+        (one.name, model, cite_value(number, f"sources.{one.name}.written.{model}"))
         for one in facts.sources
         for model, number in one.figures["written"].items()
     ]

@@ -51,7 +51,7 @@ def describe_dataset(facts: RunFacts, policies: Mapping[str, tuple[str, ...]]) -
         "@type": "sc:Dataset",
         "conformsTo": VERSION,
         "name": facts.name,
-        "description": _describe(facts),
+        "description": _describe_size(facts),
         "url": f"urn:vlmill:{facts.name}",
         "version": "1.0.0",
         **({"datePublished": last} if last else {}),
@@ -70,7 +70,7 @@ def describe_dataset(facts: RunFacts, policies: Mapping[str, tuple[str, ...]]) -
     }
 
 
-def _describe(facts: RunFacts) -> str:
+def _describe_size(facts: RunFacts) -> str:
     total = facts.figures["total"]
     return (
         f"{total['samples']:,} samples with {total['pictures']:,} different images and {total['characters']:,} "

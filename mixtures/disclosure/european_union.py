@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from vlmill.mixtures.disclosure.facts import RunFacts, SourceFacts
 from vlmill.mixtures.disclosure.figures import sort_counts
-from vlmill.mixtures.disclosure.markdown import OPEN, cite, format_counts, format_shares, make_table
+from vlmill.mixtures.disclosure.markdown import OPEN, cite_value, format_counts, format_shares, make_table
 
 LARGE = 0.03
 """A public data set above this share of all public ones of a modality is named one by one (template, section 2.1)."""
@@ -47,6 +47,7 @@ def choose_range(number: int, bounds: tuple[tuple[int, str], ...], above: str) -
 def _write_general(facts: RunFacts) -> Iterator[str]:
     total = facts.figures["total"]
     tokens, name = facts.count_text_tokens()
+    characters = cite_value(total["characters"], "total.characters")
     yield "## 1. General information"
     yield f"### 1.1 Provider\n\nName and contact: {OPEN}\n\nAuthorised representative: {OPEN}"
     yield (
@@ -63,13 +64,13 @@ def _write_general(facts: RunFacts) -> Iterator[str]:
                 (
                     "text",
                     text,
-                    f"{cite(tokens, name)} tokens, {cite(total['characters'], 'total.characters')} characters",
+                    f"{cite_value(tokens, name)} tokens, {characters} characters",
                     _list_kinds(facts, "texts"),
                 ),
                 (
                     "image",
                     images,
-                    f"{cite(total['pictures'], 'total.pictures')} different files",
+                    f"{cite_value(total['pictures'], 'total.pictures')} different files",
                     _list_kinds(facts, "images"),
                 ),
                 ("audio", "none", "0", "this tool reads none"),
@@ -79,8 +80,8 @@ def _write_general(facts: RunFacts) -> Iterator[str]:
     )
     period = facts.figures["period"]
     yield (
-        f"Latest date of acquisition: {cite(period['last'] or 'unknown', 'period.last')}, the last time that the data "
-        f"were worked on; what sources were collected by others: {OPEN}"
+        f"Latest date of acquisition: {cite_value(period['last'] or 'unknown', 'period.last')}, the last time that the "
+        f"data were worked on; what sources were collected by others: {OPEN}"
     )
     languages = [(one.name, format_shares(one.figures["languages"])) for one in facts.sources]
     yield (
@@ -132,7 +133,7 @@ def _is_large(one: SourceFacts, public: list[SourceFacts]) -> bool:
 
 def _describe_size(one: SourceFacts) -> str:
     return ", ".join(
-        f"{cite(one.figures[name], f'sources.{one.name}.{name}')} {name}"
+        f"{cite_value(one.figures[name], f'sources.{one.name}.{name}')} {name}"
         for name in ("samples", "pictures", "characters")
     )
 
@@ -146,11 +147,12 @@ def _write_crawled(facts: RunFacts) -> Iterator[str]:
         )
         return
     period = facts.figures["period"]
+    first, last = (cite_value(period[name] or "unknown", f"period.{name}") for name in ("first", "last"))
     yield (
         "### 2.3 Data crawled and scraped\n\n"
         f"Images of {', '.join(one.name for one in fetched)} were fetched from the addresses that their rows name, by "
         f"img2dataset as vlmill drives it, with the user agent `{facts.user_agent}`, between "
-        f"{cite(period['first'] or 'unknown', 'period.first')} and {cite(period['last'] or 'unknown', 'period.last')}. "
+        f"{first} and {last}. "
         f"No links were followed. Purpose: training data. Modality: images. Operator of the crawler: {OPEN}"
     )
     hosts = Counter[str]()
@@ -167,7 +169,7 @@ def _write_crawled(facts: RunFacts) -> Iterator[str]:
 
 def _describe_synthetic(facts: RunFacts) -> str:
     rows = [
-        (one.name, model, cite(number, f"sources.{one.name}.written.{model}"))
+        (one.name, model, cite_value(number, f"sources.{one.name}.written.{model}"))
         for one in facts.sources
         for model, number in one.figures["written"].items()
     ]
@@ -193,7 +195,7 @@ def _write_processing(facts: RunFacts) -> Iterator[str]:
 
 def _describe_reservations(facts: RunFacts) -> str:
     rows = [
-        (one.name, what, cite(number, f"sources.{one.name}.lost.{what}"))
+        (one.name, what, cite_value(number, f"sources.{one.name}.lost.{what}"))
         for one in facts.sources
         for what, number in one.opt_outs.items()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def read_facts(root: Path, shown: str) -> RunFacts:
         signals=threshold.columns if threshold else (),
         base_models=_name_base_models(recipe),
         user_agent=recipe.fetch.user_agent,
-        reservations=_describe_reservations(recipe, (name for name in recipe.sources if recipe.source(name).fetches)),
+        reservations=_describe_reservations(recipe, [name for name in recipe.sources if recipe.source(name).fetches]),
         takedowns=len(TakedownList.read(root).labels()),
     )
 
@@ -143,18 +143,17 @@ def _name_base_models(recipe: Recipe) -> str:
     )
 
 
-def _describe_reservations(recipe: Recipe, fetched: Iterable[str]) -> str:
-    asked = list(fetched)
-    honoured = [name for name in asked if recipe.fetch_step(name).honour_robots]
+def _describe_reservations(recipe: Recipe, fetched: Sequence[str]) -> str:
     said = []
-    if asked:
-        ignored = sorted({*asked} - {*honoured})
-        said.append(
-            "X-Robots-Tag (noai, noimageai, noindex, noimageindex) of answers was honoured for: "
-            + (", ".join(honoured) or "no source")
-            + (f"; not for: {', '.join(ignored)}" if ignored else "")
-            + "."
-        )
+    for about, setting in (
+        ("robots.txt and tdmrep.json of hosts", "honour_hosts"),
+        ("The headers X-Robots-Tag, Content-Usage and TDM-Reservation", "honour_robots"),
+    ):
+        honoured = [name for name in fetched if getattr(recipe.fetch_step(name), setting)]
+        ignored = sorted({*fetched} - {*honoured})
+        if fetched:
+            not_for = f"; not for: {', '.join(ignored)}" if ignored else ""
+            said.append(f"{about} were honoured for: {', '.join(honoured) or 'no source'}{not_for}.")
     if "opt_out" in {filter_.name for filter_ in recipe.filters}:
         said.append("Lists of addresses, domains and files were left out (filter `opt_out`).")
     return (

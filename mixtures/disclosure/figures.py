@@ -35,7 +35,14 @@ ASKED = 2000
 """Texts of a source whose language is told, chosen by a hash of what they say."""
 LEAST_CHARACTERS = 20
 """Of such a text: shorter ones tell no language."""
-OPT_OUTS = (Reason.OPTED_OUT, Reason.OPT_OUT_LIST)
+OPT_OUTS = (
+    Reason.OPTED_OUT,
+    Reason.OPT_OUT_LIST,
+    Reason.ROBOTS_TXT,
+    Reason.ROBOTS_UNKNOWN,
+    Reason.AI_PREFERENCE,
+    Reason.TDM_RESERVED,
+)
 """Reasons by which wishes of right holders are followed, beside takedowns."""
 
 

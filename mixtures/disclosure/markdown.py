@@ -9,7 +9,7 @@ OPEN = "**[OPEN: to be answered by the provider]**"
 """Stands where the run cannot know the answer."""
 
 
-def cite(value: Any, name: str) -> str:
+def cite_value(value: Any, name: str) -> str:
     """A figure with the name by which `vlmill disclose DIR --figure NAME` computes it again."""
     shown = f"{value:,}" if isinstance(value, int) else str(value)
     return f"{shown} [`{name}`]"

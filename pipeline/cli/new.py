@@ -32,7 +32,8 @@ def new(
 
     It reads the first rows of one file. Each row shape that vlmill knows is tried on them, and the one that makes
     samples of the most rows is taken; else columns are recognised by what they are called and hold. A folder of
-    pictures with a .txt file each becomes a list of both beside the recipe. Nothing is overwritten.
+    pictures with a .txt or .json file each becomes a list of both beside the recipe. Files of a test or validation
+    split are left out where others are of train. Nothing is overwritten.
 
         vlmill new photos/
         vlmill new answers.csv --out mine.yaml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -196,6 +196,18 @@ def ablate(
     source: SourcePlaces = None,
     limit: RowLimit = None,
     filter_: FilterFiles = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace one value of the SPEC, such as seeds=[0,1] or variants.NAME.KEY=VALUE, or of the recipe of "
+            "all variants.",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Build the data, say what could be shown, and train nothing.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes of the builds, as in build.")] = None,
     device: Device = "auto",
     ranks: Ranks = None,
@@ -213,6 +225,7 @@ def ablate(
         vlmill ablate quickstart
         vlmill ablate my.yaml --out ablation --from run
         vlmill ablate my.yaml --out /shared/ablation --ranks 8 --ray auto
+        vlmill ablate image-fit --plan
 
     A SPEC names the recipe, what each variant changes in it (keys as in --set), the baseline and the seeds:
 
@@ -224,23 +237,25 @@ def ablate(
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """
-    from vlmill.api.ablation import ablate
+    from vlmill.api.ablation import ablate, plan_ablation
     from vlmill.train.ablation.report import make_ablation_table, write_ablation_notes
     from vlmill.train.settings import Machine
 
-    found = ablate(
-        spec,
-        out,
-        source_run=input_file,
-        sources=parse_pairs(source, "--source"),
-        limit=limit,
-        filters=filter_ or [],
-        workers=workers,
-        machine=Machine(device=device, threads=threads),
-        ranks=ranks,
-        ray=ray,
-        console=console,
-    )
+    asked: dict[str, Any] = {
+        "source_run": input_file,
+        "sources": parse_pairs(source, "--source"),
+        "limit": limit,
+        "filters": filter_ or [],
+        "settings": parse_pairs(set_, "--set"),
+        "workers": workers,
+        "ray": ray,
+        "console": console,
+    }
+    if plan:
+        planned = plan_ablation(spec, out, **asked)
+        console.print(f"the data lie in {planned.folder}; the same command without --plan trains")
+        return
+    found = ablate(spec, out, machine=Machine(device=device, threads=threads), ranks=ranks, **asked)
     console.print(make_ablation_table(found.report))
     for sentence in write_ablation_notes(found.report):
         console.print(sentence)

@@ -68,6 +68,10 @@ class Reason(StrEnum):
     TOO_MANY_BYTES = "too_many_bytes", FAILED
     EMPTY_BODY = "empty_body", FAILED
     OPTED_OUT = "opted_out", FAILED  # X-Robots-Tag
+    ROBOTS_TXT = "robots_txt", FAILED  # its host's robots.txt forbids it
+    ROBOTS_UNKNOWN = "robots_unknown", FAILED  # robots.txt could not be had, and the recipe wants it
+    AI_PREFERENCE = "ai_preference", FAILED  # Content-Usage (AIPREF): not for training
+    TDM_RESERVED = "tdm_reserved", FAILED  # TDMRep: tdmrep.json of its host, or the header
     NOT_AN_IMAGE = "not_an_image", FAILED
     OUT_OF_MEMORY = "out_of_memory", FAILED  # the process that downloads or decodes may hold no more
     FETCH_ERROR = "fetch_error", FAILED  # the downloader itself failed over what a server said

@@ -25,6 +25,7 @@ from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.engine import benchmarks, deduping
 from vlmill.pipeline.engine import survey as surveys
+from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
 from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor
@@ -77,6 +78,9 @@ class Build:
         self.serving, self.retry = serving, retry
         self.partitions: dict[str, list[surveys.PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
+        self.hosts: tuple[File, ...] | None = (
+            None  # what hosts say of the use of their files; None before they are asked
+        )
         self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
@@ -135,6 +139,7 @@ class Build:
                 surveys.adopt_partition(name, partition, files) for partition, files in sorted(raw.items())
             ]
         self.index = benchmarks.adopt_index(self)
+        self.hosts = adopt_hosts(self)
 
     def benchmarks(self) -> None:
         """Build the index of benchmarks."""
@@ -142,6 +147,7 @@ class Build:
 
     def write(self) -> None:
         """Have servers write what becomes nodes of samples: before all filters, which see it like any other text."""
+        self.hosts = ask_hosts(self) if self.hosts is None else self.hosts
         if self.recipe.list_writers():
             self.curated = list(self.run_chains("write: read", list(self._list_unfiltered_chains())))
             self.retry = False  # it was done
@@ -192,7 +198,7 @@ class Build:
         `scored` adds its signals and the filters on them.
         """
         steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
-        files = (*(partition.raw or (partition.file,)), *self._lists, *self.index, *self.over_all)
+        files = (*(partition.raw or (partition.file,)), *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
     def _list_unfiltered_chains(self) -> Iterator[Chain]:
@@ -217,29 +223,38 @@ class Build:
         """The step that tries failed images once more, as this build runs it."""
         step = choose_retry_step(self.recipe, source)
         if isinstance(step, Retry):
-            return replace(step, fetch=self._fetch(source))
+            return replace(step, fetch=self.fetch_step(source))
         return replace(step, images=self._images(source)) if step else None
 
     def _raw(self, partition: surveys.PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
-        name, settings = partition.input_file.source, self.recipe.sources[partition.input_file.source]
+        name = partition.input_file.source
         source, folder = self.recipe.source(name), f"steps/{name}"
         if not partition.raw:
-            read = Read(
-                source=source,
-                name_of_source=name,
-                file=partition.input_file.name,
-                start=partition.start,
-                stop=partition.stop,
-                licence=settings.licence,
-                on_bad_file=settings.on_bad_file,
-                bound=partition.bound,
-                images=self._images(name),
-            )
-            yield ChainStep(f"{folder}/read", read)
+            yield self._read(partition)
             if source.fetches:
-                yield ChainStep(f"{folder}/fetch", self._fetch(name))
+                yield ChainStep(f"{folder}/fetch", self.fetch_step(name))
         yield from list_table_histories(name, self._prepare_retry(name), again=retry)
+
+    def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
+        """The step that reads a partition from its input file."""
+        name, settings = partition.input_file.source, self.recipe.sources[partition.input_file.source]
+        read = Read(
+            source=self.recipe.source(name),
+            name_of_source=name,
+            file=partition.input_file.name,
+            start=partition.start,
+            stop=partition.stop,
+            licence=settings.licence,
+            on_bad_file=settings.on_bad_file,
+            bound=partition.bound,
+            images=self._images(name),
+        )
+        return ChainStep(f"steps/{name}/read", read)
+
+    def reading_chain(self, partition: surveys.PlannedPartition, *more: ChainStep) -> Chain:
+        """A partition from its input file to its raw tables, and steps behind that; nothing is fetched."""
+        return Chain(partition.name, (self._read(partition), *more), partition.input_file, (partition.file,))
 
     def _facts(self, name: str) -> Iterator[ChainStep]:
         """Image stats of a partition, and what of it was taken down."""
@@ -296,7 +311,8 @@ class Build:
             steps.append(ChainStep(f"{folder}/lengths", count))
         return tuple(steps)
 
-    def _fetch(self, source: str) -> Fetch:
+    def fetch_step(self, source: str) -> Fetch:
+        """How the images of a source are fetched, with what is served while the build runs."""
         fetch = self.recipe.fetch_step(source)
         return replace(fetch, mirrors={**fetch.mirrors, **self.serving.get(source, {})})
 

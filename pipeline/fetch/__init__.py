@@ -5,6 +5,8 @@ passed, into a supplement. The work is done by img2dataset's Downloader in a chi
 
     address   spelling, mirrors, and where a connection may go
     opt_outs  what is not asked for, since its owner does not want it used
+    hosts     asks each host once what it says of the use of its files; host_files has the answers
+    reservations  what robots.txt, tdmrep.json and headers mean
     answers   what an HTTP answer is worth
     message   reads an answer, within bounds
     opener    one address, within bounds
@@ -17,23 +19,24 @@ from __future__ import annotations
 import heapq
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field, replace
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.errors import VlmillError
-from vlmill.pipeline.core.names import IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
+from vlmill.pipeline.core.names import HOST_FILES_SUFFIX, IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
+from vlmill.pipeline.fetch.host_files import HostRules, list_origins, read_host_files
 from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, find_listed_images
 from vlmill.pipeline.fetch.process import FetchOutcome, download_images
 
@@ -52,9 +55,10 @@ PASSING = frozenset(
 )
 """Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
-SIDE_INPUT = (SAMPLES_FILE, *ADDRESSES)
-"""What says which images are not asked for: lists of opt-outs, and which documents show an image. In no key: see
-`HasSideInputs`."""
+HOST_FILES = f"*{HOST_FILES_SUFFIX}"
+SIDE_INPUT = (SAMPLES_FILE, *ADDRESSES, HOST_FILES)
+"""What says which images are not asked for: lists of opt-outs, which documents show an image, what hosts said. In no
+key: see `HasSideInputs`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -72,7 +76,7 @@ class Fetch:
 
     max_bytes: Amount = 20 << 20  # of one body, packed or unpacked
     allow_hosts: tuple[str, ...] = ()  # `host` or `host:port` that may be in a private network
-    honour_robots: bool = True  # whether X-Robots-Tag keeps an image out
+    honour_robots: bool = True  # whether X-Robots-Tag, Content-Usage and TDM-Reservation of an answer keep an image out
     mirrors: Mapping[str, str] = field(default_factory=dict, metadata=RUNTIME)  # URL prefixes; may be private
     timeout_s: Annotated[float, pydantic.Field(gt=0, le=3600)] = field(
         default=10.0, metadata=RUNTIME
@@ -84,7 +88,13 @@ class Fetch:
     threads: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=64, metadata=RUNTIME
     )  # each may hold four bodies in memory: process.compute_memory_limit
-    user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # X-Robots-Tag names us by its first word
+    user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # robots.txt names us by what stands before the /
+    honour_hosts: bool = field(
+        default=True, metadata=RUNTIME
+    )  # whether robots.txt and tdmrep.json of a host are asked for, once, and keep its images out
+    unknown_hosts: Literal["allow", "refuse"] = field(
+        default="allow", metadata=RUNTIME
+    )  # whose robots.txt could not be had: 5xx, a time-out
 
     def __post_init__(self) -> None:
         """Refuse what a request could not be made with. Pydantic turns ValueError into an error of the recipe."""
@@ -102,6 +112,11 @@ class Fetch:
         for host in self.allow_hosts:
             if "/" in host:
                 raise ValueError(f"allow_hosts: {host!r} must be a host or host:port")
+
+    @property
+    def agent(self) -> str:
+        """What hosts call us: the first word of `user_agent`, in lower case."""
+        return self.user_agent.partition("/")[0].strip().lower()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -127,11 +142,11 @@ class Fetch:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
         count = Count()
-        images, refused = inputs[IMAGES_FILE], _refuse_images(inputs)
+        images, refused = inputs[IMAGES_FILE], _refuse_images(inputs, self)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
             wanted = (row["url"] for row in asked if _is_open(row) and row["image"] not in refused)
-            outcome = _download_addresses(wanted, self, Path(scratch), _list_opt_outs(inputs))
+            outcome = _download_addresses(wanted, self, Path(scratch), _list_lists(inputs))
 
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
@@ -184,7 +199,7 @@ class Retry:
         Raises:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
-        count, refused = Count(), _refuse_images(inputs)
+        count, refused = Count(), _refuse_images(inputs, self.fetch)
         images, before = inputs[IMAGES_FILE], inputs.get(SUPPLEMENT_FILE)
         had = {row["image"] for row in read_rows(before, columns=["image"])} if before else set()
         passed = refused.keys() | had
@@ -195,7 +210,7 @@ class Retry:
 
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             outcome = _download_addresses(
-                (row["url"] for row in failed()), self.fetch, Path(scratch), _list_opt_outs(inputs)
+                (row["url"] for row in failed()), self.fetch, Path(scratch), _list_lists(inputs)
             )
             tried = (_add_outcome(row, outcome(row["url"]), count) for row in failed())
             gained = (row for row in tried if row["reason"] is None)
@@ -224,12 +239,31 @@ def _list_opt_outs(inputs: Inputs) -> dict[str, Path]:
     return {name: inputs[name] for name in match_names(inputs, ADDRESSES)}
 
 
-def _refuse_images(inputs: Inputs) -> dict[int, FetchOutcome]:
-    """The images that are not asked for, with the outcome of each."""
+def _list_lists(inputs: Inputs) -> dict[str, Path]:
+    """All that a redirect must not lead past: lists, and what hosts said."""
+    return {name: inputs[name] for name in match_names(inputs, (*ADDRESSES, HOST_FILES))}
+
+
+def _refuse_images(inputs: Inputs, fetch: Fetch) -> dict[int, FetchOutcome]:
+    """The images that are not asked for, with the outcome of each: on lists, or as their hosts want it."""
     listed = OptOuts.given(_list_opt_outs(inputs))
-    rows = read_rows(inputs[IMAGES_FILE], columns=["image", "url"])
+    rows = list(read_rows(inputs[IMAGES_FILE], columns=["image", "url"]))
     found = find_listed_images(listed, rows, inputs.get(SAMPLES_FILE))
-    return {image: FetchOutcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
+    refused = {image: FetchOutcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
+    if hosts := read_host_rules(inputs, (row["url"] for row in rows), fetch):
+        for row in rows:
+            if row["image"] not in refused and row["url"] and (kept := hosts.find(row["url"])):
+                refused[row["image"]] = FetchOutcome(*kept)
+    return refused
+
+
+def read_host_rules(inputs: Inputs, urls: Iterable[str | None], fetch: Fetch) -> HostRules | None:
+    """What the hosts of addresses said; None where none was asked."""
+    paths = [inputs[name] for name in match_names(inputs, (HOST_FILES,))]
+    if not (paths and fetch.honour_hosts):
+        return None
+    origins = {*list_origins(urls, fetch.mirrors)}
+    return HostRules(read_host_files(paths, origins), fetch.agent, fail_closed=fetch.unknown_hosts == "refuse")
 
 
 def _download_addresses(

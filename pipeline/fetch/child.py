@@ -32,7 +32,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmill.pipeline.core.config import parse_block
-from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.fetch import Fetch, read_host_rules
 from vlmill.pipeline.fetch.opener import Opener
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.fetch.process import STACK
@@ -97,8 +97,10 @@ def run_job(folder: Path) -> None:
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own takes a GiB of addresses ahead
     job = json.loads((folder / "job.json").read_bytes())
     fetch = parse_block(Fetch, job["fetch"], "job.json")
-    listed = OptOuts.given({name: Path(path) for name, path in job["lists"].items()})
-    hooks = DownloadHooks(Opener(fetch, listed=listed), folder)
+    lists = {name: Path(path) for name, path in job["lists"].items()}
+    urls = pa.ipc.open_file(str(folder / "urls.arrow")).read_all()["url"].to_pylist()
+    hosts = read_host_rules(lists, urls, fetch)
+    hooks = DownloadHooks(Opener(fetch, listed=OptOuts.given(lists), hosts=hosts), folder)
     director = urllib.request.OpenerDirector()  # not by build_opener(), which adds proxies, files and FTP
     director.add_handler(hooks)
     urllib.request.install_opener(director)

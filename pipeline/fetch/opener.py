@@ -12,9 +12,10 @@ import io
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.address import (
@@ -26,16 +27,23 @@ from vlmill.pipeline.fetch.address import (
     resolve_host,
     resolve_redirect,
 )
-from vlmill.pipeline.fetch.answers import check_image, check_status, decode_body, find_opt_out, list_signatures
+from vlmill.pipeline.fetch.answers import BUSY, check_image, check_status, decode_body, list_signatures
 from vlmill.pipeline.fetch.message import PIECE, AnswerHead, read_body, read_head
 from vlmill.pipeline.fetch.opt_outs import OptOuts
+from vlmill.pipeline.fetch.reservations import find_header_reservation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vlmill.pipeline.fetch import Fetch
+    from vlmill.pipeline.fetch.host_files import HostRules
 
+T = TypeVar("T")
+Take = Callable[[AnswerHead, io.BufferedIOBase], T]
+"""What is made of an answer."""
 NOTHING = OptOuts()
+MOST = 8
+"""Times the bytes that are wanted of a file, which may come."""
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 FIRST_PAUSE_S = 0.5
@@ -100,9 +108,15 @@ class Opener:
     Whoever calls it has left out the addresses that are `listed` as opted out; it follows no redirect to one.
     """
 
-    def __init__(self, rules: Fetch, resolver: Resolver = socket.getaddrinfo, listed: OptOuts = NOTHING) -> None:
+    def __init__(
+        self,
+        rules: Fetch,
+        resolver: Resolver = socket.getaddrinfo,
+        listed: OptOuts = NOTHING,
+        hosts: HostRules | None = None,
+    ) -> None:
         list_signatures()  # loaded before any thread asks
-        self.rules, self.listed, self.resolver = rules, listed, resolver
+        self.rules, self.listed, self.resolver, self.hosts = rules, listed, resolver, hosts
         self.tls = ssl.create_default_context()
         self.mirrors = {
             parse_address(prefix).url: parse_address(mirror).url for prefix, mirror in rules.mirrors.items()
@@ -115,20 +129,39 @@ class Opener:
         Raises:
             FetchFailed: says why there is none; nothing else is raised, whatever a server says.
         """
+        return self._run_guarded(url, self._answer)
+
+    def read_file(self, url: str, limit: int) -> bytes | None:
+        """The first bytes of a file at `url`, at most `limit`; None where the host says that there is none (4xx).
+
+        Raises:
+            FetchFailed: as `open`.
+        """
+
+        def take(head: AnswerHead, reader: io.BufferedIOBase) -> bytes | None:
+            if head.status // 100 == 4 and head.status not in BUSY:
+                return None
+            check_status(head.status, head.get("retry-after"))
+            encoding = ", ".join(word for word in head.words("content-encoding") if word != "identity")
+            return decode_body(read_body(reader, head, MOST * limit), encoding, MOST * limit)[:limit]
+
+        return self._run_guarded(url, take)
+
+    def _run_guarded(self, url: str, take: Take[T]) -> T:
         with suppress(MemoryError):  # left first, for what it was about to be let go
             try:
-                return self._tried(url)
+                return self._tried(url, take)
             except (FetchFailed, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001 - it is about this address, and no more
                 raise FetchFailed(Reason.FETCH_ERROR, f"{type(error).__name__}: {error}") from None
         raise FetchFailed(Reason.OUT_OF_MEMORY, "the downloading process may hold no more")
 
-    def _tried(self, url: str) -> FetchedImage:
+    def _tried(self, url: str, take: Take[T]) -> T:
         clock, attempt = Clock(self.rules.timeout_s, self.rules.deadline_s), 0
         while True:
             try:
-                return self._attempt(url, clock)
+                return self._attempt(url, clock, take)
             except FetchFailed as failed:
                 pause = FIRST_PAUSE_S * 2**attempt if failed.pause is None else failed.pause
                 attempt += 1
@@ -136,16 +169,18 @@ class Opener:
                     raise
                 time.sleep(pause)
 
-    def _attempt(self, url: str, clock: Clock) -> FetchedImage:
+    def _attempt(self, url: str, clock: Clock, take: Take[T]) -> T:
         for _ in range(MAX_REDIRECTS + 1):
             with _name_failures(clock), self._exchange(*self._choose_target(url), clock) as reader:
                 head = read_head(reader)
                 location = head.get("location") if head.status in REDIRECTS else ""
                 if not location:
-                    return self._answer(head, reader)
+                    return take(head, reader)
             url = resolve_redirect(url, location)
             if self.listed.names(url):
                 raise FetchFailed(Reason.OPT_OUT_LIST, f"redirected to {url}, which is on a list of opt-outs")
+            if self.hosts and (kept := self.hosts.find(url)):
+                raise FetchFailed(kept[0], f"redirected to {url}: {kept[1]}")
         raise FetchFailed(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}")
 
     def _choose_target(self, url: str) -> tuple[Target, frozenset[str]]:
@@ -192,10 +227,8 @@ class Opener:
     def _answer(self, head: AnswerHead, reader: io.BufferedIOBase) -> FetchedImage:
         limit = self.rules.max_bytes
         check_status(head.status, head.get("retry-after"))
-        crawler = self.rules.user_agent.partition("/")[0].lower()
-        word = find_opt_out(head.get_all("x-robots-tag"), crawler) if self.rules.honour_robots else None
-        if word:
-            raise FetchFailed(Reason.OPTED_OUT, f"X-Robots-Tag: {word}")
+        if self.rules.honour_robots and (kept := find_header_reservation(head, self.rules.agent)):
+            raise FetchFailed(*kept)
         encoding = ", ".join(word for word in head.words("content-encoding") if word != "identity")
         data = decode_body(read_body(reader, head, limit), encoding, limit)
         media_type = head.get("content-type").partition(";")[0].strip().lower()[:100]

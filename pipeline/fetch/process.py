@@ -106,7 +106,7 @@ def download_images(
 
     `urls` are distinct, in the spelling of `address.parse_address`.
 
-    No redirect is followed to what stands on `lists` of opt-outs.
+    No redirect is followed to what `lists` keep from us: those of opt-outs, and what hosts said.
 
     Raises:
         RecipeError: there is an address, and img2dataset is not installed.

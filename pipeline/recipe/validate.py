@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.decontaminate import Benchmark
     from vlmill.pipeline.recipe.schema import Recipe, SourceSettings, Stage
 
-RESERVED = ("benchmarks", "dedupe", "mixtures", "signals")
+RESERVED = ("benchmarks", "dedupe", "hosts", "mixtures", "signals")
 """Folders under steps/ that belong to no source."""
 EMBEDDINGS = ("image_embedding", "text_embedding")
 """Kinds of signals whose values are vectors."""

@@ -29,6 +29,8 @@ ANSWERS = (
     "answers",
 )
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat")
+PARTS = ("prompt", "completion")
+"""What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
 LICENCES = ("licence", "license", "rights")
 """Names of columns in lower case, the usual first."""
@@ -76,9 +78,14 @@ def recognise_columns(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
         common = {**shown, **({"licence": licence} if licence else {})}
         if turns := _find_column(cells, TURNS, "list of objects", "list written as text"):
             yield kind, {**common, "turns": turns}
+        if all(_find_column(cells, (name,), "list of objects") for name in PARTS):
+            yield kind, {**common, "turns": [_find_column(cells, (name,), "list of objects") for name in PARTS]}
         question = _find_column(cells, QUESTIONS, "text", "list of texts")
         answer = _find_column(cells, ANSWERS, "text", "number", "list of texts")
         if question and answer and question != answer:
+            more = _find_column(cells, ("input",), "text")
+            if more and more != question:
+                yield kind, {**common, "question": [question, more], "answer": answer}
             yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells)}
             yield kind, {**common, "question": question, "answer": answer}
         caption = _find_column(cells, CAPTIONS, "text")

@@ -8,7 +8,9 @@ columns unread. Columns are also recognised by their names and values (columns.p
 from __future__ import annotations
 
 import glob
+import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +22,10 @@ from vlmill.pipeline.core.errors import SourceError, VlmillError
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub import is_hub
 from vlmill.pipeline.reports.columns import Cells, recognise_columns
-from vlmill.pipeline.sources import SOURCES, Page, Picture, Source, SourceRow
+from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names
+from vlmill.pipeline.reports.sidecars import has_sidecars, list_described
+from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
 from vlmill.pipeline.sources.formats.records import read_first_records
-from vlmill.pipeline.sources.known_keys import PICTURES
-from vlmill.pipeline.sources.pairs import make_pair_page
 
 TRIED = 20
 """Rows of a file that each kind is tried on."""
@@ -36,7 +38,7 @@ ENOUGH = 0.5
 
 LISTS = ("web_documents", "file_documents")
 TABLES = ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs", *LISTS)
-OBJECTS = ("chat", "instructions", "llava", "mmc4", "comm", *LISTS)
+OBJECTS = ("chat", "instructions", "llava", "web_llava", "mmc4", "comm", *LISTS)
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
     ".parquet": TABLES,
@@ -73,6 +75,9 @@ OPTIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 }
 """Names of columns that upstream's sets have for these kinds; the others have one set of names."""
 
+
+ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
+"""What `save_to_disk` of datasets leaves beside the tables."""
 
 PART = re.compile(
     r"[-_.]?((train|test|validation|data|default|part|shard)[-_.]?)?\d+([-_]of[-_]\d+)?\Z|\A(train|data|default)\Z"
@@ -133,11 +138,14 @@ def examine_place(place: str) -> Proposal:
     root, name, files = _list_files(place)
     suffixes = _count_suffixes(files)
     data = [suffix for suffix in FORMATS if suffix in suffixes]
-    if not data:
+    if not data or has_sidecars(files):
         return _examine_pictures(place, root, name, files, suffixes)
     suffix = max(data, key=lambda one: suffixes[one][1])
-    chosen = [file for file in files if _get_suffix(file.name) == suffix]
-    pattern = _make_pattern([file.name for file in chosen])
+    found = [file.name for file in files if get_suffix(file.name) == suffix]
+    names, left = split_names(found)
+    wanted = {*names}
+    chosen = [file for file in files if file.name in wanted]
+    pattern = make_pattern(names, left)
     attempts, cells = list[Attempt](), Cells(())
     for file in chosen[: FIRST if suffix == ".pdf" else 1]:  # each of these is one row
         if any(one.share >= ENOUGH for one in attempts):
@@ -149,8 +157,9 @@ def examine_place(place: str) -> Proposal:
     fitting = [one for one in attempts if one.share >= ENOUGH]
     best = max(fitting, key=lambda one: one.rank, default=None)
     ranked = tuple(sorted((one for one in attempts if one is not best), key=lambda one: -one.share))
+    saved = sum(PurePosixPath(file.name).name in ABOUT for file in files)
     images = _find_images(root, best) if best and SOURCES[best.kind].opens else None
-    notes = _list_notes(suffixes, suffix, best, images, root)
+    notes = [*_list_notes(suffixes, suffix, saved, best, images, root), *([describe_left(left)] if left else [])]
     columns = {column: cells.describe(column) for column in cells.columns}
     return Proposal(place, name, suffixes, root, pattern, columns, best, ranked, images, notes=tuple(notes))
 
@@ -180,35 +189,13 @@ def _make_name(text: str) -> str:
     return "_".join(part for part in kept.split("_") if part)[:40] or "data"
 
 
-def _get_suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
-
-
 def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
     """End of a name -> files and bytes, the most bytes first."""
     counts, sizes = Counter[str](), Counter[str]()
     for file in files:
-        counts[_get_suffix(file.name)] += 1
-        sizes[_get_suffix(file.name)] += file.size
+        counts[get_suffix(file.name)] += 1
+        sizes[get_suffix(file.name)] += file.size
     return {suffix: (counts[suffix], size) for suffix, size in sizes.most_common()}
-
-
-def _make_pattern(names: Sequence[str]) -> str:
-    """A pattern that these names match, without the folders of other files."""
-    if len(names) == 1:
-        return glob.escape(names[0])
-    spelt = {PurePosixPath(name).suffix for name in names}
-    suffix = spelt.pop() if len(spelt) == 1 else "".join(map(_match_letter, PurePosixPath(names[0]).suffix))
-    folders = {str(PurePosixPath(name).parent) for name in names}
-    if len(folders) > 1:
-        return f"**/*{suffix}"
-    folder = folders.pop()
-    return f"*{suffix}" if folder == "." else f"{glob.escape(folder)}/*{suffix}"
-
-
-def _match_letter(letter: str) -> str:
-    """A pattern of a letter, large or small."""
-    return f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter
 
 
 def _as_read(file: InputFile) -> InputFile:
@@ -256,48 +243,46 @@ def _find_images(root: str, attempt: Attempt) -> str | None:
 def _examine_pictures(
     place: str, root: str, name: str, files: Sequence[InputFile], suffixes: Mapping[str, tuple[int, int]]
 ) -> Proposal:
-    """A folder of picture files, each with its caption in a `.txt` file beside it."""
-    known = {f".{suffix}" for suffix in PICTURES}
-    pictures = [file.name for file in files if _get_suffix(file.name) in known]
-    texts = {_drop_suffix(file.name): _read_text(file) for file in files if _get_suffix(file.name) == ".txt"}
-    paired = [one for one in pictures if texts.get(_drop_suffix(one), "").strip()]
-    if not paired:
+    """A folder of picture files, each with a `.txt` or `.json` file beside it that says what it shows."""
+    listed, left = list_described(files)
+    if not listed:
         said = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, (count, _) in suffixes.items())
         advice = (
-            "pictures without texts give nothing to train on: put the caption of a.jpg into a.txt beside it, or name "
-            "pictures and texts in the columns of a CSV file"
-            if pictures
-            else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt file each"
+            "pictures without texts give nothing to train on: put the caption of a.jpg into a.txt beside it, or into "
+            'a.json as {"caption": "..."}, or name pictures and texts in the columns of a CSV file'
+            if left
+            else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
         )
         raise SourceError(f"{place}: no kind reads what is there ({said}); {advice}")
-    listed = tuple({"image": one, "caption": texts[_drop_suffix(one)].strip()} for one in paired)
-    chosen = Attempt("table", {"image": "image", "caption": "caption"}, min(TRIED, len(listed)), _show_pairs(listed))
-    left = len(pictures) - len(paired)
-    notes = (f"{left:,} pictures have no .txt file with text and are left out",) if left else ()
-    columns = {"image": "path of a picture", "caption": "text"}
-    return Proposal(place, name, suffixes, root, f"{name}.jsonl", columns, chosen, (), root, listed, notes)
+    cells = Cells(listed[:TRIED])
+    attempts = [_try_rows(listed[:TRIED], kind, options) for kind, options in recognise_columns(cells)]
+    best = max((one for one in attempts if one.share >= ENOUGH), key=lambda one: one.rank, default=None)
+    notes = (f"{left:,} pictures have no .txt or .json file that says anything and are left out",) if left else ()
+    columns = {column: cells.describe(column) for column in cells.columns}
+    others = tuple(one for one in attempts if one is not best)
+    return Proposal(place, name, suffixes, root, f"{name}.jsonl", columns, best, others, root, tuple(listed), notes)
 
 
-def _read_text(file: InputFile) -> str:
-    """The text in a file."""
-    with open_input(file) as path:
-        return path.read_text("utf-8", "replace")
-
-
-def _show_pairs(listed: Sequence[Mapping[str, Any]]) -> tuple[Page, ...]:
-    """The first pairs as samples."""
-    return tuple(make_pair_page(Picture(path=row["image"]), row["caption"]) for row in listed[:TRIED])
-
-
-def _drop_suffix(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+def _try_rows(rows: Sequence[Mapping[str, Any]], kind: str, options: Mapping[str, Any]) -> Attempt:
+    """What a kind makes of rows that are not in a file yet."""
+    with tempfile.TemporaryDirectory(prefix="vlmill-new-") as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return _try_kind(path, kind, options)
 
 
 def _list_notes(
-    suffixes: Mapping[str, tuple[int, int]], suffix: str, best: Attempt | None, images: str | None, root: str
+    suffixes: Mapping[str, tuple[int, int]],
+    suffix: str,
+    saved: int,
+    best: Attempt | None,
+    images: str | None,
+    root: str,
 ) -> Iterator[str]:
     """What a person should know."""
     others = [one for one in suffixes if one in FORMATS and one != suffix]
+    if suffix == ".arrow" and ".json" in others and suffixes[".json"][0] <= saved:
+        others.remove(".json")
     if others:
         yield f"files that end in {', '.join(others)} are left out; look at them with: vlmill new FILE"
     if best is None:

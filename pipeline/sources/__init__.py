@@ -18,7 +18,7 @@ from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.idl import Idl
 from vlmill.pipeline.sources.instructions import Instructions
 from vlmill.pipeline.sources.interleaved import Interleaved
-from vlmill.pipeline.sources.llava import LlavaSource
+from vlmill.pipeline.sources.llava import LlavaSource, WebLlavaSource
 from vlmill.pipeline.sources.mint_documents import MintDocuments
 from vlmill.pipeline.sources.mmc4 import Mmc4
 from vlmill.pipeline.sources.obelics import Obelics
@@ -53,6 +53,7 @@ SOURCES: Mapping[str, type[Source]] = {
     "rendered_text": RenderedText,
     "table": TableSource,
     "web_documents": WebDocuments,
+    "web_llava": WebLlavaSource,
     "web_table": WebTableSource,
     "websight": WebSight,
 }

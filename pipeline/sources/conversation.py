@@ -32,6 +32,8 @@ OTHER_MARK = re.compile(r"(?:<(?:image|video|audio)>\s*)*<(video|audio)>([^\s<].
 """The first or last line of a question about a video or a sound. Within a line it is a word, as in a question about
 HTML."""
 
+WEB, ON_WEB = ("http://", "https://"), "lies on the web, and this kind fetches nothing; web_llava and web_table do"
+
 NEXT = -1
 """Stands for the next of the pictures beside the turns."""
 
@@ -95,17 +97,19 @@ class Message:
         return all(isinstance(piece, str) and not piece.strip() for piece in self.pieces)
 
 
-def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None) -> Page:
+def read_marked_page(
+    messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None, *, web: bool = False
+) -> Page:
     """The page of a conversation whose images stand where `<image>` or a part of type image does.
 
     Images that no text names are `beside`.
 
     The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt
-    beside the turns.
+    beside the turns. `web` says whether images are addresses; else they are files.
 
     Raises:
-        UnreadableRow: the turns are out of order or empty, there are not as many marks as images, or something cannot
-            be read.
+        UnreadableRow: the turns are out of order or empty, there are not as many marks as images, images are the other
+            of files and addresses, or something cannot be read.
     """
     nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
     said = _read_messages(messages, system)
@@ -116,6 +120,7 @@ def read_marked_page(messages: Any, beside: Sequence[ConversationImage] = (), sy
                 continue
             if isinstance(piece, ConversationImage):
                 one = piece
+                _check_place(one.picture, web=web)
             elif piece in {NEXT, waiting}:
                 one = beside[waiting] if waiting < len(beside) else ConversationImage(Picture(), None)
                 waiting += 1
@@ -187,8 +192,8 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def read_picture(place: str, address: Any) -> ConversationImage:
-    """The picture at a path, in a data URI, or in an object that holds one of these.
+def read_picture(place: str, address: Any, *, web: bool = False) -> ConversationImage:
+    """The picture at a path, in a data URI, or in an object that holds one of these; with `web` at an address as well.
 
     Raises UnreadableRow for anything else.
     """
@@ -200,13 +205,21 @@ def read_picture(place: str, address: Any) -> ConversationImage:
         raise UnreadableRow(f"{place} is {address!r}, expected a path")
     if is_data_uri(address):
         return ConversationImage(read_data_uri(address), None)
-    if address.lower().startswith(("http://", "https://")):
-        raise UnreadableRow(
-            f"{place} lies on the web, and this kind fetches nothing: {address}", Reason.UNSUPPORTED_MEDIA
-        )
+    if web and address.lower().startswith(WEB):
+        return ConversationImage(Picture(url=address.strip()), address.strip())
+    if address.lower().startswith(WEB):
+        raise UnreadableRow(f"{place} {ON_WEB}: {address}", Reason.UNSUPPORTED_MEDIA)
     if address.rpartition(".")[2].lower() in VIDEO | AUDIO:
         raise UnreadableRow(f"{place} is {address}", Reason.UNSUPPORTED_MEDIA)
     return ConversationImage(Picture(path=address), address)
+
+
+def _check_place(picture: Picture, *, web: bool) -> None:
+    """Raise UnreadableRow where a picture lies on the web and should not, or does not and should."""
+    if picture.url is not None and not web:
+        raise UnreadableRow(f"a part {ON_WEB}: {picture.url}", Reason.UNSUPPORTED_MEDIA)
+    if picture.path is not None and web:
+        raise UnreadableRow(f"a part is no address: {picture.path}; kind llava reads files", Reason.UNSUPPORTED_MEDIA)
 
 
 def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
@@ -357,7 +370,7 @@ def _read_image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
             raise UnreadableRow(f"{place} is {type(data).__name__}, expected base64")
         return ConversationImage(read_base64(data.rpartition("base64,")[2]), None)
     if has_value(address := get_given(held, (*sorted(IMAGE_PARTS), "path", "url"))):
-        return read_picture(place, address)
+        return read_picture(place, address, web=True)
     index = part.get("index")
     return index if isinstance(index, int) else NEXT
 

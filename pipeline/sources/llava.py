@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
-from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.sources.base import Page, UnreadableRow
 from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_marked_page, read_picture
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
 from vlmill.pipeline.sources.known_keys import get_given
@@ -51,9 +52,21 @@ class LlavaSource(JsonSource):
 
         Raises UnreadableRow as `conversation.read_marked_page`, and for an image that is no path.
         """
-        told = {name: _list_images(row.get(name)) for name in IMAGES}
-        beside = [read_picture(f"image {place}", image) for place, image in enumerate(get_given(told, IMAGES) or [])]
-        return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM))
+        told, web = {name: _list_images(row.get(name)) for name in IMAGES}, self.fetches
+        listed = get_given(told, IMAGES) or []
+        beside = [read_picture(f"image {place}", image, web=web) for place, image in enumerate(listed)]
+        if web and (files := [image.url for image in beside if image.picture.path]):
+            raise UnreadableRow(f"images: {files[0]} is no address; kind llava reads files", Reason.UNSUPPORTED_MEDIA)
+        return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM), web=web)
+
+
+@dataclass(frozen=True, config=STRICT)
+class WebLlavaSource(LlavaSource):
+    """Conversations whose images have to be fetched, as OpenAI's messages name them."""
+
+    kind: ClassVar[str] = "web_llava"
+    opens: ClassVar[bool] = False
+    fetches: ClassVar[bool] = True
 
 
 def _list_images(images: Any) -> list[Any]:

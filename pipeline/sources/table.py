@@ -7,9 +7,11 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
                cell may hold a list of these, also one written as JSON, as CSV has it
     caption    what the image shows: a pair, as `pairs` makes it
     question, answer, choices
-               one turn; lists of questions and answers are several. The choices follow the question with letters, and
-               the answer is the letter of the one that it names by letter, by number from 0 or in its words
-    turns      a conversation, as `llava` and `interleaved` read it
+               one turn; lists of questions and answers are several. A question in several columns is their texts, a
+               line each (Alpaca's instruction and input). The choices follow the question with letters, and the answer
+               is the letter of the one that it names by letter, by number from 0 or in its words
+    turns      a conversation, as `llava` and `interleaved` read it; of several columns one after the other (TRL's
+               prompt and completion)
 
 A row is of one of these three forms. Images stand before the first question, unless `<image>` says where. Where a
 column of images is named, a row without any is bad, but for conversations: some of them are of text alone.
@@ -63,10 +65,10 @@ class TableSource(RecordSource):
     image: Names = ()
     suffix: str = ""  # of the files of images whose cells have none, being ids: .jpg
     caption: str = ""
-    question: str = ""
+    question: Names = ()
     answer: str = ""
     choices: Names = ()
-    turns: str = ""
+    turns: Names = ()
     licence: str = ""  # of each row; else all have the source's
     signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample
 
@@ -86,8 +88,9 @@ class TableSource(RecordSource):
 
     def columns(self) -> Columns:
         """Those that the options name, whatever they hold."""
-        named = (*_list_names(self.image), self.caption, self.question, self.answer, *_list_names(self.choices))
-        return {name: pa.null() for name in (*named, self.turns, self.licence, *self.signals) if name}
+        several = (self.image, self.question, self.choices, self.turns)
+        named = (*(name for names in several for name in _list_names(names)), self.caption, self.answer)
+        return {name: pa.null() for name in (*named, self.licence, *self.signals) if name}
 
     def optional(self) -> Columns:
         """A system prompt beside the turns."""
@@ -95,7 +98,8 @@ class TableSource(RecordSource):
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What a row says. Not every row of JSON has all other columns."""
-        return tuple((name,) for name in (self.caption, self.question, self.answer, self.turns) if name)
+        said = (self.caption, self.question, self.answer, *_list_names(self.turns))
+        return tuple(_list_names(names) for names in said if names)
 
     def reads(self) -> Collection[str]:
         """All of these."""
@@ -133,7 +137,7 @@ class TableSource(RecordSource):
             if len(images) != 1:
                 raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
             return make_pair_page(images[0].picture, row.get(self.caption), images[0].url, licence, signals)
-        said = _parse_json(row.get(self.turns)) if self.turns else self._make_turns(row)
+        said = self._join_turns(row) if self.turns else self._make_turns(row)
         system = get_given(row, SYSTEM) if self.turns else None
         if self.image:
             page = read_marked_page(_show_images(said, len(images)), images, system)
@@ -142,9 +146,25 @@ class TableSource(RecordSource):
         known = isinstance(licence, str) and licence.strip() not in NO_LICENCE
         return replace(page, licence=str(licence).strip() if known else "", signals=signals)
 
+    def _join_turns(self, row: Mapping[str, Any]) -> Any:
+        """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
+        found = [_parse_json(row.get(name)) for name in _list_names(self.turns)]
+        if len(found) == 1 or not all(isinstance(one, list) for one in found):
+            return found[0]  # which says what is wrong with it
+        before = [{**one, "loss": False} if isinstance(one, Mapping) else one for part in found[:-1] for one in part]
+        return [*before, *found[-1]]
+
+    def _join_questions(self, row: Mapping[str, Any]) -> Any:
+        """The question, or the list of questions; of several columns the texts that are not blank, a line each."""
+        names = _list_names(self.question)
+        if len(names) == 1:
+            return row.get(names[0])
+        return "\n".join(said for name in names if (said := _read_cell(name, row.get(name)).strip()))
+
     def _make_turns(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Questions and answers as messages. Raises UnreadableRow."""
-        questions, answers = row.get(self.question), row.get(self.answer)
+        questions, answers = self._join_questions(row), row.get(self.answer)
+        name = " and ".join(_list_names(self.question))
         asked_list, said_list = _parse_json(questions), _parse_json(answers)
         if isinstance(asked_list, list) and isinstance(said_list, list) and len(asked_list) == len(said_list):
             questions, answers = asked_list, said_list  # else a text such as [12, 30] is a text
@@ -157,9 +177,9 @@ class TableSource(RecordSource):
             raise UnreadableRow(f"choices of {len(questions)} questions, expected 1", Reason.UNSUPPORTED_CONTENT)
         turns = []
         for question, answer in zip(questions, answers, strict=True):
-            asked, said = _read_cell(self.question, question), _read_cell(self.answer, answer)
+            asked, said = _read_cell(name, question), _read_cell(self.answer, answer)
             if not asked.strip() or not said.strip():
-                raise UnreadableRow(f"no {self.answer if asked.strip() else self.question}", Reason.EMPTY_ROW)
+                raise UnreadableRow(f"no {self.answer if asked.strip() else name}", Reason.EMPTY_ROW)
             if choices:
                 asked, said = _letter_choices(asked, [_read_cell("a choice", choice) for choice in choices], said)
             turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmill.api.ablation import Ablation, ablate
+    from vlmill.api.ablation import Ablation, ablate, plan_ablation
     from vlmill.api.builds import LoadedRecipe, build, forecast_changes, load_recipe
     from vlmill.api.checks import CheckResult, check_recipe, estimate_training
     from vlmill.api.mixtures import compare_mixtures, compare_published, import_mixture, list_published, load_published
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vlmill.pipeline.reports.status import Status
     from vlmill.pipeline.reports.trace import Traced
     from vlmill.pipeline.reports.what_if import WhatIfAnswer
+    from vlmill.train.ablation.plan import AblationPlan
     from vlmill.train.batch import Batch
     from vlmill.train.settings import Machine
     from vlmill.train.trace import SeenSegment
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "WHOLE_SAMPLE",
     "Ablation",
+    "AblationPlan",
     "Batch",
     "CheckResult",
     "Contamination",
@@ -95,10 +97,11 @@ __all__ = [
     "load_published",
     "load_recipe",
     "open_run",
+    "plan_ablation",
 ]
 
 _MODULES = {
-    "vlmill.api.ablation": ("Ablation", "ablate"),
+    "vlmill.api.ablation": ("Ablation", "ablate", "plan_ablation"),
     "vlmill.api.builds": ("LoadedRecipe", "build", "forecast_changes", "load_recipe"),
     "vlmill.api.checks": ("CheckResult", "check_recipe", "estimate_training"),
     "vlmill.api.mixtures": (
@@ -124,6 +127,7 @@ _MODULES = {
     "vlmill.pipeline.reports.status": ("Status",),
     "vlmill.pipeline.reports.trace": ("Traced",),
     "vlmill.pipeline.reports.what_if": ("WhatIfAnswer",),
+    "vlmill.train.ablation.plan": ("AblationPlan",),
     "vlmill.train.batch": ("Batch",),
     "vlmill.train.settings": ("Machine",),
     "vlmill.train.trace": ("SeenSegment",),

@@ -180,6 +180,24 @@ SHAPES: dict[str, Shape] = {
         {"image": "0.png", "conversation": talk("Q", "A")},
         ("no row has 'conversations'", "the first has image, conversation"),
     ),
+    "web_llava": Shape(
+        json_lines,
+        lambda row: {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": f"What is {row}?"},
+                        {"type": "image_url", "image_url": {"url": f"http://img.test/{row}", "detail": "low"}},
+                    ],
+                },
+                {"role": "assistant", "content": "A dog."},
+            ]
+        },
+        {"messages": talk("Q", keys=("role", "content"))},
+        {"turns": talk("Q", "A", keys=("role", "content"))},
+        ("no row has 'conversations' or 'messages'", "the first has turns"),
+    ),
     "evaluation": Shape(
         lambda path, rows: _table(QUIZ)(path.with_suffix(".parquet"), rows),
         lambda row: {**_question(row), "choices": [], "image": image(row)},

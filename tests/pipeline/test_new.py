@@ -197,7 +197,7 @@ def test_odd_names_and_other_forms_are_recognised_and_their_files_found(write, k
 def test_pictures_without_a_text_are_left_out_and_counted(tmp_path):
     found = examine_place(str(pictures(tmp_path)))
     assert len(found.listed) == len(ROWS)
-    assert found.notes == ("1 pictures have no .txt file with text and are left out",)
+    assert found.notes == ("1 pictures have no .txt or .json file that says anything and are left out",)
 
 
 def test_nothing_is_overwritten(tmp_path, monkeypatch, capfd):

@@ -15,7 +15,15 @@ from tests.repo.test_recipes_with_signals import SCORED
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
 
-OURS = {"quickstart", "quickstart_signals", "smollm2", *SCORED, *list_complete_recipes()}
+OURS = {
+    "quickstart",
+    "quickstart_ablations",
+    "quickstart_pretrained",
+    "quickstart_signals",
+    "smollm2",
+    *SCORED,
+    *list_complete_recipes(),
+}
 """Recipes of the quickstart's data, those with models (test_recipes_with_signals.py), and those that go on to trained
 stages (tests/train/test_complete_recipes.py)."""
 

@@ -23,6 +23,7 @@ from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.reports.verify import verify_run
 from vlmill.train import loop
 from vlmill.train.ablation.paired import adjust_holm, compare_variants, compute_spread, linearise_ratios
+from vlmill.train.ablation.power import Variation, find_detectable
 from vlmill.train.ablation.report import write_ablation_notes
 from vlmill.train.ablation.spec import Spec, find_ablation, list_trials, read_ablation
 
@@ -229,6 +230,8 @@ def test_variants_are_trained_with_every_seed_and_compared(whole):
         assert difference["difference"] == pytest.approx(one - other)
         assert difference["low"] <= difference["difference"] <= difference["high"]
         assert difference["corrected"] >= difference["p"]
+        found_by_sample = Variation(**difference["variation"])
+        assert difference["detectable"] == pytest.approx(find_detectable(found_by_sample, 2, found["samples"]))
     plain, frozen, tiles = (found["variants"][name] for name in ("plain", "frozen", "tiles"))
     assert len(plain["scores"]["exact"]) == 2
     assert plain["cost"]["steps"] == 2  # as `set` says for all
@@ -307,6 +310,31 @@ def test_steps_that_a_plan_cannot_feed_are_refused_before_any_training(place, tm
     assert not list((tmp_path / "out").glob("**/log.jsonl"))
 
 
+def test_a_plan_trains_nothing_and_settings_of_the_line_are_those_of_all_variants(place, tmp_path, capsys):
+    shorter = (
+        "--set",
+        "seeds=[3]",
+        "--set",
+        "stages.tune.train.steps=1",
+        "--set",
+        "variants.tiles.model.text.layers=2",
+    )
+    assert ablate(place, tmp_path / "out", "spec.yaml", "--plan", *shorter) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 variants x 1 seeds: 3 trainings of 1 steps, compared by loss on" in said
+    assert "Which differences of loss they could show is not known beforehand" in said
+    assert not list((tmp_path / "out").glob("**/log.jsonl"))
+    locks = {
+        name: yaml.safe_load((tmp_path / f"out/{name}/3/recipe.lock.yaml").read_text()) for name in SPEC["variants"]
+    }
+    assert {lock["stages"][0]["train"]["steps"] for lock in locks.values()} == {1}
+    assert {name: lock["model"]["text"]["layers"] for name, lock in locks.items()} == {
+        "plain": 1,
+        "frozen": 1,
+        "tiles": 2,
+    }
+
+
 def test_another_recipe_is_not_trained_into_a_folder_that_is_there(place, whole, capsys):
     write_spec(place, "other.yaml", set={"stages.tune.train.steps": 3})
     assert ablate(place, whole, "other.yaml") == 1
@@ -344,14 +372,6 @@ def test_variants_that_hold_nothing_out_in_common_are_refused(place):
     spec = write_spec(place, "wrong.yaml", variants={"plain": {}, "none": {"stages.tune.mixture.held_out": {}}})
     with pytest.raises(RecipeError, match=r"variants.none: .* hold out no source in common"):
         list_trials(spec, {}, None)
-
-
-@pytest.mark.parametrize("name", ["quickstart", "positions"])
-def test_shipped_ablations_are_read_whole_by_name(name):
-    spec = read_ablation(find_ablation(name))
-    assert isinstance(spec, Spec)
-    made = list_trials(spec, {}, None)
-    assert len(made) == len(spec.variants) * len(spec.seeds)
 
 
 def test_an_ablation_that_is_not_shipped_is_answered_with_the_nearest_name():

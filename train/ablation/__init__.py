@@ -2,6 +2,7 @@
 
 spec      one YAML file -> the recipe of every training
 runs      folders: one for the data of all that share them, one run for each variant and seed
+plan      what is about to be trained, and which differences it could show (power.py)
 paired    the differences, paired over held-out samples and seeds, with intervals and corrected p-values
 report    trained runs -> ablation.json, a table, a plot (plot.py)
 

@@ -65,18 +65,32 @@ def compare_variants(one: Table, other: Table) -> Difference:
     if samples < 2:
         raise ValueError("a difference over one sample has no interval")
     mean = float(table.mean())
+    between_seeds, between_samples, residual = compute_mean_squares(table)
+    if seeds == 1:
+        return _compute_difference(mean, between_samples / samples, samples - 1)
+    beyond = max(between_samples - residual, 0.0)
+    degrees = count_degrees(between_seeds, beyond, seeds, samples)
+    return _compute_difference(mean, (between_seeds + beyond) / (seeds * samples), degrees)
+
+
+def compute_mean_squares(table: Table) -> tuple[float, float, float]:
+    """Mean squares of a table (seeds, samples): of seeds, of samples, and what both leave; of one seed the second."""
+    seeds, samples = table.shape
+    mean = table.mean()
     by_seed, by_sample = table.mean(axis=1) - mean, table.mean(axis=0) - mean
     between_samples = seeds * float((by_sample**2).sum()) / (samples - 1)
     if seeds == 1:
-        return _compute_difference(mean, between_samples / samples, samples - 1)
+        return 0.0, between_samples, 0.0
     between_seeds = samples * float((by_seed**2).sum()) / (seeds - 1)
     rest = table - mean - by_seed[:, None] - by_sample[None, :]
-    residual = float((rest**2).sum()) / ((seeds - 1) * (samples - 1))
-    beyond = max(between_samples - residual, 0.0)
-    degrees = samples - 1.0
-    if between_seeds > 0:
-        degrees = min(degrees, (seeds - 1) * ((between_seeds + beyond) / between_seeds) ** 2)
-    return _compute_difference(mean, (between_seeds + beyond) / (seeds * samples), degrees)
+    return between_seeds, between_samples, float((rest**2).sum()) / ((seeds - 1) * (samples - 1))
+
+
+def count_degrees(between_seeds: float, beyond: float, seeds: int, samples: int) -> float:
+    """Degrees of freedom (Hillis 2007), of the mean square of seeds and what that of samples is above the residual."""
+    if between_seeds <= 0:
+        return samples - 1.0
+    return min(samples - 1.0, (seeds - 1) * ((between_seeds + beyond) / between_seeds) ** 2)
 
 
 def _compute_difference(mean: float, variance: float, degrees: float) -> Difference:

@@ -15,6 +15,7 @@ from vlmill.mixtures.report.stats import shorten_number
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.ablation import paired
+from vlmill.train.ablation.power import POWER, estimate_variation, find_detectable
 from vlmill.train.ablation.spec import Spec
 from vlmill.train.digests import check_result_file
 from vlmill.train.evaluate import HeldOut, read_answers
@@ -63,8 +64,23 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
             }
             for name in spec.variants
         },
-        "differences": {name: {**asdict(differences[name]), "corrected": corrected[name]} for name in others},
+        "differences": {
+            name: {
+                **asdict(differences[name]),
+                "corrected": corrected[name],
+                **_describe_variation(tables[name] - tables[spec.baseline]),
+            }
+            for name in others
+        },
     }
+
+
+def _describe_variation(table: paired.Table) -> dict[str, Any]:
+    """How a difference varied, and which one would have been seen; nothing of one seed."""
+    if len(table) < 2:
+        return {}
+    found = estimate_variation(table)
+    return {"variation": asdict(found), "detectable": find_detectable(found, *table.shape)}
 
 
 def _read_answers(folder: Path) -> dict[tuple[str, str], HeldOut]:
@@ -170,6 +186,12 @@ def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
             f"Intervals and p-values are over other held-out samples and other seeds than these {seeds}; an "
             f"interval is that of its own comparison, p (Holm) counts all {len(found['differences'])}. Seeds change "
             "new weights, dropout and noise, not the data's order."
+        )
+        seen = [found["differences"][name]["detectable"] for name in found["differences"]]
+        least, most = (_format_number(value, found["metric"] != "loss") for value in (min(seen), max(seen)))
+        yield (
+            f"As trainings and samples varied here, such an ablation shows differences from {least} on (the steadiest "
+            f"variant) or {most} on (the least steady) in {POWER:.0%}, p < 0.05, of one comparison."
         )
     yield "An interval across 0 does not show that nothing differs: it says which differences are left possible."
 

@@ -9,13 +9,15 @@ variants:
   faster: {stages.tune.train.learning_rate: {projector: 4.0e-3, vision: 4.0e-3, text: 4.0e-3}}
 seeds: [0, 1, 2]
 metric: exact
+
+`--set` of the command sets keys of this file, or keys of the recipe for all variants: those are `overrides`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain
-from dataclasses import field, replace
+from dataclasses import field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +26,13 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.yaml_format import format_yaml
+from vlmill.pipeline.core.yaml_format import format_yaml, parse_yaml
 from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.located import take_name
 from vlmill.pipeline.recipe.mapping import read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_name
+from vlmill.train.ablation.power import Variation
 from vlmill.train.validate import validate_whole_recipe
 
 DATA = "data"
@@ -51,6 +55,8 @@ class Spec:
     set: Settings = field(default_factory=dict)  # what all of them change in it
     seeds: tuple[int, ...] = (0, 1, 2)  # `seed` of every stage's training
     metric: Literal["loss", "exact", "vqa", "anls", "relaxed"] = "exact"  # of the last stage's held-out samples
+    variation: Variation | None = None  # of differences, known from a pilot; None: as measured of the shipped data
+    overrides: Settings = field(default_factory=dict)  # what all variants change in the recipe last
 
     def __post_init__(self) -> None:
         """Refuse what compares nothing."""
@@ -64,6 +70,22 @@ class Spec:
             raise ValueError("variants: there is nothing to compare the baseline with; give at least two")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)}; give at least one, each once")
+        self._check_overrides()
+
+    def _check_overrides(self) -> None:
+        """Refuse what would undo a difference between variants."""
+        for key in self.overrides:
+            for name, changes in self.variants.items():
+                if undone := [other for other in changes if other == key or other.startswith(f"{key}.")]:
+                    raise ValueError(
+                        f"overrides: {key} would undo what variant {name!r} sets, {undone[0]}; change the variant: "
+                        f"--set variants.{name}.{undone[0]}=VALUE"
+                    )
+
+    def list_changes(self, variant: str) -> dict[str, Any]:
+        """What a variant's recipe changes, in the order in which it is set."""
+        mine = {**self.set, **self.variants[variant]}
+        return {key: value for key, value in mine.items() if key not in self.overrides} | dict(self.overrides)
 
 
 @plain(frozen=True, slots=True)
@@ -93,15 +115,43 @@ def find_ablation(name: str) -> Path:
     return shipped[name]
 
 
-def read_ablation(path: Path) -> Spec:
+def read_ablation(path: Path, sets: Mapping[str, str] | None = None) -> Spec:
     """The ablation that a file describes.
+
+    Args:
+        path: of the file.
+        sets: dotted key -> YAML text in the place of a value: a key of the file (`seeds`, `variants.NAME.KEY`), or one
+            of the recipe, which all variants then change.
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed.
     """
-    spec = parse_block(Spec, read_mapping(path), path.name)
+    data = dict(read_mapping(path))
+    for key, text in (sets or {}).items():
+        _set_value(data, key, parse_yaml(text, f"--set {key}={text:.80}: the value"))
+    spec = parse_block(Spec, data, path.name)
     beside = path.parent / spec.recipe
     return replace(spec, recipe=str(beside)) if beside.is_file() else spec
+
+
+def _set_value(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key of a spec, or of the recipe of all its variants."""
+    first, _, rest = key.partition(".")
+    if first == "variants" and rest:
+        variants = dict(data.get("variants") or {})
+        name, parts = take_name(rest.split("."), variants)
+        if not parts:
+            data["variants"] = {**variants, name: value}
+        elif name in variants:
+            data["variants"] = {**variants, name: {**(variants[name] or {}), ".".join(parts): value}}
+        else:
+            raise RecipeError(f"--set {key}: there is no variant {name!r}; {suggest_names(name, list(variants))}")
+    elif first in ("set", "overrides") and rest:
+        data[first] = {**(data.get(first) or {}), rest: value}
+    elif key in {known.name for known in fields(Spec)}:
+        data[key] = value
+    else:
+        data["overrides"] = {**(data.get("overrides") or {}), key: value}
 
 
 def list_trials(
@@ -141,7 +191,7 @@ def _load_trial(
     limit: int | None,
     filters: Sequence[tuple[str, str]],
 ) -> Trial:
-    changes = {**spec.set, **spec.variants[variant]}
+    changes = spec.list_changes(variant)
     try:
         recipe, data, base = _load_recipe(spec, changes, sources, limit, filters)
         seeded = {**changes, **{f"stages.{stage.name}.train.seed": seed for stage in recipe.stages}}

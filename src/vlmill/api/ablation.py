@@ -15,12 +15,14 @@ from vlmill.api.runs import Run, open_run
 from vlmill.api.training import train_run
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.terminal import make_console
+from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.filters.custom import find_named_code
+from vlmill.train.ablation.plan import AblationPlan, describe_plan, make_power_table, plan_runs
 from vlmill.train.ablation.plot import write_plot
 from vlmill.train.ablation.report import make_report
 from vlmill.train.ablation.runs import prepare_runs
-from vlmill.train.ablation.spec import find_ablation, list_trials, read_ablation
+from vlmill.train.ablation.spec import Spec, Trial, find_ablation, list_trials, read_ablation
 from vlmill.train.settings import Machine
 
 
@@ -42,6 +44,7 @@ def ablate(
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
     filters: Sequence[str | Path] = (),
+    settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     machine: Machine | None = None,
     ranks: int | None = None,
@@ -61,6 +64,7 @@ def ablate(
         sources: Name of a source -> where its files are, as in `load_recipe`.
         limit: Only so many rows of each source.
         filters: Files with custom filters. Their code runs.
+        settings: Dotted key -> value, of the file (`seeds`, `variants.NAME.KEY`) or of the recipe, for all variants.
         workers: Worker processes of the builds, as in `build`.
         machine: What trainings run on, as in `Run.train`.
         ranks: Processes that share a model, as in `Run.train`.
@@ -71,18 +75,101 @@ def ablate(
         RecipeError: the file or a variant's recipe is wrong, or a plan has too few sequences for a variant's steps.
         StoreError: a folder was made for another recipe, or runs have too few held-out samples in common.
     """
-    path, console = find_ablation(str(spec)), console or make_console(quiet=True)
-    asked, places = read_ablation(path), {name: str(place) for name, place in (sources or {}).items()}
-    planned = list_trials(asked, places, limit, find_named_code(list(map(str, filters)), [], {}))
-    shown = Path(out) if out else Path("build") / f"ablate-{path.stem}"
-    root = shown.absolute()
-    reused = Path(source_run) if source_run else None
-    with Store(root).locked():
-        folders = prepare_runs(root, planned, partial(build_recipe, workers=workers, ray=ray, console=console), reused)
+    console = console or make_console(quiet=True)
+    prepared = _prepare(spec, out, sources, limit, filters, settings)
+    with Store(prepared.root).locked():
+        folders = prepared.build(source_run, workers, ray, console)
+        _show_plan(plan_runs(prepared.spec, prepared.trials, folders, prepared.shown), console)
         for number, ((variant, seed), folder) in enumerate(folders.items(), start=1):
             console.print(f"{variant}, seed {seed}: run {number} of {len(folders)}")
             train_run(folder, None, machine, ranks, ray, console)
-        report = make_report(asked, folders)
-        write_atomically(root / "ablation.json", report)
-        plots = tuple(write_plot(report, root))
-    return Ablation(shown, report, {trial: open_run(folder) for trial, folder in folders.items()}, plots)
+        report = make_report(prepared.spec, folders)
+        write_atomically(prepared.root / "ablation.json", report)
+        plots = tuple(write_plot(report, prepared.root))
+    return Ablation(prepared.shown, report, {trial: open_run(folder) for trial, folder in folders.items()}, plots)
+
+
+def plan_ablation(
+    spec: str | Path,
+    out: str | Path | None = None,
+    *,
+    source_run: str | Path | None = None,
+    sources: Mapping[str, str | Path] | None = None,
+    limit: int | None = None,
+    filters: Sequence[str | Path] = (),
+    settings: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    console: Console | None = None,
+) -> AblationPlan:
+    """Build the data of an ablation, and say what it would train and which differences it could show.
+
+    `ablate` with the same folder goes on from here.
+
+        vlmill.plan_ablation("image-fit").find_detectable(seeds=5, samples=600)
+
+    Args:
+        spec: As in `ablate`, and so all others.
+        out: The folder for all runs.
+        source_run: A run whose files are reused.
+        sources: Name of a source -> where its files are.
+        limit: Only so many rows of each source.
+        filters: Files with custom filters.
+        settings: Dotted key -> value.
+        workers: Worker processes of the builds.
+        ray: The cluster that builds.
+        console: Where progress is shown; None shows nothing.
+
+    Raises:
+        RecipeError, StoreError: as `ablate` before it trains.
+    """
+    console = console or make_console(quiet=True)
+    prepared = _prepare(spec, out, sources, limit, filters, settings)
+    with Store(prepared.root).locked():
+        folders = prepared.build(source_run, workers, ray, console)
+        plan = plan_runs(prepared.spec, prepared.trials, folders, prepared.shown)
+    _show_plan(plan, console)
+    return plan
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An ablation that was read and checked; nothing of it is built."""
+
+    spec: Spec
+    trials: Sequence[Trial]
+    shown: Path
+
+    @property
+    def root(self) -> Path:
+        return self.shown.absolute()
+
+    def build(
+        self, source_run: str | Path | None, workers: int | None, ray: str | None, console: Console
+    ) -> Mapping[tuple[str, int], Path]:
+        """The run of every training, with its data."""
+        reused = Path(source_run) if source_run else None
+        make = partial(build_recipe, workers=workers, ray=ray, console=console)
+        return prepare_runs(self.root, self.trials, make, reused)
+
+
+def _prepare(
+    spec: str | Path,
+    out: str | Path | None,
+    sources: Mapping[str, str | Path] | None,
+    limit: int | None,
+    filters: Sequence[str | Path],
+    settings: Mapping[str, Any] | None,
+) -> _Prepared:
+    path = find_ablation(str(spec))
+    said = {key: value if isinstance(value, str) else format_yaml(value) for key, value in (settings or {}).items()}
+    asked, places = read_ablation(path, said), {name: str(place) for name, place in (sources or {}).items()}
+    planned = list_trials(asked, places, limit, find_named_code(list(map(str, filters)), [], {}))
+    return _Prepared(asked, planned, Path(out) if out else Path("build") / f"ablate-{path.stem}")
+
+
+def _show_plan(plan: AblationPlan, console: Console) -> None:
+    for sentence in describe_plan(plan):
+        console.print(sentence)
+    if (table := make_power_table(plan)) is not None:
+        console.print(table)

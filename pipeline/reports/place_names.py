@@ -1,0 +1,71 @@
+"""Names of the files in a place, for `vlmill new`: which are of which split, and a pattern that means them."""
+
+from __future__ import annotations
+
+import glob
+import posixpath
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from fsspec.utils import glob_translate
+
+TRAIN = frozenset({"train", "training"})
+HELD_OUT = frozenset({"test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"})
+"""What folders and files are called by the split that they are of."""
+
+
+def get_suffix(name: str) -> str:
+    """How a name ends, in small letters."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names to train on, and those of other splits: these only where others say that they are of `train`."""
+    splits = {name: find_split(name) for name in names}
+    if not TRAIN.intersection(splits.values()):
+        return list(names), []
+    held_out = [name for name in names if splits[name] in HELD_OUT]
+    return [name for name in names if splits[name] not in HELD_OUT], held_out
+
+
+def find_split(name: str) -> str:
+    """The split that a name says, by its file or its innermost folder that says one; empty where none does."""
+    for part in reversed(name.split("/")):
+        first = re.split(r"[-_.]", part.lower(), maxsplit=1)[0]
+        if first in TRAIN | HELD_OUT:
+            return first
+    return ""
+
+
+def describe_left(names: Sequence[str]) -> str:
+    """What a person should know of files of other splits."""
+    splits = sorted({find_split(name) for name in names})
+    return f"{len(names):,} files of {', '.join(splits)} are left out, so that they stay unseen"
+
+
+def make_pattern(names: Sequence[str], left: Sequence[str] = ()) -> str:
+    """A pattern that these names match and the others do not, as far as one says it."""
+    if len(names) == 1:
+        return glob.escape(names[0])
+    spelt = {PurePosixPath(name).suffix for name in names}
+    suffix = spelt.pop() if len(spelt) == 1 else "".join(map(_match_letter, PurePosixPath(names[0]).suffix))
+    folders = {str(PurePosixPath(name).parent) for name in names}
+    start = posixpath.commonprefix(sorted(names))
+    folder = glob.escape(start.rpartition("/")[0])
+    deep = "**/" if len(folders) > 1 else ""
+    inside = f"{folder}/" if folder and folder != "." else ""
+    whole = "" if deep else inside
+    split = f"**/{find_split(names[0])}*/*{suffix}"
+    tried = [f"{whole}{deep}*{suffix}", f"{inside}{deep}*{suffix}", split, f"{glob.escape(start)}*{suffix}"]
+    return next((pattern for pattern in tried if _is_apt(pattern, names, left)), tried[0])
+
+
+def _is_apt(pattern: str, names: Sequence[str], left: Sequence[str]) -> bool:
+    matches = re.compile(glob_translate(pattern)).match
+    return all(map(matches, names)) and not any(map(matches, left))
+
+
+def _match_letter(letter: str) -> str:
+    """A pattern of a letter, large or small."""
+    return f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter

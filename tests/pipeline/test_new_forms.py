@@ -1,0 +1,145 @@
+"""`vlmill new` on the forms that trainers take: OpenAI, LLaMA-Factory, ms-swift, TRL, `save_to_disk`, folders."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import datasets
+import pytest
+
+from tests.helpers.upstream import json_lines, picture, talk
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.inputs.files import list_input_files
+from vlmill.pipeline.reports.place_names import make_pattern, split_names
+from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.sources.llava import LlavaSource, WebLlavaSource
+from vlmill.pipeline.sources.table import TableSource
+
+ROWS = range(4)
+ASK, SAY = {"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A dog."}
+IMAGE = "images/0.png"
+
+
+def openai(url):
+    parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
+    return {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}, SAY]}
+
+
+DATA = f"data:image/png;base64,{base64.b64encode(picture(1)).decode()}"
+PARTS = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, SAY]
+FORMS = {
+    "OpenAI, addresses": (openai("https://img.test/0.png"), "web_llava", {}),
+    "OpenAI, data": (openai(DATA), "llava", {}),
+    "LLaMA-Factory, sharegpt": ({"conversations": talk("<image>What?", "A dog."), "images": [IMAGE]}, "llava", {}),
+    "LLaMA-Factory, alpaca": (
+        {"instruction": "<image>Answer.", "input": "What?", "output": "A dog.", "images": [IMAGE]},
+        "table",
+        {"image": "images", "question": ["instruction", "input"], "answer": "output"},
+    ),
+    "ms-swift": ({"messages": [ASK, SAY], "images": [IMAGE]}, "llava", {}),
+    "ms-swift, query": (
+        {"query": "<image>What?", "response": "A dog.", "images": [IMAGE]},
+        "table",
+        {"image": "images", "question": "query", "answer": "response"},
+    ),
+    "TRL, prompt and completion": (
+        {"prompt": [ASK], "completion": [SAY], "images": [IMAGE]},
+        "table",
+        {"image": "images", "turns": ["prompt", "completion"]},
+    ),
+    "TRL, parts": ({"messages": PARTS, "images": [IMAGE]}, "llava", {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_a_trainer_is_read_with_its_question_its_image_and_its_answer(form, tmp_path):
+    row, kind, options = FORMS[form]
+    (tmp_path / "images").mkdir()
+    (tmp_path / IMAGE).write_bytes(picture(0))
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", [row] * 4)))
+    assert (found.chosen.kind, dict(found.chosen.options)) == (kind, options)
+    for page in found.chosen.pages:
+        assert len(page.pictures) == 1
+        assert "What?" in [line for node in page.nodes if node.role == "user" for line in (node.text or "").split("\n")]
+        assert [node.text for node in page.nodes if node.supervised] == ["A dog."]
+
+
+def rows(source, path):
+    return list(source.rows(path, range(len(source.survey(path)))))
+
+
+def test_addresses_and_files_are_of_two_kinds_and_each_names_the_other(tmp_path):
+    beside = {"messages": [ASK, SAY]}
+    there = [
+        openai("https://img.test/0.png"),
+        openai("0.png"),
+        {**beside, "images": ["http://img.test/0"]},
+        {**beside, "images": [IMAGE]},
+        openai(DATA),
+    ]
+    path = json_lines(tmp_path / "a.jsonl", there)
+    web, files = rows(WebLlavaSource(), path), rows(LlavaSource(), path)
+    assert [len(row.pages) for row in web] == [1, 0, 1, 0, 1]
+    assert [len(row.pages) for row in files] == [0, 1, 0, 1, 1]
+    assert web[0].pages[0].pictures[0].url == "https://img.test/0.png"
+    lost = [(row.failed[0][0], row.failed[0][1]) for row in (*web, *files) if row.failed]
+    assert {reason for reason, _ in lost} == {Reason.UNSUPPORTED_MEDIA}
+    assert all("kind llava reads files" in detail or "web_llava" in detail for _, detail in lost)
+
+
+def test_answers_in_the_prompt_of_trl_are_not_supervised(tmp_path):
+    row = {"prompt": [{**ASK, "content": "Q"}, SAY, {**ASK, "content": "And?"}], "completion": [SAY]}
+    (found,) = rows(TableSource(turns=("prompt", "completion")), json_lines(tmp_path / "a.jsonl", [row]))
+    assert [(node.role, node.supervised) for node in found.pages[0].nodes] == [
+        ("user", False),
+        ("assistant", False),
+        ("user", False),
+        ("assistant", True),
+    ]
+
+
+def test_tables_that_datasets_saved_are_read_and_those_of_the_test_split_stay_unseen(tmp_path):
+    saved = datasets.Dataset.from_list([{"messages": [{**ASK, "content": f"{row}?"}, SAY]} for row in ROWS])
+    saved.save_to_disk(tmp_path / "one", num_shards=2)
+    datasets.DatasetDict({"train": saved, "test": saved}).save_to_disk(tmp_path / "two")
+    one, two = (examine_place(str(tmp_path / name)) for name in ("one", "two"))
+    assert [one.chosen.kind, two.chosen.kind] == ["chat", "chat"]
+    assert [file.name for file in list_input_files("a", one.root, one.files)] == [
+        f"data-0000{part}-of-00002.arrow" for part in range(2)
+    ]
+    assert one.notes == ()
+    assert [file.name for file in list_input_files("a", two.root, two.files)] == ["train/data-00000-of-00001.arrow"]
+    assert two.notes == ("1 files of test are left out, so that they stay unseen",)
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["data/train-0.parquet", "data/train-1.parquet", "data/test-0.parquet"], "data/train-*.parquet"),
+        (["a/train/0.parquet", "b/train/0.parquet", "a/val/0.parquet"], "**/train*/*.parquet"),
+        (["train/0.parquet", "train/1.parquet", "validation/0.parquet"], "train/*.parquet"),
+        (["a/0.parquet", "b/1.parquet"], "**/*.parquet"),
+        (["test-0.parquet", "test-1.parquet"], "*.parquet"),
+        (["x[1]/0.csv", "x[1]/1.CSV"], "x[[]1]/*.[cC][sS][vV]"),
+    ],
+)
+def test_a_pattern_means_the_files_of_train_where_there_are_others(names, pattern):
+    assert make_pattern(*split_names(names)) == pattern
+
+
+def test_pictures_with_json_beside_them_become_a_table(tmp_path):
+    for row in ROWS:
+        (tmp_path / f"{row}.jpg").write_bytes(picture(row, form="JPEG"))
+        (tmp_path / f"{row}.json").write_text(
+            json.dumps({"question": "What?", "answer": f"{row}", "image": "gone.jpg"})
+        )
+    (tmp_path / "0.json").write_text("{")
+    (tmp_path / "1.txt").write_text("A shape.\n")
+    found = examine_place(str(tmp_path))
+    assert (found.chosen.kind, dict(found.chosen.options)) == (
+        "table",
+        {"image": "image", "question": "question", "answer": "answer"},
+    )
+    assert found.listed[0] == {"image": "1.jpg", "question": "What?", "answer": "1", "caption": "A shape."}
+    assert "1 pictures have no .txt or .json file that says anything and are left out" in found.notes
