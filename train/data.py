@@ -25,7 +25,7 @@ from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.chat.encode import IGNORE, Loss, encode_nodes, get_mark_id, join_segment, load_tokenizer
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.images import Layout, Policy
+from vlmill.pipeline.images import Layout, Policy, Size, Unrenderable
 from vlmill.pipeline.images.connector import count_tile_tokens
 from vlmill.train.balance import deal_sequences
 from vlmill.train.batch import PADDING, Batch, Document, collect_batches
@@ -83,7 +83,8 @@ class Reader:
     def blank(self) -> Document:
         """A black image that belongs to no source, of the smallest that the image policy makes."""
         policy, shapes = self.mixture.policy, ((2, 2), (2, 200), (200, 2))
-        layout = min((self.mixture.lay_out([shape])[0] for shape in shapes), key=lambda layout: layout.tokens)
+        layouts = [layout for shape in shapes for layout in _try_layout(self.mixture, shape)]
+        layout = min(layouts, key=lambda layout: layout.tokens)
         drawn = policy.render(Image.new("RGB", layout.size), layout)
         tiles = policy.tiles({name: np.asarray(picture) for name, picture in drawn.items()}, layout)
         ids = [get_mark_id(self.tokenizer, self.mixture.chat.image)] * layout.tokens
@@ -185,6 +186,14 @@ def load_step_batches(
         return [[numbers[place] for place in micro] for micro in dealt[rank].tolist()]
 
     return load_batches(reader.sequence, map(deal, steps), pad, threads, ahead, reader.blank)
+
+
+def _try_layout(mixture: PlannedMixture, size: Size) -> tuple[Layout, ...]:
+    """The layout of an image, or none where the policy has no answer for its size."""
+    try:
+        return mixture.lay_out([size])
+    except Unrenderable:
+        return ()
 
 
 def price_sequences(reader: Reader, training: Training, ranks: int = 2) -> Callable[[Sequence[int]], np.ndarray]:

@@ -142,7 +142,9 @@ def count_flops(model: PreTrainedModel, family: Family, trained: Sequence[Compon
     for component in ORDER:
         passes[component] = 1 + (component in trained or before) + (component in trained)
         before |= component in trained
-    patch, tower = _find_patch(model), model.config.vision_config
+    if not linear["vision"]:
+        passes["projector"] = 1 + ("projector" in trained)  # one layer behind the pixels (Fuyu), which have no gradient
+    patch, tower = _find_patch(model), getattr(model.config, "vision_config", None)
     window = max(1, getattr(tower, "window_size", patch) // patch)
     group = _count_group(model.config)
     if getattr(model.config, "connector", None):
@@ -172,7 +174,7 @@ def _count_sliding_layers(text: Any) -> int:
 
 def _list_whole_layers(model: PreTrainedModel) -> set[int] | None:
     """The layers of the vision tower that see whole images; None: all of them."""
-    found = getattr(model.config.vision_config, "fullatt_block_indexes", None)
+    found = getattr(getattr(model.config, "vision_config", None), "fullatt_block_indexes", None)
     return None if found is None else set(found)
 
 
@@ -180,7 +182,8 @@ def _count_group(config: Any) -> int:
     """Patches that the projector takes as one: after pixel shuffle, Qwen's merging, or Gemma 3's pooling."""
     if tokens := getattr(config, "mm_tokens_per_image", None):
         return int((config.vision_config.image_size // config.vision_config.patch_size) ** 2 // tokens)
-    side = getattr(config.vision_config, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    tower = getattr(config, "vision_config", None)
+    side = getattr(tower, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
     return int(side or round(1 / getattr(config, "downsample_ratio", 1))) ** 2
 
 
@@ -210,11 +213,11 @@ def count_family_flops(family: Family, tokenizer: Tokenizer, chat: ChatFormat, t
 
 
 def _find_patch(model: PreTrainedModel) -> int:
-    """The side of a patch: that of the first convolution."""
+    """The side of a patch: that of the first convolution; without a tower, of the patches that the model takes."""
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             return int(module.kernel_size[-1])
-    return 14
+    return int(model.config.patch_size)
 
 
 def find_peak(device: torch.device, dtype: str) -> float | None:

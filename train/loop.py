@@ -8,9 +8,10 @@ threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate,
 from vlmill.train.phases import Phase
 from vlmill.train.settings import Machine, Training
 from vlmill.train.steps import check_shares
+from vlmill.train.wandb_run import WandbRun
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,13 @@ def run_stage(setup: Setup, console: Console) -> Path:
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
     most = find_peak(setup.device, training.dtype)
     log = Log(
-        setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * group.size
+        setup.folder / "log.jsonl",
+        setup.reader.mixture.stage,
+        done,
+        setup.steps,
+        console,
+        most and most * group.size,
+        _choose_wandb(setup),
     )
     dtype = getattr(torch, training.dtype)
     learner.reduces_once = _reduces_once(setup)
@@ -118,6 +126,14 @@ def run_stage(setup: Setup, console: Console) -> Path:
                     checkpoint.prune_checkpoints(folder, training.keep_last)
     group.wait()
     return checkpoint.list_complete(folder)[-1]
+
+
+def _choose_wandb(setup: Setup) -> Callable[[], WandbRun] | None:
+    """What opens the run of Weights & Biases, where there is to be one."""
+    if setup.machine.wandb is None:
+        return None
+    config = {"training": asdict(setup.training), "steps": setup.steps, "ranks": setup.group.size}
+    return partial(WandbRun.open, setup.machine.wandb, setup.folder, config)
 
 
 def _restore_progress(setup: Setup, optimizer: torch.optim.Optimizer, path: Path) -> int:

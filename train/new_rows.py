@@ -87,6 +87,21 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
             weight[drawn] = mean + deviation * torch.randn(len(drawn), weight.shape[1])
             if new.end is not None and new.eos is not None:
                 weight[new.end] = weight[new.eos]
+    _set_biases(model, others, drawn, new)
+
+
+def _set_biases(model: PreTrainedModel, others: torch.Tensor, drawn: torch.Tensor, new: NewRows) -> None:
+    """The bias of a head that has one: of drawn rows that of the mean token, not that of rows which no text has used.
+
+    The mark that ends a turn starts as the token that ends a text.
+    """
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    if bias is None:
+        return
+    with torch.no_grad():
+        bias[drawn] = bias[others].mean()
+        if new.end is not None and new.eos is not None:
+            bias[new.end] = bias[new.eos]
 
 
 def trains_rows_alone(training: Training) -> bool:
@@ -160,4 +175,6 @@ def _embed_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Te
 
 def _predict_new_rows(module: Any, given: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
     """Logits (..., tokens), those of new tokens from their rows."""
-    return result.index_copy_(-1, module.new_rows.ids, functional.linear(given[0], module.new_rows.rows))
+    ids, bias = module.new_rows.ids, module.bias
+    logits = functional.linear(given[0], module.new_rows.rows, None if bias is None else bias[ids])
+    return result.index_copy_(-1, ids, logits)

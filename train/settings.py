@@ -183,13 +183,23 @@ class VisionTower:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RawPatches:
+    """No vision tower: the pixels of patches reach the language model through one linear layer (Fuyu)."""
+
+    kind: Literal["patches"]
+    patch_size: Width = 30
+
+
+@dataclass(frozen=True, config=STRICT)
 class TextModel:
     """A language model with new weights, of transformers' class for `kind`.
 
     SmolLM and SmolLM2 are Llamas with tied embeddings.
     """
 
-    kind: Literal["gemma", "gemma3", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"]
+    kind: Literal[
+        "gemma", "gemma3", "llama", "mistral", "persimmon", "phi", "phi3", "qwen2", "qwen3", "smollm3"
+    ]  # fmt: skip
     hidden_size: Width
     layers: Layers
     heads: Layers
@@ -221,7 +231,7 @@ class ModelSettings:
     """The model of all stages of a recipe: two towers and a connector with new weights, or a whole checkpoint."""
 
     family: str  # of FAMILIES
-    vision: Annotated[VisionTower | Pretrained | FusedTower, Field(discriminator="kind")] | None = None
+    vision: Annotated[VisionTower | Pretrained | FusedTower | RawPatches, Field(discriminator="kind")] | None = None
     text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
     connector: Connector = Connector()  # what makes visual tokens of the vision tower's patches
     checkpoint: Pretrained | None = None  # of the family's own class
@@ -251,6 +261,7 @@ class Machine:
     ahead: Positive = 4  # steps that are read ahead
     reduce_after: Literal["auto", "step", "micro-batch"] = "auto"  # when ranks add up gradients; auto: see memory.py
     shards: str | None = None  # where copies of the run's shards lie; None: in its folder
+    wandb: str | None = None  # the project of Weights & Biases that gets the log as well; None: none
 
     @property
     def on_gpu(self) -> bool:

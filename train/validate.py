@@ -19,12 +19,13 @@ from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.validate import validate_recipe
-from vlmill.train.families import find_class
+from vlmill.train.families import FAMILIES, find_class
 from vlmill.train.settings import (
     Adapter,
     FusedTower,
     ModelSettings,
     Pretrained,
+    RawPatches,
     VisionTower,
     check_succession,
     read_model_settings,
@@ -98,6 +99,12 @@ def _check_training(recipe: Recipe, stage: Stage) -> None:
             f"over the plan would begin their course again, in another order; write train.epochs: 1 and "
             f"mixture.epochs: {training.epochs * (mixture.epochs or 1):g} for one course over all of it"
         )
+    family = read_model_settings(recipe).family
+    if "vision" in training.learning_rate and family in FAMILIES and not FAMILIES[family].tower:
+        raise RecipeError(
+            f"stages.{stage.name}.train.learning_rate.vision: family {family} has no vision tower; its linear layer "
+            "behind the pixels is the projector"
+        )
     if training.adapters and training.adapters[0].continued:
         _check_continued(recipe, stage, training.adapters[0])
     weights, entries = training.loss_weights, [entry.source for entry in mixture.resolved()]
@@ -124,7 +131,7 @@ def _check_continued(recipe: Recipe, stage: Stage, adapter: Adapter) -> None:
 
 def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
     """Compare the side and patch of a tower with a policy's, as far as they are known before the model is built."""
-    tower: VisionTower | FusedTower | Pretrained | None = model.vision or model.checkpoint
+    tower: VisionTower | FusedTower | Pretrained | RawPatches | None = model.vision or model.checkpoint
     where = "model.vision" if model.vision else "model.checkpoint"
     if isinstance(tower, FusedTower):
         tower, where = tower.first, "model.vision.first"
@@ -137,12 +144,14 @@ def _check_tower(model: ModelSettings, name: str, policy: Policy) -> None:
             )
 
 
-def _read_tower_sizes(tower: VisionTower | Pretrained | None, family: str) -> dict[str, int | None]:
+def _read_tower_sizes(tower: VisionTower | Pretrained | RawPatches | None, family: str) -> dict[str, int | None]:
     """`image_size` and `patch_size` of a tower, as far as they can be read without transformers and the network.
 
     Of a pretrained one its `config.json` tells, where it lies on this machine. Where a family fits the tower to the
     policy, as Idefics2 and Idefics3 do, and of DINOv2, which takes any side, the patch alone counts.
     """
+    if isinstance(tower, RawPatches):
+        return {"patch_size": tower.patch_size}
     if isinstance(tower, VisionTower):
         return {"image_size": tower.image_size, "patch_size": tower.patch_size}
     path = Path(tower.path) / "config.json" if tower else None

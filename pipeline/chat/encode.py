@@ -24,7 +24,7 @@ from vlmill.pipeline.chat.format import (
     get_mark_id,
     tokenize_image,
 )
-from vlmill.pipeline.chat.image_tokens import BRACKETED, FENCED, SOFT, TAGGED, VISION, ImageLayout
+from vlmill.pipeline.chat.image_tokens import BRACKETED, FENCED, LINES, SOFT, TAGGED, VISION, ImageLayout
 from vlmill.pipeline.chat.prefix import PrefixFormat
 from vlmill.pipeline.core.sample import Node
 
@@ -57,8 +57,12 @@ FORMATS: dict[str, ChatFormat] = {
     "internvl": ChatFormat(image_tokens=BRACKETED, image="<IMG_CONTEXT>"),
     "paligemma": PrefixFormat(),
     "qwen": ChatFormat(image_tokens=VISION, image="<|image_pad|>"),
-}
-"""One set of turn marks, but for PaliGemma; images as the processor of a model family writes them."""
+    "fuyu": ChatFormat(
+        (("system", ""), ("user", ""), ("assistant", "<0x04>")), "|ENDOFTEXT|", "<s>", "</s>", "<unk>", "|SPEAKER|",
+        image_tokens=LINES, ended=("system", "assistant"), leading=True,
+    ),
+}  # fmt: skip
+"""Images as the processor of a model family writes them; one set of turn marks, but for Fuyu and PaliGemma."""
 
 
 def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:

@@ -22,6 +22,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from vlmill.pipeline.chat.image_tokens import BARE, ImageLayout, ImageTokenTemplate
 from vlmill.pipeline.chat.stretches import Content, encode_stretches
+from vlmill.pipeline.chat.template import write_template
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, Role
 
@@ -63,6 +64,8 @@ class ChatFormat:
     A run with a role is its role's mark, its nodes, and `end`. Nodes without a role (web documents, pages) stand bare,
     and each text is followed by `separator`. An image is `image`, repeated, in the marks that `image_tokens` puts
     around it.
+
+    Fuyu differs: no mark opens a question or ends it, and an image that a segment begins with stands before BOS.
     """
 
     roles: tuple[tuple[Role, str], ...] = (
@@ -77,11 +80,13 @@ class ChatFormat:
     image: str = "<image>"
     separator: str = "\n\n"
     image_tokens: ImageTokenTemplate = BARE
+    ended: tuple[Role, ...] = ("system", "user", "assistant")  # whose runs `end` ends
+    leading: bool = False  # whether BOS comes behind an image that a segment begins with
 
     @property
     def specials(self) -> tuple[str, ...]:
         """All special tokens, in the order in which a tokenizer that lacks them is given them."""
-        marks = (mark for _, mark in self.roles)
+        marks = (mark for _, mark in self.roles if mark)
         return (self.bos, self.eos, self.pad, self.image, *marks, self.end, *self.image_tokens.specials)
 
     @property
@@ -100,19 +105,9 @@ class ChatFormat:
 
         The part between the generation tags is what "answers" supervises.
         """
-        marks = ", ".join(f"'{role}': '{mark}'" for role, mark in self.roles)
         image = self.image_tokens.before + self.placeholder + self.image_tokens.after
-        content = (
-            "{% if message.content is string %}{{ message.content }}{% else %}{% for part in "
-            f"message.content %}}{{% if part.type == 'image' %}}{{{{ {image!r} }}}}{{% else "
-            "%}{{ part.text }}{% endif %}{% endfor %}{% endif %}" + self.end
-        )
-        return (
-            f"{{% set marks = {{{marks}}} %}}{self.bos}{{% for message in messages %}}{{{{ marks[message.role] }}}}"
-            f"{{% if message.role == 'assistant' %}}{{% generation %}}{content}{{% endgeneration %}}"
-            f"{{% else %}}{content}{{% endif %}}{{% endfor %}}"
-            f"{{% if add_generation_prompt %}}{{{{ marks.assistant }}}}{{% else %}}{self.eos}{{% endif %}}"
-        )
+        ends = {role: self.end if role in self.ended else "" for role, _ in self.roles}
+        return write_template(self.roles, ends, image, self.bos, self.eos, leading=self.leading)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -147,15 +142,15 @@ class ChatFormat:
         ]
         bodies = (_encode_joined if self.image_tokens.joined else _encode_apart)(nodes, texts, images, tokenizer, self)
         end = get_mark_id(tokenizer, self.end)
-        marks = {role: get_mark_id(tokenizer, mark) for role, mark in self.roles}
+        marks = {role: [get_mark_id(tokenizer, mark)] if mark else [] for role, mark in self.roles}
         done = []
         for before, node, after, body in zip((None, *nodes), nodes, (*nodes[1:], None), bodies, strict=False):
             opens, closes = (
                 node.role != "none" and not _belong_together(before, node),
-                node.role != "none" and not _belong_together(node, after),
+                node.role in self.ended and not _belong_together(node, after),
             )
             supervised = node.supervised or loss == "text"
-            head = [marks[node.role]] if opens else []
+            head = marks[node.role] if opens else []
             tail = [end] if closes else []
             done.append(
                 Encoded(
@@ -180,11 +175,10 @@ class ChatFormat:
         """BOS, the nodes, EOS. EOS is supervised only if all text is, and ends there."""
         bos, eos = get_mark_id(tokenizer, self.bos), get_mark_id(tokenizer, self.eos)
         parts = cut_parts(self.encode_nodes(nodes, images, tokenizer, loss), cut)
-        labels = chain.from_iterable(part.labels for part in parts)
-        return Encoded(
-            [bos, *chain.from_iterable(part.ids for part in parts), eos],
-            [IGNORE, *labels, eos if loss == "text" and not cut.continued else IGNORE],
-        )
+        parts.insert(int(self.leading and bool(nodes) and nodes[0].kind == "image"), Encoded([bos], [IGNORE]))
+        parts.append(Encoded([eos], [eos if loss == "text" and not cut.continued else IGNORE]))
+        ids = [*chain.from_iterable(part.ids for part in parts)]
+        return Encoded(ids, [*chain.from_iterable(part.labels for part in parts)])
 
     def encode_prompt(self, nodes: Sequence[Node], images: Sequence[ImageLayout], tokenizer: Tokenizer) -> list[int]:
         """No EOS, but the mark that the assistant begins with."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 FENCE, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 UTTERANCE, VIDEO = "<end_of_utterance>", "<video>"  # processors add these to tokenizers that lack them
+NEWLINE = "|NEWLINE|"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 SOFT_START, SOFT_END = "<start_of_image>", "<end_of_image>"
 MOST = 6  # rows and columns that Idefics3's processor has tags for
@@ -30,7 +31,7 @@ class ImageLayout(Protocol):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of tiles, the overview not among them."""
+        """(rows, columns) of tiles, the overview not among them; of patches where lines of them are written."""
 
 
 class IndexedImage(NamedTuple):
@@ -99,6 +100,11 @@ def _write_vision(image: ImageLayout) -> ImageTokens:
     return [(VISION_START, 1), (None, image.tokens), (VISION_END, 1)]
 
 
+def _write_lines(image: ImageLayout) -> ImageTokens:
+    rows, columns = image.grid
+    return [(None, columns), (NEWLINE, 1)] * rows
+
+
 def _write_soft(image: ImageLayout) -> ImageTokens:
     return [("\n\n", 1), (SOFT_START, 1), (None, image.tokens), (SOFT_END, 1), ("\n\n", 1)]
 
@@ -131,6 +137,9 @@ VISION = ImageTokenTemplate(
     _write_vision, (VISION_START, VISION_END, "<|video_pad|>"), before=VISION_START, after=VISION_END
 )
 """The same by other names, which chat templates write themselves: `Qwen2_5_VLProcessor` and `Qwen3VLProcessor`."""
+
+LINES = ImageTokenTemplate(_write_lines, (NEWLINE,))
+"""A mark behind each row of patches: `FuyuProcessor`."""
 
 SOFT = ImageTokenTemplate(_write_soft, (SOFT_START, SOFT_END), placeholder=SOFT_START, joined=True)
 """Blank lines, which a tokenizer may join with the text beside them, and marks: `Gemma3Processor`."""

@@ -21,6 +21,7 @@ from vlmill.pipeline.cli.disclose import disclose
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
+from vlmill.pipeline.cli.preview import preview
 from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
@@ -95,6 +96,7 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
 for command in (
     new,
     check,
+    preview,
     build,
     status,
     report,

@@ -11,7 +11,10 @@ from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 from vlmill.pipeline.core.errors import VlmillError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vlmill.pipeline.reports.sections import ContaminationSection, CurationReport
+    from vlmill.pipeline.reports.signals import SignalCounts
 
 EXAMPLES = 20
 
@@ -80,11 +83,9 @@ def report(
 
 
 def _print_sections(directory: Path, found: CurationReport) -> None:
-    from vlmill.pipeline.reports.asked import make_asked_table
     from vlmill.pipeline.reports.funnel import make_funnel_tables
     from vlmill.pipeline.reports.overlap import make_overlap_table
     from vlmill.pipeline.reports.sections import format_funnel_notes
-    from vlmill.pipeline.reports.signals import make_signal_table
 
     if found.funnel is not None:
         _print_heading("Funnel", "in = kept + dropped + failed")
@@ -105,12 +106,21 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
     if found.contamination is not None:
         _print_contamination(found.contamination)
     if found.signals is not None:
-        _print_heading("Signals", "what models say of images and texts, and what the threshold keeps")
-        console.print(make_signal_table(found.signals))
-    if found.asked:
-        console.print(make_asked_table(found.asked))
+        _print_signals(found, found.signals)
     for name, why in (found.missing or {}).items():
         console.print(f"\nno {name}: {why}", markup=False)
+
+
+def _print_signals(found: CurationReport, signals: Sequence[SignalCounts]) -> None:
+    from vlmill.pipeline.reports.asked import make_asked_table
+    from vlmill.pipeline.reports.signals import make_signal_table
+
+    _print_heading("Signals", "what models say of images and texts, and what the threshold keeps")
+    console.print(make_signal_table(signals))
+    for line in found.silent or ():
+        console.print(line, markup=False)
+    if found.asked:
+        console.print(make_asked_table(found.asked))
 
 
 def _print_contamination(section: ContaminationSection) -> None:

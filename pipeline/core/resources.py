@@ -13,10 +13,10 @@ class Resources:
     """What one worker of a model takes, and how many there are.
 
     Attributes:
-        cpus: cores of one worker, where the machine has them beside a core that decodes.
+        cpus: cores that one worker computes on; decoding uses them while models have nothing to do.
         gpus: GPUs of one worker; 0.25 lets four share one. 0 computes on CPUs.
         memory: bytes that one worker is taken to need; no more are started than fit.
-        workers: how many; by default as many as the machine or cluster has room for.
+        workers: how many; by default on GPUs as many as there is room for, on CPUs one, and more where it is behind.
     """
 
     cpus: float = Field(default=1.0, ge=0)

@@ -83,6 +83,22 @@ def read_scores(path: Path, columns: Sequence[str] | None = None) -> pl.DataFram
         ) from error
 
 
+def count_scored(path: Path) -> int:
+    """How many things have a value in a signal's table, of scores or of vectors, by its statistics alone.
+
+    Raises:
+        StoreError: the file is not there, or damaged.
+    """
+    try:
+        about = pq.ParquetFile(path).metadata
+    except DAMAGED_TABLE as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
+        ) from error
+    reasons = (about.row_group(group).column(PLACE.index("reason")) for group in range(about.num_row_groups))
+    return sum(int(column.statistics.null_count) for column in reasons)
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """The vectors of a signal over a partition, those that are there, ordered by sample and node.

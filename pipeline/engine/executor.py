@@ -216,7 +216,8 @@ def open_executor(
     if workers == 0 and address is None:
         yield Inline()
         return
-    with _open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=(512 if models else 128) << 20) as width:
+    objects = max(512, 64 * (workers or os.cpu_count() or 1)) if models else 128
+    with _open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20) as width:
         yield OnRay(width)
 
 

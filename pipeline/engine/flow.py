@@ -19,6 +19,10 @@ from vlmill.pipeline.core.resources import Resources
 class StageWorker(Protocol):
     """Holds what takes long to load, and answers items."""
 
+    def load(self) -> None:
+        """Load what answers need, while the first items are made. The first answer does it where this is not called."""
+        ...
+
     def answer(self, item: Any) -> tuple[Any, int]:
         """The answer to an item, and how much of the work that progress counts it was."""
         ...
@@ -99,28 +103,34 @@ def run_flow_here(flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
             yield FlowEvent(job=number, result=flow.finish(job, answers))
 
 
+SHARE = 0.5
+"""What a feeder asks of a CPU, and a worker of each CPU that it computes on: one waits where the other is behind."""
+
+
 @dataclass(frozen=True)
 class Crew:
     """How many workers of each stage there are, and what each asks the machine for."""
 
-    workers: Mapping[str, int]
+    first: Mapping[str, int]  # workers that begin
+    most: Mapping[str, int]  # workers that there may be where items wait for them
     options: Mapping[str, Mapping[str, Any]]  # of Ray's actors
     feeders: int  # jobs that are fed at once
 
 
 def plan_crew(stages: Mapping[str, WorkerStage], cpus: float, gpus: float, memory: float) -> Crew:
-    """Deal a cluster out to the workers of stages; at least one CPU is left for feeding. Pure.
+    """Deal a cluster out to feeders and to the workers of stages. Pure.
 
-    Where there are too few CPUs for the workers, they share those with the feeders: a machine of one core does
-    everything in turn.
+    There is a feeder for each CPU, and up to as many workers: feeders wait while models are behind, and models while
+    they have no items, so both use a CPU in turn. On CPUs a stage begins with one worker, since each loads the model
+    anew; on GPUs, or where a number is asked for, with all. Workers that are too many for the CPUs ask Ray for none.
 
     Raises:
         ValueError: a stage asks for more GPUs or memory than there are; the message begins with its name.
     """
-    numbers = dict[str, int]()
+    most = dict[str, int]()
     for name, stage in stages.items():
         asked = stage.resources
-        room = [max(1.0, (cpus - 1) / len(stages)) / asked.cpus] if asked.cpus else [cpus]
+        room = [max(1.0, cpus / len(stages) / asked.cpus)] if asked.cpus else [cpus]
         for kind, wanted, there in (("gpus", asked.gpus, gpus), ("memory", asked.memory or 0, memory)):
             sharing = sum(bool(getattr(other.resources, kind)) for other in stages.values())
             if wanted > there:
@@ -129,15 +139,18 @@ def plan_crew(stages: Mapping[str, WorkerStage], cpus: float, gpus: float, memor
                 room.append(max(1.0, there / sharing / wanted))
         if asked.gpus:
             room[0] = max(room[0], room[1])  # GPUs are what is scarce; cores are shared
-        numbers[name] = asked.workers or max(1, int(min(room)))
-    taken = sum(numbers[name] * stage.resources.cpus for name, stage in stages.items())
-    fits = taken + 1 <= cpus
+        most[name] = asked.workers or max(1, int(min(room)))
+    first = {
+        name: most[name] if stage.resources.workers or stage.resources.gpus else 1 for name, stage in stages.items()
+    }
+    feeders = max(1, int(cpus))
+    fits = sum(most[name] * stage.resources.cpus for name, stage in stages.items()) <= feeders
     options = {
         name: {
-            "num_cpus": stage.resources.cpus if fits else 0,
+            "num_cpus": SHARE * stage.resources.cpus if fits else 0,
             "num_gpus": stage.resources.gpus,
             **({"memory": stage.resources.memory} if stage.resources.memory else {}),
         }
         for name, stage in stages.items()
     }
-    return Crew(numbers, options, max(1, int(cpus - taken)) if fits else max(1, int(cpus)))
+    return Crew(first, most, options, feeders)

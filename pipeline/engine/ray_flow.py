@@ -1,23 +1,30 @@
 """A flow on Ray: feeders are streaming tasks, workers are actors, and only references pass through the driver.
 
 At most two items of a feeder wait for the driver, and at most two a worker for their answer, so what is in flight does
-not grow with the run. A feeder that dies has its job fed again; a worker that dies is replaced and the item answered
-again: neither says anything against what it worked on, since models die in a child of their worker.
+not grow with the run. Workers load while the first items are made. Where items of a stage wait for `PATIENCE` seconds
+without a break, as many workers as it has are added, up to what there is room for. A feeder that dies has its job fed
+again; a worker that dies is replaced and the item answered again: neither says anything against what it worked on,
+since models die in a child of their worker.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.engine.executor import explain_end
-from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, WorkerStage, plan_crew
+from vlmill.pipeline.engine.flow import SHARE, Crew, FlowEvent, WorkerFlow, WorkerStage, plan_crew
 
 AHEAD = 2
 """Items that wait at a feeder or at a worker."""
+
+PATIENCE = 10.0
+"""Seconds that items wait for a stage's workers before more begin: about what one needs to load a model."""
 
 
 class _Actor:
@@ -26,6 +33,10 @@ class _Actor:
     def __init__(self, check: Callable[[], None], stage: WorkerStage) -> None:
         check()
         self.worker = stage.open_worker()
+
+    def load(self) -> None:
+        """See StageWorker."""
+        self.worker.load()
 
     def answer(self, item: Any) -> tuple[Any, int]:
         """See StageWorker."""
@@ -90,6 +101,7 @@ class _Worker:
     stage: str
     handle: Any
     calls: int = 0
+    is_loaded: bool = False
 
 
 def run_flow_on_ray(
@@ -114,11 +126,10 @@ def run_flow_on_ray(
         crew = plan_crew(stages, there.get("CPU", 1), there.get("GPU", 0), there.get("memory", 0))
     except ValueError as error:
         raise RecipeError(f"signals.{error} on this machine or cluster") from None
-    run = _FlowRun(ray, flow, jobs, check, attempts, crew.feeders)
+    run = _FlowRun(ray, flow, jobs, check, attempts, crew)
     try:
-        for name, number in crew.workers.items():
-            run.options[name] = crew.options[name]
-            run.workers += [run.start_worker(name) for _ in range(number)]
+        for name, number in crew.first.items():
+            run.add_workers(name, number)
         yield from run.list_events()
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
@@ -133,7 +144,7 @@ class _FlowRun:
     """The driver's side of a flow. It waits for one thing at a time, and does what follows from it."""
 
     def __init__(
-        self, ray: Any, flow: WorkerFlow, jobs: Sequence[Any], check: Callable[[], None], attempts: int, feeders: int
+        self, ray: Any, flow: WorkerFlow, jobs: Sequence[Any], check: Callable[[], None], attempts: int, crew: Crew
     ) -> None:
         self.ray = ray
         lost = ray.exceptions
@@ -144,9 +155,10 @@ class _FlowRun:
             lost.NodeDiedError,
             lost.ObjectLostError,
         )
-        self.flow, self.jobs, self.check, self.attempts, self.feeders = flow, jobs, check, attempts, feeders
-        self.options = dict[str, Any]()
+        self.flow, self.jobs, self.check, self.attempts, self.crew = flow, jobs, check, attempts, crew
         self.workers = list[_Worker]()
+        self.loading = dict[Any, _Worker]()
+        self.behind = dict[str, float]()  # stage -> since when items wait for all its workers
         self.waiting = deque(_Job(number, flow.choose_stages(job)) for number, job in enumerate(jobs))
         self.feeding = dict[Any, tuple[_Job, int]]()  # generator -> job, its round
         self.calls = deque[_Call]()
@@ -154,11 +166,14 @@ class _FlowRun:
         self.finishing = dict[Any, _Job]()
         self.flow_ref = self.ray.put(flow)
 
-    def start_worker(self, stage: str) -> _Worker:
-        """A worker of a stage, that Ray starts where there is room."""
+    def add_workers(self, stage: str, number: int) -> None:
+        """Workers of a stage, that Ray starts where there is room. They begin to load."""
         at_once = AHEAD if self.flow.stages[stage].overlaps else 1
-        actor = self.ray.remote(max_restarts=0, max_concurrency=at_once, **self.options[stage])(_Actor)
-        return _Worker(stage, actor.remote(self.check, self.flow.stages[stage]))
+        actor = self.ray.remote(max_restarts=0, max_concurrency=at_once, **self.crew.options[stage])(_Actor)
+        for _ in range(number):
+            worker = _Worker(stage, actor.remote(self.check, self.flow.stages[stage]))
+            self.workers.append(worker)
+            self.loading[worker.handle.load.remote()] = worker
 
     def list_events(self) -> Iterator[FlowEvent]:
         """Until all jobs are finished."""
@@ -166,7 +181,8 @@ class _FlowRun:
         while left:
             self._start_feeders()
             self._send_calls()
-            wanted = [*self.finishing, *self.flying]
+            self._help_stages()
+            wanted = [*self.finishing, *self.flying, *self.loading]
             if len(self.calls) < AHEAD * len(self.workers):
                 wanted += self.feeding
             (ready,), _ = self.ray.wait(wanted, num_returns=1, fetch_local=False)
@@ -175,16 +191,18 @@ class _FlowRun:
                 left -= event is not None
             elif ready in self.flying:
                 event = self._take_answer(ready)
+            elif ready in self.loading:
+                event = self._take_loaded(ready)
             else:
                 event = self._take_item(ready)
             if event is not None:
                 yield event
 
     def _start_feeders(self) -> None:
-        while self.waiting and len(self.feeding) < self.feeders:
+        while self.waiting and len(self.feeding) < self.crew.feeders:
             job = self.waiting.popleft()
             feed = self.ray.remote(
-                num_cpus=1, max_retries=0, num_returns="streaming", _generator_backpressure_num_objects=AHEAD
+                num_cpus=SHARE, max_retries=0, num_returns="streaming", _generator_backpressure_num_objects=AHEAD
             )(_feed_job)
             self.feeding[feed.remote(self.check, self.flow_ref, self.jobs[job.number])] = job, job.round
 
@@ -200,6 +218,23 @@ class _FlowRun:
                 answer, amount = worker.handle.answer.options(num_returns=2).remote(call.item)
                 worker.calls += 1
                 self.flying[amount] = worker, call, answer
+
+    def _help_stages(self) -> None:
+        """Add workers to stages that are behind."""
+        now, waiting = time.monotonic(), {call.stage for call in self.calls}
+        for stage, most in self.crew.most.items():
+            own = [worker for worker in self.workers if worker.stage == stage]
+            if stage not in waiting or len(own) >= most or not all(worker.is_loaded for worker in own):
+                self.behind.pop(stage, None)
+            elif now - self.behind.setdefault(stage, now) >= PATIENCE:
+                self.add_workers(stage, min(len(own), most - len(own)))
+
+    def _take_loaded(self, reference: Any) -> FlowEvent | None:
+        """A worker that has loaded; of one that died while it did the calls say so."""
+        self.loading.pop(reference).is_loaded = True
+        with suppress(*self.worker_lost):
+            self.ray.get(reference)
+        return None
 
     def _take_item(self, generator: Any) -> FlowEvent | None:
         """An item of a feeder, or its end."""
@@ -245,7 +280,8 @@ class _FlowRun:
     def _replace_worker(self, worker: _Worker) -> None:
         """Start another in the place of one that died; calls to the dead one fail by themselves."""
         if worker in self.workers:
-            self.workers[self.workers.index(worker)] = self.start_worker(worker.stage)
+            self.workers.remove(worker)
+            self.add_workers(worker.stage, 1)
 
     def _feed_anew(self, job: _Job, error: Exception) -> None:
         job.begin_anew()

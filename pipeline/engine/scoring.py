@@ -88,6 +88,10 @@ class AnsweringWorker:
 
     worker: SignalWorker | AskWorker
 
+    def load(self) -> None:
+        """Load the model."""
+        self.worker.load()
+
     def answer(self, item: SignalChunk) -> tuple[ScoredChunk, int]:
         """The scores of a chunk, and how many images or texts the model looked at."""
         scored = self.worker.score_chunk(item)

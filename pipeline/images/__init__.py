@@ -13,6 +13,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.patches import Patches
 from vlmill.pipeline.images.policy import Layout, Policy, Size, Unrenderable
 from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
@@ -30,6 +31,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "letterbox": Letterbox,
     "native": Native,
     "navit": NaViT,
+    "patches": Patches,
     "pooled": Pooled,
     "resize": Resize,
     "tiles": Tiles,

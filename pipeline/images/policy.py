@@ -39,7 +39,7 @@ class Layout:
 
     size: Size  # of the original, after EXIF rotation
     canvas: Size  # of the picture that the tiles are cut from, without its padding
-    grid: tuple[int, int]  # (rows, columns) of tiles on the canvas; (1, 1) for single-tile policies
+    grid: tuple[int, int]  # (rows, columns) of tiles on the canvas; (1, 1) for single-tile policies; of Fuyu's patches
     tiles: int  # encoder inputs, the overview included
     tokens: int  # placeholders that the model class replaces by visual tokens; what a chat format puts around is text
     overview: int | None = None  # which encoder input shows the whole image, where others show parts of it

@@ -33,7 +33,7 @@ from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.signals import DERIVED, SIGNALS, Clusters, Signal
 from vlmill.pipeline.signals.ask import Ask
-from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal
+from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal, place_custom_signal
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
@@ -196,7 +196,7 @@ class Recipe:
         for file, code in self.custom_filters.items():
             if found.kind in code.names():
                 trusted = code.code if isinstance(code, TrustedCode) else None
-                return dataclasses.replace(found, sha256=code.sha256, code=trusted, file=file)
+                return place_custom_signal(found, name, code.sha256, trusted, file)
         raise ValueError(
             f"signals.{name}.kind: {found.kind!r} is unknown; {suggest_names(found.kind, [*SIGNALS, *DERIVED])}. "
             "A custom signal comes with --filter FILE"

@@ -21,7 +21,7 @@ from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
-from vlmill.pipeline.reports.signal_costs import SignalEstimate, list_countable
+from vlmill.pipeline.reports.signal_costs import ClustersEstimate, SignalEstimate, list_countable
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
@@ -89,6 +89,7 @@ class RunEstimate:
     stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
     free: int = 0  # bytes on the disk of the run's folder
     signals: tuple[SignalEstimate, ...] = ()
+    clusters: tuple[ClustersEstimate, ...] = ()
 
     def add_up(self, name: str) -> int | None:
         """The sum of a field over all sources."""

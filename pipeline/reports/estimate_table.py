@@ -55,12 +55,21 @@ NOUNS = {"images": "images", "texts": "texts", "samples": "samples", "pairs": "i
 
 
 def list_signal_costs(estimate: RunEstimate) -> Iterator[str]:
-    """A line of what signals are asked about, and of how long a worker of each takes."""
-    if not estimate.signals:
-        return
-    asked = (f"{one.signal} {_format_count(one.units)} {NOUNS[one.of]}" for one in estimate.signals)
-    times = (f"{one.signal} {_format_seconds(one.seconds)}" for one in estimate.signals)
-    yield f"signals: {', '.join(asked)}; time of one worker each, from a build in this folder: {', '.join(times)}"
+    """A line of what models are asked about, and of how long a worker of each takes; then a line for each clusters.
+
+    What servers are asked has lines of its own.
+    """
+    models = [one for one in estimate.signals if one.signal not in estimate.asked]
+    asked = (f"{one.signal} {_format_count(one.units)} {NOUNS[one.of]}" for one in models)
+    times = (f"{one.signal} {_format_seconds(one.seconds)}" for one in models)
+    if models:
+        yield f"signals: {', '.join(asked)}; time of one worker each, from a build in this folder: {', '.join(times)}"
+    for one in estimate.clusters:
+        time = "?" if one.seconds is None else format_time(one.seconds)
+        yield (
+            f"signal {one.signal}: {one.clusters:,} clusters of {_format_count(one.vectors)} vectors of {one.of}, "
+            f"trained on {_format_count(one.trained)}; about {time} of one core, where a vector has 512 numbers"
+        )
 
 
 def _format_seconds(seconds: float | None) -> str:

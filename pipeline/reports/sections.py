@@ -23,7 +23,7 @@ from vlmill.pipeline.reports.funnel import (
     select_funnel,
 )
 from vlmill.pipeline.reports.overlap import SourceOverlap, read_overlap
-from vlmill.pipeline.reports.signals import SignalCounts, read_signals
+from vlmill.pipeline.reports.signals import SignalCounts, list_silent_signals, read_signals
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 
 SECTIONS = ("funnel", "overlap", "contamination", "signals")
@@ -55,6 +55,7 @@ class CurationReport:
     overlap: tuple[SourceOverlap, ...] | None = None
     contamination: ContaminationSection | None = None
     signals: tuple[SignalCounts, ...] | None = None
+    silent: tuple[str, ...] | None = None  # warnings of signals without a value; a part of the section `signals`
     asked: tuple[AskedCounts, ...] | None = None  # of servers; a part of the section `signals`
     missing: Mapping[str, str] | None = None  # section that was asked for -> why the run does not have it
 
@@ -87,7 +88,7 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
     }
     if section is not None:
         found: dict[str, Any] = {section: readers[section]()}
-        return CurationReport(**found, asked=_read_asked(root, source) if section == "signals" else None)
+        return CurationReport(**found, **_read_beside_signals(root, source) if section == "signals" else {})
     if not read_locked_recipe(root).signals:
         del readers["signals"]  # most recipes ask no model
     found, missing = {}, dict[str, str]()
@@ -96,13 +97,14 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
             found[name] = read()
         except NotBuiltError as error:
             missing[name] = str(error)
-    asked = _read_asked(root, source) if "signals" in found else None
-    return CurationReport(**found, asked=asked, missing=missing or None)
+    beside = _read_beside_signals(root, source) if "signals" in found else {}
+    return CurationReport(**found, **beside, missing=missing or None)
 
 
-def _read_asked(root: Path, source: str | None) -> tuple[AskedCounts, ...] | None:
-    """What servers were asked; None where no signal asks one."""
-    return read_asked(root, source) or None
+def _read_beside_signals(root: Path, source: str | None) -> dict[str, Any]:
+    """Signals without a value, and what servers were asked; None where no signal asks one."""
+    silent = tuple(list_silent_signals(root, read_locked_recipe(root), source))
+    return {"silent": silent or None, "asked": read_asked(root, source) or None}
 
 
 def _read_funnel_section(root: Path, funnel: Mapping[str, LevelCounts]) -> FunnelSection:

@@ -29,6 +29,35 @@ class SignalEstimate:
     seconds: float | None  # of one worker; None where no build in the run's folder has timed it
 
 
+@dataclass(frozen=True)
+class ClustersEstimate:
+    """What it takes to group the vectors of a signal; None where their number is not known."""
+
+    signal: str
+    of: str
+    clusters: int
+    vectors: int | None
+    trained: int | None  # vectors that centroids are trained on
+    seconds: float | None  # of one core, with vectors of 512 numbers; training is one task
+
+
+COMPARISONS = {"train": 1e8, "assign": 3e7}
+"""Vectors of 512 numbers that one core compares with a centroid in a second (docs/measurements.md)."""
+
+
+def estimate_clusters(recipe: Recipe, units: Mapping[str, int | None]) -> tuple[ClustersEstimate, ...]:
+    """What the clusters of a recipe would take; `units` as in `estimate_signals`."""
+    found = list[ClustersEstimate]()
+    for name, one in recipe.clusters.items():
+        vectors, trained, seconds = units.get(one.of), None, None
+        if vectors is not None:
+            trained = min(vectors, one.clusters * one.per_cluster)
+            compared = {"train": one.iterations * trained * one.clusters, "assign": vectors * one.clusters}
+            seconds = sum(number / COMPARISONS[work] for work, number in compared.items())
+        found.append(ClustersEstimate(name, one.of, one.clusters, vectors, trained, seconds))
+    return tuple(found)
+
+
 def list_countable(recipe: Recipe) -> dict[str, Signal]:
     """The signals of a recipe but those whose code may not run."""
     return {

@@ -6,6 +6,7 @@ A section of `vlmill report`; the page of statistics draws the histograms.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -16,8 +17,8 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.errors import NotBuiltError
-from vlmill.pipeline.core.names import QUANTILES_FILE, name_scores
-from vlmill.pipeline.core.scores import read_scores
+from vlmill.pipeline.core.names import QUANTILES_FILE, name_embeddings, name_scores
+from vlmill.pipeline.core.scores import count_scored, read_scores
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
@@ -75,9 +76,31 @@ def _list_signals(root: Path, recipe: Recipe) -> Iterator[SignalCounts]:
                     )
 
 
+def list_silent_signals(root: Path, recipe: Recipe, only: str | None = None) -> Iterator[str]:
+    """A warning for each signal and source where it was asked and nothing has a value, with the reasons.
+
+    Only the tables' statistics are read, but for these. What has not been built yet says nothing.
+    """
+    for name in recipe.models:
+        for source in sorted(recipe.sources if only is None else {only}):
+            try:
+                paths = _list_tables(root, source, name)
+            except NotBuiltError:
+                continue
+            if paths and not any(map(count_scored, paths)):
+                reasons = Counter(reason for path in paths for reason in read_scores(path, ["reason"])["reason"])
+                if reasons:
+                    said = ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items()))
+                    yield (
+                        f"signal {name} has no value in source {source}: it was asked {reasons.total():,} times "
+                        f"({said}); a threshold on it drops nothing there. Look at its model and settings"
+                    )
+
+
 def _list_tables(root: Path, source: str, name: str) -> list[Path]:
-    receipts = read_manifest(root, f"steps/{source}/{name}")
-    return [root / file.path for receipt in receipts for file in receipt.files if file.name == name_scores(name)]
+    """Its tables of values, or of vectors."""
+    receipts, names = read_manifest(root, f"steps/{source}/{name}"), {name_scores(name), name_embeddings(name)}
+    return [root / file.path for receipt in receipts for file in receipt.files if file.name in names]
 
 
 def _read_values(paths: Sequence[Path], column: str) -> tuple[np.ndarray, int]:

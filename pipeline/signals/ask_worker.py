@@ -90,6 +90,9 @@ class AskWorker:
         scored = _gather_answers(self.signal, len(self.signal.columns(self.name)), asked, lost, found)
         return replace(scored, seconds=perf_counter() - began)
 
+    def load(self) -> None:
+        """Nothing: the model is with the server."""
+
     def close(self) -> None:
         """End what waits, and close connections and journals."""
         if self._thread is not None:

@@ -53,6 +53,7 @@ class CustomSignal:
     file: str = field(metadata=RUNTIME)  # its name, for errors
     resources: Resources = field(default_factory=Resources, metadata=RUNTIME)
     seconds: float = field(default=SECONDS, metadata=RUNTIME)
+    entry: str = field(default="", metadata=RUNTIME, compare=False)  # what the recipe calls it, for errors
 
     version = 1  # the code is in the key
 
@@ -97,8 +98,12 @@ class CustomSignal:
         """What its `load` returns.
 
         Raises:
-            RecipeError: it raised; the message names the line.
+            RecipeError: it raised, and the message names the line; or there is no GPU where `resources` ask for one.
         """
+        if self.resources.gpus > 0:
+            from vlmill.pipeline.signals.torch_models import check_gpu  # noqa: PLC0415
+
+            check_gpu()
         made = self._made()
         return self._run(made.load) if hasattr(made, "load") else None
 
@@ -109,9 +114,11 @@ class CustomSignal:
             RecipeError: it raised, or gave something else.
         """
         values = self._run(self._made().score, model, batch)
+        if hasattr(values, "detach"):  # a tensor, perhaps of a GPU, or made without torch.no_grad
+            values = values.detach().cpu()
         try:
             found = np.asarray(values, np.float64).reshape(-1)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise RecipeError(f"{self.file}: score gives {type(values).__name__}, not numbers: {error}") from error
         if found.size != batch.size:
             raise RecipeError(f"{self.file}: score gives {found.size} numbers for a batch of {batch.size} places")
@@ -130,41 +137,52 @@ class CustomSignal:
         """Refuse a class that says something that cannot be."""
         of, side = getattr(made, "of", "images"), getattr(made, "side", SIDE)
         if of not in get_args(Of):
-            raise RecipeError(
-                f"{self.file}: signal {self.kind} has of = {of!r}; {suggest_names(str(of), get_args(Of))}"
-            )
+            raise RecipeError(f"{self._place}: {self.file} has of = {of!r}; {suggest_names(str(of), get_args(Of))}")
         for name, value in (("side", side), ("batch", getattr(made, "batch", BATCH))):
             if not isinstance(value, int) or not 1 <= value <= 16_384:
-                raise RecipeError(f"{self.file}: signal {self.kind} has {name} = {value!r}; allowed: 1 to 16384")
+                raise RecipeError(f"{self._place}: {self.file} has {name} = {value!r}; allowed: 1 to 16384")
+
+    @property
+    def _place(self) -> str:
+        """Where it stands in the recipe, with its kind where that is another name."""
+        entry = self.entry or self.kind
+        return f"signals.{entry}" if entry == self.kind else f"signals.{entry} (kind {self.kind})"
 
     def _made(self) -> Any:
         if self.code is None:
             raise RecipeError(
-                f"signal {self.kind!r} ({self.file}) cannot be asked: its code runs only if the command line names "
-                f"it, with --filter FILE or --trust-code {self.sha256}"
+                f"{self._place}: {self.kind!r} ({self.file}) cannot be asked: its code runs only if the command line "
+                f"names it, with --filter FILE or --trust-code {self.sha256}"
             )
         found = find_named_classes(self.file, self.code, METHOD)
         if self.kind not in found:
-            raise RecipeError(f"signals: {self.file} has no signal {self.kind!r}; {suggest_names(self.kind, found)}")
+            raise RecipeError(
+                f"{self._place}: {self.file} has no signal {self.kind!r}; {suggest_names(self.kind, found)}"
+            )
         kind = found[self.kind]
         known = [item.name for item in dataclasses.fields(kind)]
         for name in self.settings:
             if name not in known:
                 hint = "" if known else '; a setting is a field with a type, such as `path: str = "model.pt"`'
-                raise RecipeError(f"signals.{self.kind}: unknown key {name!r}; {suggest_names(name, known)}{hint}")
-        return parse_block(kind, dict(self.settings), f"signals.{self.kind}")
+                raise RecipeError(f"{self._place}: unknown key {name!r}; {suggest_names(name, known)}{hint}")
+        return parse_block(kind, dict(self.settings), f"signals.{self.entry or self.kind}")
 
 
 def name_custom_signal(kind: str, settings: Mapping[str, Any]) -> CustomSignal:
-    """A signal that is not ours, before its code is found: the recipe says in which file it is.
+    """A signal that is not ours, before its code is found: the recipe says in which file it is."""
+    return CustomSignal(kind, dict(settings), "", None, "")
+
+
+def place_custom_signal(named: CustomSignal, entry: str, sha256: str, code: str | None, file: str) -> CustomSignal:
+    """A named signal with its code, under the name of its entry in the recipe.
 
     Raises:
-        RecipeError: a key that says how it runs is wrong.
+        RecipeError: a setting is wrong, or a key that says how it runs.
     """
     running: dict[str, Any] = {
-        name: parse_block(made, settings[name], f"signals.{kind}.{name}")
+        name: parse_block(made, named.settings[name], f"signals.{entry}.{name}")
         for name, made in RUNNING.items()
-        if name in settings
+        if name in named.settings
     }
-    own = {name: value for name, value in settings.items() if name not in RUNNING}
-    return CustomSignal(kind, own, "", None, "", **running)
+    own = {name: value for name, value in named.settings.items() if name not in RUNNING}
+    return dataclasses.replace(named, settings=own, sha256=sha256, code=code, file=file, entry=entry, **running)

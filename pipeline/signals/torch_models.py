@@ -45,6 +45,16 @@ class TorchModel:
         return normalised.to(next(self.model.parameters()).dtype)
 
 
+def check_gpu() -> None:
+    """Refuse to go on where this process sees no GPU.
+
+    Raises:
+        RecipeError: so it is.
+    """
+    if not torch.cuda.is_available():
+        raise RecipeError("resources.gpus: this machine has no GPU that torch sees; take 0")
+
+
 def load_model(
     folder: Path, auto: str, *, gpu: bool, threads: int, texts: bool = False, images: bool = False
 ) -> TorchModel:
@@ -61,8 +71,8 @@ def load_model(
     Raises:
         RecipeError: the folder holds no such model, or there is no GPU.
     """
-    if gpu and not torch.cuda.is_available():
-        raise RecipeError("resources.gpus: this machine has no GPU that torch sees; take 0")
+    if gpu:
+        check_gpu()
     if (folder / "adapter_config.json").exists():
         raise RecipeError(f"{folder}: adapter_config.json: an adapter names another model's folder; merge it first")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may choose another sum each time

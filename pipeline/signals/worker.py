@@ -55,7 +55,7 @@ class ScoredUnit:
 
 @dataclass
 class SignalWorker:
-    """Asks one signal's model, which is loaded with the first batch."""
+    """Asks one signal's model, which is loaded with the first batch if it is not before."""
 
     name: str  # as the recipe calls the signal
     signal: ModelSignal
@@ -63,7 +63,9 @@ class SignalWorker:
     sound: bool = False  # whether the model ever survived a batch
 
     def __post_init__(self) -> None:
-        self.sandbox: Sandbox[[ModelSignal, SignalBatch], Any] = Sandbox(score_in_child, self.signal.seconds, UNBOUNDED)
+        self.sandbox: Sandbox[[ModelSignal, SignalBatch | None], Any] = Sandbox(
+            score_in_child, self.signal.seconds, UNBOUNDED
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +78,15 @@ class SignalWorker:
     def close(self) -> None:
         """End the child."""
         self.sandbox.close()
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            RecipeError: it cannot be loaded.
+            StoreError: the child dies of it.
+        """
+        self._call_child(None)
 
     def score_chunk(self, chunk: SignalChunk) -> ScoredChunk:
         """The values of all units of a chunk, ordered by sample and node.
@@ -143,6 +154,17 @@ class SignalWorker:
         Raises:
             ChildCrashed: the child died; ChildTimedOut after the signal's seconds.
         """
+        answers = self._call_child(batch)
+        values = _read_answer(answers, batch.size)
+        self.device = {str(key): str(value) for key, value in answers[0].items()}
+        self.sound = True
+        detections = _read_detections(answers, batch.filled)
+        return [
+            ScoredUnit(row, detections[place] if place < len(detections) else ()) for place, row in enumerate(values)
+        ]
+
+    def _call_child(self, batch: SignalBatch | None) -> list[Any]:
+        """The child's answers: what the model runs on, and what it says of a batch, if there is one."""
         answers: list[Any] = []
         try:
             for answer in self.sandbox.run(self.signal, batch):
@@ -156,13 +178,7 @@ class SignalWorker:
             raise
         except RuntimeError as error:
             raise RecipeError(f"signals.{self.name} failed:\n{error}") from None
-        values = _read_answer(answers, batch.size)
-        self.device = {str(key): str(value) for key, value in answers[0].items()}
-        self.sound = True
-        detections = _read_detections(answers, batch.filled)
-        return [
-            ScoredUnit(row, detections[place] if place < len(detections) else ()) for place, row in enumerate(values)
-        ]
+        return answers
 
 
 def _read_answer(answers: Sequence[Any], size: int) -> np.ndarray:
@@ -225,15 +241,17 @@ _LOADED: list[tuple[ModelSignal, Any]] = []
 """The model of this process."""
 
 
-def score_in_child(signal: ModelSignal, batch: SignalBatch) -> Iterator[Any]:
+def score_in_child(signal: ModelSignal, batch: SignalBatch | None) -> Iterator[Any]:
     """What the child does: what the model runs on, once it is loaded, then the values as an array's bytes.
 
-    Then what was found in each picture, of a signal that finds things there.
+    Then what was found in each picture, of a signal that finds things there. Without a batch the model is loaded alone.
     """
     try:
         if not _LOADED or _LOADED[0][0] != signal:
             _LOADED[:] = [(signal, signal.load())]
         yield describe_device()
+        if batch is None:
+            return
         said = signal.score(_LOADED[0][1], batch)
     except VlmillError as error:
         yield {"error": str(error)}

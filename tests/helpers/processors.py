@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.fuyu.image_processing_pil_fuyu import FuyuImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
@@ -33,6 +35,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.patches import Patches
 from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 RAW = {"do_rescale": False, "do_normalize": False}  # pixels as they are before normalising
 CLIP_GREY = (122, 116, 104)
+PLACEHOLDER, LINE_END = 7, 8
+"""Ids of Fuyu's |SPEAKER| and |NEWLINE| here."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def inputs(processed: Any) -> list[np.ndarray]:
     """A processor's encoder inputs for one image, each (height, width, 3), without what pads a batch."""
     if "image_grid_thw" in processed:
         return [_join_patches(processed["pixel_values"], processed["image_grid_thw"][0])]
+    if "image_patches" in processed:
+        return [_join_lines(processed["image_patches"][0][0].numpy(), processed["image_input_ids"][0][0])]
     tiles = np.asarray(processed["pixel_values"])
     tiles = tiles.reshape(-1, *tiles.shape[-3:]).transpose(0, 2, 3, 1)
     if "pixel_attention_mask" not in processed:
@@ -84,6 +91,16 @@ def _join_patches(patches: np.ndarray, grid: np.ndarray) -> np.ndarray:
     assert frames == 1
     assert np.array_equal(apart[..., 0, :, :], apart[..., 1, :, :])
     return apart[:, :, :, :, :, 0].transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * side, columns * side, 3)
+
+
+def _join_lines(patches: np.ndarray, ids: torch.Tensor) -> np.ndarray:
+    """The image (height, width, 3) of patches in lines, each of which a newline (LINE_END) ends."""
+    rows, side = int((ids == LINE_END).sum()), round((patches.shape[1] / 3) ** 0.5)
+    lines = ids.reshape(rows, -1)
+    assert (lines[:, :-1] == PLACEHOLDER).all()
+    assert (lines[:, -1] == LINE_END).all()
+    apart = patches.reshape(rows, lines.shape[1] - 1, side, side, 3)
+    return apart.transpose(0, 2, 1, 3, 4).reshape(rows * side, -1, 3)
 
 
 def same(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> bool:
@@ -132,6 +149,8 @@ def cases() -> dict[str, Case]:
             lambda size: 64 * max(1, smolvlm.get_number_of_image_patches(*size[::-1])[0]),
         ),
         "internvl": Case(InternVL(), internvl, lambda size: 256 * internvl.get_number_of_image_patches(*size[::-1])),
+        "fuyu": _fuyu(Patches()),
+        "fuyu, small patches": _fuyu(Patches(width=322, height=210, patch=14)),
         "gemma3": Case(Pooled(), Gemma3ImageProcessorPil(size=_square(896), **RAW), lambda _: 256),
         "paligemma": Case(
             Resize(side=224), SiglipImageProcessorPil(size=_square(224), image_seq_length=256, **RAW), lambda _: 256
@@ -145,6 +164,33 @@ def _native(policy: Native) -> Case:
     bounds = {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
     images = Qwen2VLImageProcessorPil(size=bounds, patch_size=policy.patch, merge_size=policy.merge, **RAW)
     return Case(policy, images, lambda size: images.get_number_of_image_patches(*size[::-1]) // 4)
+
+
+def _fuyu(policy: Patches) -> Case:
+    bounds, patch = {"height": policy.height, "width": policy.width}, {"height": policy.patch, "width": policy.patch}
+    images = FuyuImageProcessorPil(size=bounds, patch_size=patch, **RAW)
+
+    def cut(padded: torch.Tensor, unpadded: Any) -> Any:
+        """What the processor makes of a padded image (channels, height, width) and its unpadded height and width."""
+        down, across = (torch.tensor([[side]]) for side in unpadded)
+        there = torch.ones(1, 1, 1)
+        return images.preprocess_with_tokenizer_info(
+            padded[None, None], there, down, across, PLACEHOLDER, LINE_END, variable_sized=True
+        )
+
+    def process(image: Image.Image, return_tensors: str) -> Any:
+        made = images(image, return_tensors=return_tensors)
+        unpadded = [int(made[f"image_unpadded_{side}"][0][0]) for side in ("heights", "widths")]
+        return cut(torch.from_numpy(made["images"][0][0]), unpadded)
+
+    def count(size: Size) -> int:
+        """By the arithmetic of FuyuProcessor's `_get_num_multimodal_tokens`, without the newlines."""
+        scale = min(policy.height / size[1], policy.width / size[0])
+        unpadded = [min(int(side * scale), side) for side in size[::-1]]
+        made = cut(torch.zeros(1, policy.height, policy.width, dtype=torch.uint8), unpadded)
+        return int((made["image_input_ids"][0][0] == PLACEHOLDER).sum())
+
+    return Case(policy, process, count)
 
 
 def _llava_next(policy: AnyRes) -> Case:

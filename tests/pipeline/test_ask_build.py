@@ -128,6 +128,10 @@ def test_a_check_foretells_requests_tokens_and_money(folder, capsys, asked):
         expected = totals[name]["input_tokens"] * 2 + totals[name]["output_tokens"] * 10
         assert totals[name]["cost"] == pytest.approx(expected / 1e6)
     assert totals["caption"]["output_tokens"] == 512 * totals["caption"]["requests"]
+    assert vlmill("check", folder / "recipe.yaml") == 0
+    said = capsys.readouterr().out
+    assert said.count("signal rating: at most") == 1
+    assert "signals: " not in said  # a line of models that are loaded here
     assert not asked.bodies()
 
 

@@ -21,7 +21,10 @@ from vlmill.mixtures.page.embedding_map import read_maps
 from vlmill.pipeline.core.scores import read_embeddings
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.estimate import RunEstimate
+from vlmill.pipeline.reports.estimate_table import list_signal_costs
 from vlmill.pipeline.reports.funnel import read_funnel
+from vlmill.pipeline.reports.signal_costs import estimate_clusters
 from vlmill.pipeline.reports.status import read_progress
 from vlmill.pipeline.reports.verify import verify_run
 from vlmill.pipeline.reports.what_if import answer_what_if
@@ -149,6 +152,18 @@ def test_semantic_duplicates_are_those_of_a_comparison_one_by_one(folder):
         assert (other, pytest.approx(score, abs=3e-4)) in [*expected.values()]
     dropped = read_funnel(root)["pages"]["samples"]["dropped"]
     assert dropped["semantic_image"] == len(expected)
+
+
+def test_a_check_says_what_clusters_take(folder):
+    recipe = read_locked_recipe(folder / "run")
+    (found,) = estimate_clusters(recipe, {"looks": 1_000_000})
+    assert (found.vectors, found.trained) == (1_000_000, 4 * 100)
+    assert found.seconds == pytest.approx(25 * 400 * 4 / 1e8 + 1_000_000 * 4 / 3e7)
+    (line,) = list_signal_costs(RunEstimate((), 1, clusters=(found,)))
+    assert line.startswith("signal topic: 4 clusters of 1,000,000 vectors of looks, trained on 400; about 0.1 s of one")
+    (unknown,) = estimate_clusters(recipe, {"looks": None})
+    assert (unknown.trained, unknown.seconds) == (None, None)
+    assert "of ? vectors of looks" in next(list_signal_costs(RunEstimate((), 1, clusters=(unknown,))))
 
 
 def test_a_report_and_a_trace_name_the_keeper(folder, capsys):

@@ -181,6 +181,7 @@ SPELT = {
     ("idefics3", 1): f"{FENCE}<global-img><image><image>{FENCE}",
     ("idefics3", 3): (f"{FENCE}<row_1_col_1><image>\n{FENCE}<row_2_col_1><image>\n\n{FENCE}<global-img><image>{FENCE}"),
     ("internvl", 2): "<img><IMG_CONTEXT><IMG_CONTEXT></img>",
+    ("fuyu", 2): "|SPEAKER||NEWLINE||SPEAKER||NEWLINE|",
 }
 
 
@@ -188,7 +189,7 @@ SPELT = {
 def test_an_image_is_spelt_as_the_processor_of_its_family_spells_it(tmp_path, name, tiles):
     chat = FORMATS[name]
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "tokenizer.json"), chat)
-    shown = IndexedImage(max(2, tiles), tiles, (2, 1) if tiles == 3 else (1, 1))
+    shown = IndexedImage(max(2, tiles), tiles, (2, 1) if tiles == 3 or name == "fuyu" else (1, 1))
     (piece,) = encode_nodes([Node("image", image=0)], [shown], tokenizer, chat, "text")
     assert spelt(tokenizer, piece.ids) == SPELT[name, tiles]
     assert piece.supervised == 0

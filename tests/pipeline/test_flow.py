@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from ray import cloudpickle
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.resources import Resources
+from vlmill.pipeline.engine import ray_flow
 from vlmill.pipeline.engine.executor import Inline, open_executor
 from vlmill.pipeline.engine.flow import plan_crew
 
@@ -33,9 +35,16 @@ class Worker:
     def __init__(self, stage):
         self.stage, self.asked = stage, 0
 
+    def load(self):
+        if self.stage.lacks_model:
+            raise VlmillError("there is no model")
+
     def answer(self, item):
         job, number = item
         self.asked += 1
+        if self.stage.seconds is not None:
+            time.sleep(self.stage.seconds)
+            return os.getpid(), 1
         if self.stage.always or (self.stage.dies and number == 1 and not self.stage.dies.exists()):
             (self.stage.dies or Path(os.devnull)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -50,6 +59,8 @@ class Stage:
     name: str
     dies: Path | None = None  # is there once a worker has died
     always: bool = False
+    lacks_model: bool = False
+    seconds: float | None = None  # that an answer takes; it is then the worker's process
     unit: str = "things"
     overlaps: bool = False
     resources: Resources = field(default_factory=Resources)
@@ -146,28 +157,48 @@ def test_a_worker_that_dies_again_and_again_ends_the_flow(ray_pool):
         run(ray_pool, flow, [Job("a", 3)])
 
 
+def test_workers_load_before_they_answer_and_an_error_of_it_ends_the_flow(ray_pool):
+    flow = Flow({"double": Stage("double", lacks_model=True), "name": Stage("name")})
+    with pytest.raises(VlmillError, match="there is no model"):
+        run(ray_pool, flow, [Job("a", 5)])
+
+
+@pytest.mark.parametrize(("seconds", "processes"), [(0.2, {2}), (0, {1})])
+def test_a_stage_that_is_behind_gets_another_worker_and_one_that_keeps_up_does_not(
+    ray_pool, monkeypatch, seconds, processes
+):
+    monkeypatch.setattr(ray_flow, "PATIENCE", 0.3)
+    found, _ = run(ray_pool, Flow({"name": Stage("name", seconds=seconds)}), [Job("a", 20, ("name",))])
+    assert {len(set(found[0]["name"]))} == processes
+
+
 # -- who works on what -------------------------------------------------------------------------------------------------
 
 
 def crew(cpus, gpus=0, memory=64, **resources):
     stages = {name: Stage(name, resources=Resources(**asked)) for name, asked in resources.items()}
     found = plan_crew(stages, cpus, gpus, memory)
-    return dict(found.workers), {name: options["num_cpus"] for name, options in found.options.items()}, found.feeders
+    return dict(found.first), dict(found.most), {name: options["num_cpus"] for name, options in found.options.items()}
 
 
-def test_workers_take_the_cpus_but_one_and_share_them_where_there_are_too_few():
-    assert crew(2, a={}) == ({"a": 1}, {"a": 1}, 1)
-    assert crew(8, a={}) == ({"a": 7}, {"a": 1}, 1)
-    assert crew(9, a={"cpus": 2}, b={}) == ({"a": 2, "b": 4}, {"a": 2, "b": 1}, 1)
-    assert crew(1, a={}) == ({"a": 1}, {"a": 0}, 1)
-    assert crew(2, a={}, b={}, c={}) == ({"a": 1, "b": 1, "c": 1}, {"a": 0, "b": 0, "c": 0}, 2)
-    assert crew(8, a={"workers": 2}) == ({"a": 2}, {"a": 1}, 6)
+def test_a_stage_begins_with_one_worker_and_may_have_as_many_as_there_are_cpus_beside_as_many_feeders():
+    assert crew(2, a={}) == ({"a": 1}, {"a": 2}, {"a": 0.5})
+    assert crew(9, a={"cpus": 2}, b={}) == ({"a": 1, "b": 1}, {"a": 2, "b": 4}, {"a": 1, "b": 0.5})
+    assert crew(1, a={}) == ({"a": 1}, {"a": 1}, {"a": 0.5})
+    assert crew(8, a={"workers": 2}) == ({"a": 2}, {"a": 2}, {"a": 0.5})
+    for cpus in (1, 2, 8):
+        assert plan_crew({"a": Stage("a")}, cpus, 0, 64).feeders == cpus
+
+
+def test_workers_that_are_too_many_for_the_cpus_take_none_of_them():
+    assert crew(2, a={}, b={}, c={}) == ({"a": 1, "b": 1, "c": 1},) * 2 + ({"a": 0, "b": 0, "c": 0},)
+    assert crew(1, a={"workers": 2})[2] == {"a": 0}
 
 
 def test_gpus_and_memory_bound_how_many_workers_there_are():
-    assert crew(16, gpus=1, a={"gpus": 1}) == ({"a": 1}, {"a": 1}, 15)
-    assert crew(16, gpus=2, a={"gpus": 0.25}, b={"gpus": 0.5})[0] == {"a": 4, "b": 2}
-    assert crew(16, memory=10, a={"memory": 4})[0] == {"a": 2}
+    assert crew(16, gpus=1, a={"gpus": 1}) == ({"a": 1}, {"a": 1}, {"a": 0.5})
+    assert crew(16, gpus=2, a={"gpus": 0.25}, b={"gpus": 0.5})[:2] == ({"a": 4, "b": 2},) * 2  # all at once
+    assert crew(16, memory=10, a={"memory": 4})[1] == {"a": 2}
     with pytest.raises(ValueError, match=r"a.resources.gpus: 1 of 0 that are there"):
         crew(16, a={"gpus": 1})
     with pytest.raises(ValueError, match=r"a.resources.memory: 99 of 64"):

@@ -45,6 +45,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.patches import Patches
 from vlmill.pipeline.images.pixels import encode_image
 from vlmill.pipeline.images.policy import LONGEST
 from vlmill.pipeline.images.pooled import Pooled
@@ -181,6 +182,18 @@ def test_images_keep_their_resolution_and_nearly_their_shape_within_bounds():
             assert abs(height - size[1]) <= 14
 
 
+def test_raw_patches_keep_every_pixel_of_an_image_within_bounds_and_fill_the_last_ones():
+    policy, image = Patches(), picture((100, 47), 0)
+    (layout,) = policy.layout([image.size])
+    assert (layout.canvas, layout.grid, layout.tokens) == ((100, 47), (2, 4), 8)
+    (tile,) = policy.tiles(policy.render(image, layout), layout)
+    assert np.array_equal(tile[:47, :100], np.asarray(image))
+    assert tile.shape == (60, 120, 3)
+    assert (tile[47:] == 1).all()
+    assert (tile[:, 100:] == 1).all()
+    assert policy.layout([(1921, 1080)])[0].canvas == (1920, 1079)
+
+
 def test_llava_next_tiles_each_image_whatever_stands_beside_it():
     policy = AnyRes()
     assert policy.layout([(640, 480), (100, 900)]) == (
@@ -281,6 +294,7 @@ def test_where_idefics2_quarters_what_has_no_quarters_the_policy_has_a_verdict()
         (NaViT(split=True), (500, 1), "no quarters"),
         (Crop(), (1, 3000), "before the crop"),
         (Letterbox(), (LONGEST + 1, 10), "no side may be longer"),
+        (Patches(), (1, 1081), "shrunk to fit into 1920 x 1080 px, would have no pixel of its shorter side left"),
         (Native(), (1005, 5), "more than 200 times the other"),
         (Native(max_pixels=1 << 24), (40_000, 400), "would be 40012 x 392 px; no side may be longer than 16383"),
     ],
@@ -306,7 +320,7 @@ def test_layouts_are_arithmetic_that_holds_for_any_size(kind, several):
     for layout in layouts:
         rows, columns = layout.grid
         assert layout.tokens > 0
-        assert layout.tiles in {rows * columns, rows * columns + 1}
+        assert (layout.tokens if kind == "patches" else layout.tiles) in {rows * columns, rows * columns + 1}
         assert min(layout.canvas) > 0
         assert max(layout.canvas) <= (16_383 if kind == "native" else 12 * 448)  # InternVL's
     assert policy.layout(several) == layouts
@@ -361,6 +375,7 @@ def test_a_quality_stores_jpeg_within_a_bound_of_the_pixels(kind):
         ("letterbox", {"quality": 101}, "less than or equal to 100"),
         ("tiles", {"sides": 364}, "did you mean 'side'"),
         ("native", {"min_pixels": 9000, "max_pixels": 8000}, "at least min_pixels .9000. and one visual token"),
+        ("patches", {"width": 1000}, "width is 1000, no multiple of patch .30.; take 990"),
         ("native", {"patch": 16, "min_pixels": 1, "max_pixels": 1023}, "one visual token .32 x 32 px"),
     ],
 )

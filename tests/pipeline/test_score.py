@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.helpers.signals import SIGNALS, make_signal, write_partition
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.keys import make_key
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, Node, Sample, SampleId, read_verdicts
 from vlmill.pipeline.core.scores import read_scores
 from vlmill.pipeline.filters.custom import hash_code
@@ -184,11 +186,50 @@ class Mine:
             "gives 3 numbers for a batch of 32 places",
         ),
         ("    def score(self, model, batch): return 'many'", RecipeError, "score gives str, not numbers"),
+        (
+            "    def score(self, m, batch):\n        import torch; return [torch.ones(2, requires_grad=True)] * 32",
+            RecipeError,
+            "signals.signal: mine.py: score gives list, not numbers: ",
+        ),
     ],
 )
 def test_errors_of_a_model_name_the_signal_and_the_line(tmp_path, body, error, message):
     with pytest.raises(error, match=message):
         score(custom(body), write_partition(tmp_path / "in", [["a"]]), tmp_path / "out")
+
+
+def test_a_tensor_that_requires_grad_is_numbers_like_any_other(tmp_path):
+    body = "    def score(self, model, batch):\n        import torch\n        "
+    body += "return torch.arange(batch.size, dtype=torch.float32, requires_grad=True) / 4"
+    _, table, _ = score(custom(body), write_partition(tmp_path / "in", [["a", "b"]]), tmp_path / "out")
+    assert table["signal"].to_list() == [0, 0.25]
+
+
+def test_a_gpu_that_is_not_there_is_refused_for_a_custom_signal_too():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RecipeError, match="resources.gpus: this machine has no GPU that torch sees; take 0"):
+        dataclasses.replace(make_signal("redness"), resources=Resources(gpus=1)).load()
+
+
+def test_a_worker_may_load_its_model_before_it_is_asked(tmp_path):
+    count = tmp_path / "loaded"
+    body = f"    def load(self): open({str(count)!r}, 'a').write('x')\n"
+    body += "    def score(self, model, batch): return [1] * batch.size"
+    with SignalWorker("mine", custom(body)) as worker:
+        worker.load()
+        assert count.read_text() == "x"
+        (chunk,) = read_chunks(write_partition(tmp_path / "in", [["a"]]), [])
+        assert worker.score_chunk(chunk).scores.values.tolist() == [[1]]
+    assert count.read_text() == "x"
+    broken = custom("    def load(self): 1 / 0\n    def score(self, model, batch): pass")
+    with (
+        SignalWorker("mine", broken) as worker,
+        pytest.raises(RecipeError, match=r"signals.mine: mine.py, line 9: ZeroDivisionError"),
+    ):
+        worker.load()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,17 @@ from vlmill.pipeline.signals.worker import SignalWorker
 
 VALUES = ("red", "seen_count", "seen_area", "seen_largest", "size", "wow")
 KINDS = ("redness", "exclamations", "fragile")
+NOTHING = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Nothing:
+    name = "nothing"
+    of = "texts"
+
+    def score(self, model, batch):
+        return [float("nan")] * batch.size
+"""
 BOUNDS = {"any": {"red": {"min_quantile": 0.4, "by_source": True}, "size": {"max": 385}}}
 
 
@@ -231,6 +242,28 @@ def test_a_recipe_without_signals_has_no_such_section(folder):
         read_report(root, "signals")
 
 
+def test_a_signal_without_a_value_in_a_source_is_said_by_build_log_and_report(folder, tmp_path, capsys):
+    recipe = write_recipe(
+        tmp_path,
+        stages=[],
+        sources={"quiz": RECIPE["sources"]["quiz"]},
+        signals={"odd": {"kind": "nothing"}, "wow": {"kind": "exclamations"}},
+    )
+    (tmp_path / "signals.py").write_text(SIGNALS)
+    (tmp_path / "nothing.py").write_text(NOTHING)
+    named = [part for file in ("signals.py", "nothing.py") for part in ("--filter", tmp_path / file)]
+    root = tmp_path / "run"
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--until", "signals", *named) == 0
+    asked = read_tables(root, "wow", "quiz").height
+    message = f"signal odd has no value in source quiz: it was asked {asked} times (no_value {asked});"
+    assert message in " ".join(capsys.readouterr().out.split())
+    events = [json.loads(line) for line in (root / "logs/events.jsonl").read_text().splitlines()]
+    assert next(one["message"] for one in events if "no value" in one.get("message", "")).startswith(message)
+    assert vlmill("report", root, "--section", "signals") == 0
+    assert message in " ".join(capsys.readouterr().out.split())
+    assert read_report(folder / "run", "signals").silent is None
+
+
 def test_a_taken_down_image_takes_its_scores_along(folder):
     root = shutil.copytree(folder / "run", folder / "taken")
     before = read_tables(root, "wow", "quiz")
@@ -278,7 +311,12 @@ def test_a_signal_of_a_file_that_no_entry_names_goes_by_its_own_name(tmp_path):
         ({"signals": {"a": {"kind": "rednes"}}}, r"signals.a.kind: 'rednes' is unknown; .* comes with --filter FILE"),
         ({"signals": {"shape": {"kind": "redness"}}}, "signals: 'shape': this name is taken"),
         ({"signals": {"A-b": {"kind": "redness"}}}, "signals: 'A-b' is to name a column"),
-        ({"signals": {"red": {"kind": "redness", "seconds": "long"}}}, "signals.redness.seconds: .*not 'long'"),
+        ({"signals": {"red": {"kind": "redness", "seconds": "long"}}}, "signals.red.seconds: .*not 'long'"),
+        (
+            {"signals": {"wow": {"kind": "exclamations", "marc": "?"}}},
+            r"signals.wow .*: unknown key",
+        ),
+        ({"signals": {"wow": {"kind": "exclamations", "mark": 3}}}, "signals.wow.mark: "),
         (
             {"filters": [{"threshold": {"any": {"rednes": {"min": 1}}}}]},
             "no signal of the recipe gives 'rednes'; did you mean 'redness'",

@@ -24,8 +24,8 @@ from vlmill.train.export import export_model
 
 NAMES = (
     "llava", "llava, resized", "llava, cropped, CLIP", "llava, fused", "llava_next, CLIP", "llava_onevision, CLIP",
-    "gemma3", "idefics", "idefics2, split", "idefics3", "internvl", "paligemma", "qwen2_5_vl", "qwen3_vl",
-    "qwen3_vl, RoPE-Tie v2",
+    "moondream", "gemma3", "idefics", "idefics2, split", "idefics3", "internvl", "fuyu", "paligemma",
+    "qwen2_5_vl", "qwen3_vl", "qwen3_vl, RoPE-Tie v2",
 )  # fmt: skip
 """Every image processor that an export may have, and every code."""
 
@@ -48,6 +48,10 @@ for folder in sys.argv[2:]:
         ("by default", said["AutoImageProcessor"].from_pretrained(folder)),
     ):
         found = images(picture, return_tensors="pt")
+        if not isinstance(found, torch.Tensor) and "pixel_values" not in found:  # Fuyu's, whose processor cuts patches
+            processor = said["processor"]
+            processor.image_processor = images
+            found = processor(images=picture, text=processor.image_token, return_tensors="pt")
         found = found if isinstance(found, torch.Tensor) else found["pixel_values"]
         np.save(Path(folder) / f"{name}.npy", found.numpy())
         (Path(folder) / f"{name}.txt").write_text(images.backend)

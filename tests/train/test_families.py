@@ -29,6 +29,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.patches import Patches
 from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
@@ -73,7 +74,13 @@ class Case:
     def code(self) -> bool:
         """Whether its export brings code along."""
         fused = self.vision is not None and self.vision["kind"] == "fused"
-        return fused or self.positions not in {None, "mrope"} or self.settings.connector.counts
+        ours = fused or self.family in {"fuyu", "moondream"} or self.settings.connector.counts
+        return ours or self.positions not in {None, "mrope"}
+
+    @property
+    def components(self) -> set[str]:
+        """Those that have weights."""
+        return {"text", "projector"} | ({"vision"} if FAMILIES[self.family].tower else set())
 
     @property
     def settings(self) -> ModelSettings:
@@ -91,6 +98,7 @@ class Case:
 
 ONEVISION = AnyRes(side=28, patch=7, pinpoints=(*PINPOINTS, (84, 84)), cap=2, many="letterbox", fill=GREY)
 NATIVE = Native(patch=7, min_pixels=28 * 28, max_pixels=70 * 84)
+RAW = {"kind": "patches", "patch_size": 14}
 QWEN = {**FINE, "kind": "qwen2_5_vl", "layers": 4}
 CASES = {
     "llava": Case("llava", Letterbox(side=28, patch=14)),
@@ -121,6 +129,9 @@ CASES = {
     "llava_onevision, CLIP": Case(
         "llava_onevision", replace(ONEVISION, fill=CLIP_GREY), {**FINE, "kind": "clip"}, video=True
     ),
+    "moondream": Case("moondream", Resize(side=28, patch=14), text=TEXT | {"kind": "phi"}),
+    "moondream, letterbox": Case("moondream", Letterbox(side=28, patch=14), text=TEXT | {"kind": "phi"}),
+    "moondream, cropped": Case("moondream", Crop(side=28, patch=14), text=TEXT | {"kind": "phi"}),
     "idefics": Case("idefics", Resize(side=28, patch=14, whole=True), {**VISION, "kind": "clip"}),
     "idefics, direct": Case(
         "idefics",
@@ -132,6 +143,7 @@ CASES = {
     "idefics2, split": Case("idefics2", NaViT(shortest=28, longest=56, latents=4, split=True), VISION),
     "idefics3": Case("idefics3", Tiles(side=28, longest=84, patch=7), FINE),
     "internvl": Case("internvl", InternVL(side=28, patch=7, most=4), {**FINE, "kind": "internvit"}, video=True),
+    "fuyu": Case("fuyu", Patches(width=84, height=56, patch=14), RAW, TEXT | {"kind": "persimmon"}),
     "gemma3": Case("gemma3", Pooled(side=28, patch=7, pool=2), FINE, TEXT | {"kind": "gemma3", "kv_heads": 1}),
     "paligemma": Case("paligemma", Resize(side=28, patch=14), VISION, TEXT | {"kind": "gemma", "kv_heads": 1}),
     "qwen2_5_vl": Case("qwen2_5_vl", NATIVE, QWEN, TEXT | {"kind": "qwen2", "kv_heads": 1}, video=True),
@@ -153,12 +165,13 @@ LANGUAGES = {
     "qwen3": {"kind": "qwen3"},
     "smollm2": {"kind": "llama", "kv_heads": 1, "tied": True},
     "smollm3": {"kind": "smollm3"},
+    "llama": {"kind": "llama"},
 }
 CASES |= {
     f"{family}, {name}": replace(CASES[family], text=TEXT | text)
     for (name, text), family in zip(
         LANGUAGES.items(),
-        ("llava", "llava", "llava", "llava", "llava", "idefics2", "idefics3", "internvl", "llava"),
+        ("llava", "llava", "llava", "llava", "llava", "idefics2", "idefics3", "internvl", "llava", "fuyu"),
         strict=True,
     )
 }
@@ -387,7 +400,7 @@ def test_a_family_learns_from_shards_in_all_its_parts_and_is_scored(tmp_path, na
     before = create_model(family, tokenizer, FORMATS[case.chat], training.seed).state_dict()
     after = load_file(result.checkpoint / "model.safetensors")
     changed = {family.component(name) for name, weights in after.items() if not torch.equal(before[name], weights)}
-    assert changed == {"text", "vision", "projector"}
+    assert changed == case.components
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -429,7 +442,7 @@ def test_a_batch_without_images_runs_every_part_on_a_blank_that_changes_nothing(
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=0)
     assert PADDING not in sources
     losses.sum().backward()
-    for component in ("vision", "projector"):
+    for component in case.components - {"text"}:
         gradients = [
             weights.grad for name, weights in model.named_parameters() if reader.family.component(name) == component
         ]
@@ -479,6 +492,7 @@ def test_a_token_sees_the_last_image_of_its_document_and_its_own_document_alone(
 FORMS = {
     "gemma3": "siglip",
     "llava": "siglip",
+    "moondream": "siglip",
     "idefics": "clip",
     "idefics2": "siglip",
     "idefics3": "siglip",

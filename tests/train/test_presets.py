@@ -14,7 +14,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.images import POLICIES
 from vlmill.pipeline.recipe.include import list_presets
 from vlmill.pipeline.recipe.load import compose_recipe
-from vlmill.train.families import find_family
+from vlmill.train.families import FAMILIES, find_family
 from vlmill.train.model import create_model
 from vlmill.train.settings import ModelSettings, Pretrained, read_model_settings
 from vlmill.train.validate import validate_whole_recipe
@@ -48,6 +48,8 @@ def write_recipe(folder, preset, model):
 
 def shrink(block, side, patch):
     """A tower of the same kind, a few units wide."""
+    if block["kind"] == "patches":
+        return {"kind": "patches", "patch_size": patch}
     if block["kind"] == "fused":
         return {"kind": "fused", **{name: shrink(block[name], side, patch) for name in ("first", "second")}}
     kind = next(kind for kind in ("siglip", "clip", "dinov2") if kind in block["path"])
@@ -92,13 +94,14 @@ def without_kind(values):
 def test_a_preset_builds_with_small_towers(tmp_path, preset):
     taken = yaml.safe_load(list_presets()[preset].read_text())
     ((name, policy),) = taken["policies"].items()
-    side = {"letterbox": 28, "pooled": 28, "resize": 28, "anyres": 28, "navit": 28, "tiles": 42}[policy["kind"]]
+    side = 42 if policy["kind"] == "tiles" else 28
     patch = 7 if policy["kind"] in {"pooled", "tiles"} else 14
     sizes = {
         "anyres": {"side": 28, "pinpoints": [[28, 56], [56, 28]]},
         "navit": {"shortest": 28, "longest": 56, "latents": 4},
         "pooled": {"side": 28, "patch": patch},
         "tiles": {"side": 42, "longest": 84, "patch": patch, "shuffle": min(policy.get("shuffle", 2), 3)},
+        "patches": {"width": 28, "height": 28, "patch": patch},
     }.get(policy["kind"], {"side": 28})
     model = {"replace": replace_weights(tmp_path, taken, side, patch, {**policy, **sizes})}
     sets = {f"policies.{name}".replace(name, name) + f".{key}": yaml.safe_dump(value) for key, value in sizes.items()}
@@ -106,11 +109,13 @@ def test_a_preset_builds_with_small_towers(tmp_path, preset):
         sets = {"policies": yaml.safe_dump({"p": {**policy, **sizes}}), "stages.one.policy": "p"}
     recipe = compose_recipe(write_recipe(tmp_path, preset, model), sets=sets).recipe
     validate_whole_recipe(recipe)
-    family = find_family(read_model_settings(recipe), next(iter(recipe.policies.values())), recipe.chat)
+    model_settings = read_model_settings(recipe)
+    family = find_family(model_settings, next(iter(recipe.policies.values())), recipe.chat)
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "t.json"), FORMATS[recipe.chat])
     model = create_model(family, tokenizer, FORMATS[recipe.chat], 0)
-    assert model.config.model_type == family.model_type or preset.startswith("prism")
-    assert {family.component(name) for name, _ in model.named_parameters()} == {"vision", "projector", "text"}
+    assert model.config.model_type == family.model_type or preset.startswith(("prism", "moondream"))
+    towers = {"vision"} if FAMILIES[model_settings.family].tower else set()
+    assert {family.component(name) for name, _ in model.named_parameters()} == {"projector", "text"} | towers
 
 
 def test_weights_are_named_by_path_and_a_replacement_of_nothing_or_a_second_value_is_refused(tmp_path):

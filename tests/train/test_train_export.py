@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,12 +18,13 @@ from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.chat.encode import FORMATS, join_segment, load_tokenizer
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images.letterbox import Letterbox
+from vlmill.pipeline.images.patches import Patches
 from vlmill.train.batch import pad_sequences
 from vlmill.train.data import Reader
 from vlmill.train.export import export_model
-from vlmill.train.families import find_family
+from vlmill.train.families import FAMILIES, find_family
 from vlmill.train.model import compute_features, create_model
-from vlmill.train.settings import Connector, FusedTower
+from vlmill.train.settings import Connector, FusedTower, RawPatches, TextModel
 
 CHAT = FORMATS["vlmill"]
 
@@ -49,10 +50,28 @@ CASES = {
         ),
         LETTERBOX,
     ),
+    "fused, upsampled": (
+        replace(
+            model_settings("llava"),
+            vision=FusedTower("fused", *map(tower, ("dinov2", "siglip"))),
+            connector=Connector("c_abstractor", depth=1, side=3, upsample=2),
+        ),
+        LETTERBOX,
+    ),
+    "connected": (replace(model_settings(), connector=Connector("shuffle", factor=2)), ANYRES),
+    "moondream": (
+        replace(model_settings("llava"), family="moondream", text=TextModel("phi", 64, 2, 2)),
+        LETTERBOX,
+    ),
+    "fuyu": (
+        replace(model_settings(), family="fuyu", vision=RawPatches("patches", 14)),
+        Patches(width=70, height=42, patch=14),
+    ),
 }
 
 WITHOUT_US = """
 import json, sys
+from pathlib import Path
 
 class Refusing:
     def find_spec(self, name, path=None, target=None):
@@ -67,7 +86,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 torch.set_num_threads(1)
 picture = Image.open(sys.argv[1])
 for folder in sys.argv[2:]:
-    trust = "fused" in folder  # its code lies in the folder
+    trust = any(Path(folder).glob("*.py"))
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=trust)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "What colour is it?"}]
@@ -100,11 +119,13 @@ def picture(width, height, seed=0):
 def made(root, policy, ours, sizes):
     """A run whose samples ask about random pictures of `sizes`, its reader, and a model."""
     nodes, _ = question(0)
-    write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, policy)
-    mixture = PlannedMixture(root, "align")
-    tokenizer = load_tokenizer(mixture.tokenizer, CHAT)
-    reader = Reader(mixture, tokenizer, find_family(ours, mixture.policy), "answers")
-    return reader, create_model(reader.family, tokenizer, CHAT, 0).eval()
+    name = FAMILIES[ours.family].chat
+    samples = {"quiz": [(nodes, [picture(*size)]) for size in sizes]}
+    write_run(root, samples, policy, chat=name, connector=asdict(ours.connector))
+    mixture, chat = PlannedMixture(root, "align"), FORMATS[name]
+    tokenizer = load_tokenizer(mixture.tokenizer, chat)
+    reader = Reader(mixture, tokenizer, find_family(ours, mixture.policy, name), "answers")
+    return reader, create_model(reader.family, tokenizer, chat, 0).eval()
 
 
 def our_logits(reader, model, row):
@@ -150,10 +171,11 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
-    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers"]
+    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers", "fused, upsampled", "connected"]
+    names += ["moondream", "fuyu"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
-        export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, CHAT)
+        export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, reader.mixture.chat)
         for name, (reader, model) in zip(names, both, strict=True)
     ]
     picture(50, 20).save(tmp_path / "picture.png")

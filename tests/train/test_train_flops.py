@@ -53,9 +53,10 @@ def test_linear_layers_cost_what_torch_counts(setting, trained):
     assert price.of(batch) > alone.of(batch)
 
 
-@pytest.mark.parametrize(
-    "name", ["llava, InternViT", "gemma3", "idefics3", "internvl", "paligemma", "qwen2_5_vl", "qwen3_vl"]
-)
+NAMES = ("llava, InternViT", "gemma3", "idefics3", "internvl", "fuyu", "paligemma", "qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_they_do_so_where_patches_are_grouped(tokenizers, name):
     family, model = made(CASES[name], tokenizers)
     model.train()

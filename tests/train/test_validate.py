@@ -67,6 +67,17 @@ def test_a_budget_of_patches_is_for_images_at_native_resolution(tmp_path):
     validate_mixtures(small_recipe(tmp_path, **native, **{key: "1000"}))
 
 
+def test_a_rate_of_a_tower_that_a_family_lacks_is_refused_and_patches_that_do_not_fit(tmp_path):
+    raw = {"policies.small": "{kind: patches}", "chat": "fuyu", "model.family": "fuyu"}
+    raw |= {"model.vision": "{kind: patches}"}
+    rate = "stages.align.train.learning_rate"
+    validate_whole_recipe(small_recipe(tmp_path, **raw, **{rate: "{projector: 1.0e-3}"}))
+    with pytest.raises(RecipeError, match=r"learning_rate\.vision: family fuyu has no vision tower; .* the projector"):
+        validate_whole_recipe(small_recipe(tmp_path, **raw, **{rate: "{vision: 1.0e-3}"}))
+    with pytest.raises(RecipeError, match=r"policies\.small\.patch is 30, and model\.vision\.patch_size is 14"):
+        validate_whole_recipe(small_recipe(tmp_path, **raw | {"model.vision": "{kind: patches, patch_size: 14}"}))
+
+
 def test_a_first_stage_has_no_adapters_to_go_on_with(tmp_path):
     wrong = small_recipe(tmp_path, **{"stages.align.train.adapter": "{rank: 4, continued: true}"})
     with pytest.raises(RecipeError, match=r"train\.adapter\.continued: the stage before has no adapters"):

@@ -32,6 +32,7 @@ class Declared:
     connectors: tuple[str, ...]  # that a recipe may choose from
     chat: str = "vlmill"  # of FORMATS: the one whose images its processor spells
     positions: tuple[str, ...] = ("flat",)  # schemes that its tokens may be placed by; the first unless said otherwise
+    tower: bool = True  # whether there is a vision tower, which a stage may train
     counts: bool = False  # whether the recipe's connector, not its image policy, may say how many tokens there are
 
 
@@ -40,6 +41,7 @@ CONNECTORS = ("mlp", "linear", "pool", "bilinear", "shuffle", "perceiver", "c_ab
 """Of the LLaVA families whose images are spelt by tiles; OneVision's reduction is its class's own."""
 SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
 UNTEMPLATED = ("idefics", "paligemma")
+MOONDREAM = "vlmill.train.families.moondream:Moondream"
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
 FAMILIES: Mapping[str, Declared] = {
@@ -51,12 +53,14 @@ FAMILIES: Mapping[str, Declared] = {
     "llava_onevision": Declared(
         ONE_TILE | {"anyres": "vlmill.train.families.llava_onevision:LlavaOnevision"}, ("mlp", "linear")
     ),
+    "moondream": Declared(dict.fromkeys(ONE_TILE, MOONDREAM), ("mlp",)),
     "gemma3": Declared({"pooled": "vlmill.train.families.gemma3:Gemma3"}, ("pool",), "gemma3"),
     "idefics": Declared({"resize": "vlmill.train.families.idefics:Idefics"}, ("perceiver", "direct"), "idefics"),
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
     "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVLFamily"}, ("shuffle",), "internvl"),
     "paligemma": Declared({"resize": "vlmill.train.families.paligemma:PaliGemma"}, ("linear",), "paligemma"),
+    "fuyu": Declared({"patches": "vlmill.train.families.fuyu:Fuyu"}, ("linear",), "fuyu", tower=False),
     "qwen2_5_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen25VL"}, ("merger",), "qwen", SCHEMES),
     "qwen3_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen3VL"}, ("merger",), "qwen", SCHEMES),
 }

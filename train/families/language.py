@@ -12,6 +12,7 @@ from transformers import (
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
+    PersimmonConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
@@ -29,6 +30,7 @@ CONFIGS = {
     "gemma3": Gemma3TextConfig,
     "llama": LlamaConfig,
     "mistral": MistralConfig,
+    "persimmon": PersimmonConfig,
     "phi": PhiConfig,
     "phi3": Phi3Config,
     "qwen2": Qwen2Config,
@@ -56,7 +58,11 @@ def configure_text(settings: ModelSettings, tokenizer: Tokenizer, chat: ChatForm
     said = {"bos": chat.bos, "eos": chat.eos, "pad": chat.pad}  # a published tokenizer may have no BOS
     marks = {f"{name}_token_id": get_mark_id(tokenizer, mark) if mark else None for name, mark in said.items()}
     if isinstance(text, TextModel):
-        plain = text.kind == "phi"  # a network without a gate
+        if text.kind == "persimmon" and text.kv_heads not in {None, text.heads}:
+            raise RecipeError(
+                f"model.text.kv_heads is {text.kv_heads}; a persimmon has as many as heads ({text.heads}): leave it out"
+            )
+        plain = text.kind in {"persimmon", "phi"}  # a network without a gate
         return CONFIGS[text.kind](
             vocab_size=count_vocabulary(tokenizer),
             hidden_size=text.hidden_size,
@@ -115,18 +121,21 @@ def load_text(model: Any, base: Any, source: Pretrained) -> None:
         source.path, revision=source.revision, dtype=torch.float32, trust_remote_code=False
     )
     text.resize_token_embeddings(model.get_input_embeddings().num_embeddings, mean_resizing=False)
-    head = text.get_output_embeddings().state_dict()
-    if "bias" in head and head.pop("bias").any():
+    head, ours = text.get_output_embeddings().state_dict(), model.get_output_embeddings()
+    if ours.bias is not None:
+        head.setdefault("bias", torch.zeros_like(ours.bias))
+    elif "bias" in head and head.pop("bias").any():
         raise RecipeError(
             f"model.text.path: the head of {source.path} ({text.config.model_type}) has a bias, and that of "
-            f"{type(model).__name__} has none; take a language model without (Phi 3, not Phi 1 or 2)"
+            f"{type(model).__name__} has none; take a language model without (Phi 3, not Phi 1 or 2), or family "
+            "moondream"
         )
     missing, unexpected = base.load_state_dict(text.base_model.state_dict(), strict=False)
-    lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm"))]
+    lacking = [name for name in missing if name.startswith(("embed_tokens", "layers", "norm", "final_layernorm"))]
     if lacking or unexpected:
         raise RecipeError(
             f"model.text.path: {source.path} ({text.config.model_type}) is no language model for "
             f"{type(model).__name__}: it lacks {lacking[:3] or 'nothing'}, and has {unexpected[:3] or 'nothing'} "
             "besides"
         )
-    model.get_output_embeddings().load_state_dict(head)
+    ours.load_state_dict(head)

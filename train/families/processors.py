@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.fuyu.image_processing_pil_fuyu import FuyuImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
@@ -33,6 +34,7 @@ from vlmill.pipeline.images.internvl import InternVL
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.navit import NaViT
+from vlmill.pipeline.images.patches import Patches
 from vlmill.pipeline.images.pooled import Pooled
 from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
@@ -76,6 +78,14 @@ def _keep_resolution(policy: Native, settings: dict[str, Any]) -> Qwen2VLImagePr
     )
 
 
+def _keep_pixels(policy: Patches, settings: dict[str, Any]) -> FuyuImageProcessorPil:
+    return FuyuImageProcessorPil(
+        size={"height": policy.height, "width": policy.width},
+        patch_size={"height": policy.patch, "width": policy.patch},
+        **settings,
+    )
+
+
 def _tile_internvl(policy: InternVL, settings: dict[str, Any]) -> GotOcr2ImageProcessorPil:
     return GotOcr2ImageProcessorPil(
         crop_to_patches=True, min_patches=policy.fewest, max_patches=policy.most, **settings
@@ -98,6 +108,7 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
     ("idefics2", NaViT): _keep_shape,
     ("idefics3", Tiles): _tile_idefics3,
     ("internvl", InternVL): _tile_internvl,
+    ("fuyu", Patches): _keep_pixels,
     ("gemma3", Pooled): lambda _, settings: Gemma3ImageProcessorPil(**settings),
     ("paligemma", Resize): lambda _, settings: SiglipImageProcessorPil(**settings),
     ("qwen2_5_vl", Native): _keep_resolution,

@@ -20,6 +20,7 @@ PROJECTOR = (
     "model.visual.deepstack_merger_list.",
     "model.multi_modal_projector.",
     "model.image_newline",
+    "model.vision_embed_tokens.",
     "model.connector.",
     "model.perceiver_resampler.",
     "model.gated_cross_attn_layers.",
@@ -84,8 +85,8 @@ def load_towers(model: Any, settings: ModelSettings, text: Any) -> None:
     if is_meta():
         return
     names = ("vision_tower", "vision_model", "visual")
-    tower = next(getattr(model.model, name) for name in names if hasattr(model.model, name))
-    vision.load_vision(tower, settings.vision)
+    for tower in (getattr(model.model, name) for name in names if hasattr(model.model, name)):  # Fuyu has none
+        vision.load_vision(tower, settings.vision)
     if isinstance(settings.text, Pretrained):
         language.load_text(model, text, settings.text)
 

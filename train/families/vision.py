@@ -32,7 +32,7 @@ from vlmill.train.device import move_tensor
 from vlmill.train.families import FAMILIES
 from vlmill.train.families.exported.fused import FusedVisionConfig
 from vlmill.train.families.pretrained import read_config
-from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, VisionTower
+from vlmill.train.settings import FusedTower, ModelSettings, Pretrained, RawPatches, VisionTower
 
 WHOLE_MODELS = {r"^(model\.)?(visual|vision_tower)\.": ""}
 """How names of weights begin in checkpoints of whole models (Qwen-VL, LLaVA), from which the tower is taken alone."""
@@ -65,6 +65,9 @@ class TowerReading:
 
 
 _HALF = (tuple(IMAGENET_STANDARD_MEAN), tuple(IMAGENET_STANDARD_STD))
+RAW = TowerReading(*_HALF, 0, 0)
+"""Pixels without a tower (Fuyu)."""
+
 _CLIP = (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
 _IMAGENET = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
 READINGS = {
@@ -182,7 +185,12 @@ def configure_vision(settings: ModelSettings, wanted: int | None = None) -> Any:
     )
 
 
-def _configure_tower(source: VisionTower | Pretrained, wanted: int | None) -> Any:
+def _configure_tower(source: VisionTower | Pretrained | RawPatches, wanted: int | None) -> Any:
+    if isinstance(source, RawPatches):
+        raise RecipeError(
+            "model.vision: kind patches is no vision tower, and stands in family fuyu alone; towers are "
+            f"{', '.join((*CONFIGS, *NATIVE))}, pretrained and fused"
+        )
     if isinstance(source, VisionTower) and source.kind in NATIVE:
         config = NATIVE[source.kind](source)
     elif isinstance(source, VisionTower):
@@ -251,7 +259,7 @@ def convert_config(settings: ModelSettings, like: str, config_class: Any, **chan
     return config_class(**kept)
 
 
-def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | None) -> None:
+def load_vision(tower: Any, source: VisionTower | Pretrained | FusedTower | RawPatches | None) -> None:
     """Put pretrained weights, if any, into a tower of the same form.
 
     Position embeddings are interpolated to its grid (bicubic). Qwen's towers hold their projector, whose weights come
@@ -329,15 +337,19 @@ def normalise_pixels(batch: Batch, config: Any) -> list[torch.Tensor]:
 
     The arithmetic of `rescale` and `normalize` in transformers' image_transforms, in their order.
     """
+    return scale_pixels(batch, get_reading(config))
+
+
+def scale_pixels(batch: Batch, how: TowerReading) -> list[torch.Tensor]:
+    """The same as a reading says it."""
     tiles = [tile for image in batch.tiles for tile in image]
     if len({tile.shape for tile in tiles}) == 1:
-        return list(_normalise_tiles(np.stack(tiles), config, batch.ids.device))
-    return [_normalise_tiles(np.stack([tile]), config, batch.ids.device)[0] for tile in tiles]
+        return list(_scale_tiles(np.stack(tiles), how, batch.ids.device))
+    return [_scale_tiles(np.stack([tile]), how, batch.ids.device)[0] for tile in tiles]
 
 
-def _normalise_tiles(tiles: np.ndarray, config: Any, device: torch.device) -> torch.Tensor:
+def _scale_tiles(tiles: np.ndarray, how: TowerReading, device: torch.device) -> torch.Tensor:
     raw = move_tensor(torch.from_numpy(tiles), device).permute(0, 3, 1, 2).float() * (1 / 255)
-    how = get_reading(config)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (how.mean, how.std))
     return (raw - mean) / std
 

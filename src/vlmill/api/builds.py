@@ -33,6 +33,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
 from vlmill.pipeline.reports.forecast import StepForecast, make_forecast_table
+from vlmill.pipeline.reports.signals import list_silent_signals
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
 
@@ -231,6 +232,7 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
     """What a person should look at after a build: contamination, notes of mixtures, plans too short for training."""
     if until != "survey":
         yield from list_warnings(root, recipe)
+        yield from list_silent_signals(root, recipe)
     if recipe.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             yield from (f"{stage}: {note}" for note in stats["notes"])

@@ -24,7 +24,7 @@ from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs,
 from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
 from vlmill.pipeline.reports.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
 from vlmill.pipeline.reports.sample_costs import open_child
-from vlmill.pipeline.reports.signal_costs import estimate_signals, list_countable
+from vlmill.pipeline.reports.signal_costs import estimate_clusters, estimate_signals, list_countable
 from vlmill.train.validate import list_recipe_errors
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     estimates, failed = _estimate_sources(recipe, found.base, inputs)
     stages = {stage.name: _estimate_stage(recipe, stage.name, estimates) for stage in recipe.stages}
     units = {name: add_known([one.units[name] for one in estimates]) for name in list_countable(recipe)}
-    asked = estimate_signals(recipe, units, root)
-    estimate = RunEstimate(tuple(estimates), count_workers(workers), stages, free, asked)
+    asked, grouped = estimate_signals(recipe, units, root), estimate_clusters(recipe, units)
+    estimate = RunEstimate(tuple(estimates), count_workers(workers), stages, free, asked, grouped)
     faults = [*_list_recipe_faults(found), *list_faults([*inputs.errors, *failed])]
     faults += [
         f"source {one.source!r}: no row that was read gives a sample: {one.rests_on}"
