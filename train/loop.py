@@ -25,6 +25,7 @@ from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
+from vlmill.train.checkpoint_writer import CheckpointWriter
 from vlmill.train.data import Reader, load_step_batches
 from vlmill.train.distributed import ProcessGroup, find_layers
 from vlmill.train.flops import Cost, count_flops, find_peak
@@ -82,16 +83,15 @@ def run_stage(setup: Setup, console: Console) -> Path:
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
     check_shares(training, group.size)
     setup.model.train()
-    if group.size == 1:
-        setup.model.to(setup.device)
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in find_layers(setup.model) if setup.machine.compile else ():
         layer.compile()  # in place, so that parameters keep their names
     learner = Learner(setup)
-    group.shard(learner, setup.device, getattr(torch, training.dtype))
-    optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.list_complete(folder)
+    begun = bool(kept) and int(kept[-1].name) > setup.phase.first
+    group.shard(learner, setup.device, getattr(torch, training.dtype), compute=not begun)
+    optimizer = make_optimizer(setup.model, setup.reader.family, training)
     done = _restore_progress(setup, optimizer, kept[-1]) if kept else 0
     group.wait()
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
@@ -111,6 +111,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
         closing(_load_batches(setup, done)) as batches,
+        CheckpointWriter(folder, setup.identity, group, training.keep_last) as writer,
     ):
         for step in range(done, setup.phase.last):
             began = time.perf_counter()
@@ -120,10 +121,9 @@ def run_stage(setup: Setup, console: Console) -> Path:
             line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
+            writer.check()
             if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.phase.last:
-                checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, group)
-                if group.leads:
-                    checkpoint.prune_checkpoints(folder, training.keep_last)
+                writer.save(step + 1, setup.model, optimizer)
     group.wait()
     return checkpoint.list_complete(folder)[-1]
 

@@ -40,10 +40,21 @@ BLOCKS = {
     "shuffle": {"kind": "shuffle", "factor": 2},
     "perceiver": {"kind": "perceiver", "latents": 5, "depth": 2},
     "c_abstractor": {"kind": "c_abstractor", "side": 3, "depth": 1},
+    "ldp": {"kind": "ldp", "side": 2},
+    "ldp_v2": {"kind": "ldp_v2", "side": 3},
     "upsampled": {"kind": "linear", "upsample": 2},
     "upsampled and pooled": {"kind": "pool", "upsample": 4, "side": 3},
 }
-TOKENS = {"pool": 9, "bilinear": 4, "shuffle": 4, "perceiver": 5, "c_abstractor": 9, "upsampled": 64}
+TOKENS = {
+    "pool": 9,
+    "bilinear": 4,
+    "shuffle": 4,
+    "perceiver": 5,
+    "c_abstractor": 9,
+    "ldp": 4,
+    "ldp_v2": 9,
+    "upsampled": 64,
+}
 CONNECTED = {f"llava, {name}": Case("llava", ONE, FINE, connector=block) for name, block in BLOCKS.items()}
 CONNECTED |= {
     f"llava_next, {name}": Case("llava_next", TILES, FINE, connector=block)
@@ -108,10 +119,12 @@ def test_every_parameter_between_the_towers_learns(tokenizers, name):
     ours = {key: weights for key, weights in model.named_parameters() if family.component(key) == "projector"}
     assert [key for key, weights in ours.items() if weights.grad is None or not weights.grad.any()] == []
     added = [key for key in ours if ".connector." in key or ".upsampler." in key]
-    assert bool(added) == any(word in name for word in ("perceiver", "c_abstractor", "upsampled"))
+    assert bool(added) == any(word in name for word in ("perceiver", "c_abstractor", "ldp", "upsampled"))
 
 
-@pytest.mark.parametrize("name", ["perceiver", "c_abstractor", "shuffle", "upsampled", "upsampled and pooled"])
+@pytest.mark.parametrize(
+    "name", ["perceiver", "c_abstractor", "ldp", "ldp_v2", "shuffle", "upsampled", "upsampled and pooled"]
+)
 def test_a_connector_costs_what_torch_counts(tokenizers, name):
     case = replace(CONNECTED[f"llava, {name}"], vision={**FINE, "hidden_size": 64})
     family, model = made(case, tokenizers)
@@ -203,6 +216,10 @@ def test_a_checkpoint_keeps_its_connector(tmp_path, tokenizers):
         (Case("llava_next", TILES, FINE, connector=BLOCKS["perceiver"]), "latents of a perceiver have no rows"),
         (Case("llava", ONE, FINE, connector={"kind": "shuffle", "factor": 3}), "squares of 3 x 3; take one of 2, 4"),
         (Case("llava", ONE, FINE, connector={"kind": "pool", "side": 5}), "side: a tile has 4 x 4 .* take at most 4"),
+        (
+            Case("llava", ONE, FINE, connector={"kind": "ldp", "side": 3}),
+            "halves the 4 x 4 features .* write side: 2, or",
+        ),
         (Case("llava", ONE, FINE, connector={"kind": "perceiver"}), "connector.latents is missing"),
         (Case("llava", Letterbox(side=7, patch=7), FINE, connector={"upsample": 2}), "1 x 1; take 2 or more"),
         (

@@ -37,7 +37,7 @@ class Declared:
 
 
 LLAVA = "vlmill.train.families.llava:LlavaFamily"
-CONNECTORS = ("mlp", "linear", "pool", "bilinear", "shuffle", "perceiver", "c_abstractor")
+CONNECTORS = ("mlp", "linear", "pool", "bilinear", "shuffle", "perceiver", "c_abstractor", "ldp", "ldp_v2")
 """Of the LLaVA families whose images are spelt by tiles; OneVision's reduction is its class's own."""
 SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
 UNTEMPLATED = ("idefics", "paligemma")
