@@ -18,6 +18,7 @@ from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.disclose import disclose
+from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
@@ -74,7 +75,7 @@ def read_options(
     VERBOSE.set(verbose)
 
 
-RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate"})
+RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})
 """Commands that keep what they did when they are interrupted."""
 
 
@@ -110,6 +111,7 @@ for command in (
     train,
     evaluate,
     ablate,
+    export,
     schema,
 ):
     app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))

@@ -161,6 +161,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
         "--language-model",
         "--nsfw",
     }  # benchmarks
+    others |= {"--data_path", "--image_folder", "--check"}  # LLaVA, sha256sum
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
     known = others.union(BEFORE, *COMMANDS.values())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", read_page(page))) - known == set()

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from vlmill.api import tables
-from vlmill.api.run_tables import RunTables
+from vlmill.api.exports import RunExports
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.mixtures.report.card import verify_card
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run(RunTables):
+class Run(RunExports):
     """A run: the folder that a build fills.
 
     Attributes:
