@@ -44,6 +44,9 @@ VISUAL = 256
 TEXTS, HEAD = 256, 1 << 14
 """Samples whose nodes are asked for at a time, and bytes of each: most have no longer JSON."""
 
+NAMES = ("key", "id", "licence")
+"""What an index calls a sample."""
+
 INDICES = 256
 """Shard indices held in memory; a plan stays within a window of shards for each source."""
 
@@ -243,10 +246,20 @@ class PlannedMixture:
             raise self._place.damage(span, f"the sample there is damaged ({type(error).__name__}: {error})") from error
 
     def about(self, segment: Segment) -> dict[str, Any]:
-        """The id and licence of the sample that a segment is of."""
+        """The key, id and licence of the sample that a segment is of."""
         shard = self.lock["sources"][segment.source]["shards"][segment.shard]
         table = self._names(shard["index"], shard["index_sha256"])
-        return {name: table[name][segment.row].as_py() for name in ("id", "licence")}
+        return {name: table[name][segment.row].as_py() for name in NAMES}
+
+    def sizes(self, segment: Segment) -> tuple[tuple[int, int], ...]:
+        """(width, height) of the originals of all images of the sample that a segment is of."""
+        index = self._index(segment.source, segment.shard)
+        here = slice(index.first[segment.row], index.first[segment.row + 1])
+        return tuple(zip(index.width[here].tolist(), index.height[here].tolist(), strict=True))
+
+    def columns(self, block: int) -> dict[str, np.ndarray]:
+        """All segments of a block of the plan, by the fields of `Segment`."""
+        return dict(zip((field.name for field in fields(Segment)), self._block(block).columns, strict=True))
 
     def nodes(self, segments: Iterable[Segment]) -> Iterator[tuple[Node, ...]]:
         """The nodes alone of the samples that segments are of, in order; images are not asked for.
@@ -315,7 +328,7 @@ class PlannedMixture:
         )
 
     def _read_names(self, index: str, sha256: str) -> Any:
-        return read_columns(self.root / index, sha256, ["id", "licence"])
+        return read_columns(self.root / index, sha256, list(NAMES))
 
 
 def read_columns(path: Path, sha256: str, columns: list[str]) -> Any:

@@ -30,8 +30,8 @@ import torch
 from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -71,15 +71,16 @@ METADATA: Mapping[str, frozenset[str]] = {
 """Module -> the classes of it that `.metadata` may name; torch's dtypes besides."""
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    identity: Mapping[str, Any],
-    group: ProcessGroup,
+def collect_state(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What a checkpoint holds of weights and the optimizer, every rank's share; the tensors themselves, not copies."""
+    weights, moments = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": moments}
+
+
+def write_state(
+    folder: Path, step: int, state: dict[str, Any], identity: Mapping[str, Any], group: ProcessGroup
 ) -> None:
-    """Commit the state after `step` steps, every rank its share; `identity` is what its course depended on.
+    """Commit what `collect_state` gave after `step` steps; `identity` is what its course depended on.
 
     Raises:
         StoreError: it cannot be written: a full disk.
@@ -94,13 +95,17 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         group.wait()
-        weights, moments = get_state_dict(model, optimizer)
         with _silence_warning():
-            save_states({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=group.size == 1)
+            save_states(
+                state,
+                storage_writer=_CheckpointFiles(partial),
+                process_group=group.handle,
+                no_dist=group.size == 1,
+            )
         written = group.gather({path.name: hash_file(path) for path in partial.glob(f"__{group.rank}_*")})
         if group.leads:
-            state = json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
-            (partial / STATE).write_text(state)
+            course = json.dumps({"step": step, "identity": identity}, sort_keys=True, indent=1)
+            (partial / STATE).write_text(course)
             written += [{name: hash_file(partial / name) for name in (STATE, ".metadata")}]
             write_digests(partial, {name: sha256 for files in written for name, sha256 in files.items()})
             commit_folder(partial, folder / f"{step:08d}")
@@ -244,6 +249,14 @@ def _get_member(owner: Any, name: str) -> Any:
     if isinstance(owner, EnumType) and name in owner.__members__:
         return owner[name]
     raise pickle.UnpicklingError("it asks for an attribute, which no checkpoint of ours does")
+
+
+class _CheckpointFiles(FileSystemWriter):
+    """Writes the files of a checkpoint, in which neither its temporary path nor a random identifier stands."""
+
+    def storage_meta(self) -> StorageMeta:
+        """What `.metadata` says of the place: nothing, so that the same state has the same bytes."""
+        return StorageMeta()
 
 
 class _CheckpointReader(FileSystemReader):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+
+from vlmill.train.materialise import materialise_module, place_shares, take_deferred
 
 T = TypeVar("T")
 Found = TypeVar("Found")
@@ -34,6 +36,7 @@ class ProcessGroup:
 
     rank: int = 0
     size: int = 1
+    handle: distributed.ProcessGroup | None = None  # torch's; None: its default one
 
     @property
     def leads(self) -> bool:
@@ -43,36 +46,42 @@ class ProcessGroup:
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of `values` over all ranks."""
         if self.size > 1:
-            distributed.all_reduce(values)
+            distributed.all_reduce(values, group=self.handle)
         return values
 
     def most(self, values: torch.Tensor) -> torch.Tensor:
         """The largest of each of `values` over all ranks."""
         if self.size > 1:
-            distributed.all_reduce(values, distributed.ReduceOp.MAX)
+            distributed.all_reduce(values, distributed.ReduceOp.MAX, group=self.handle)
         return values
 
-    def shard(self, root: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    def shard(self, root: nn.Module, device: torch.device, dtype: torch.dtype, *, compute: bool = True) -> None:
         """Share a module's parameters out over all ranks: every layer on its own, the rest with the root.
 
         Layers are what transformers' classes name in `_no_split_modules`. Gathered in `dtype`, added up in float32.
         What is not computed by the forward of `root` sees shares of parameters alone.
 
-        Weights are those of the first rank, which sends them layer by layer: no other ever has more than its share
-        and a layer.
+        Each rank computes its share of parameters that were put off, or leaves it empty without `compute`, for a
+        checkpoint to fill. All others are those of the first rank, which sends them layer by layer.
+
+        One rank has all of them, on `device`.
         """
         if self.size == 1:
+            materialise_module(root, device)
+            root.to(device)
             return
+        taken = take_deferred(root)
         mesh = init_device_mesh(device.type, (self.size,))
         precision = MixedPrecisionPolicy(
             param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
         for module in [*find_layers(root), root]:
             for tensor in (*module.parameters(), *module.buffers()):
-                if not isinstance(tensor, DTensor):  # which are shared out already
+                if not (isinstance(tensor, DTensor) or tensor.is_meta):  # shared out already, or to be computed
                     tensor.data = tensor.data.to(device)
                     distributed.broadcast(tensor.data, 0)
             fully_shard(module, mesh=mesh, mp_policy=precision)
+        place_shares(root, taken, device, compute=compute)
         for module in root.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
@@ -89,7 +98,7 @@ class ProcessGroup:
         if self.size == 1:
             return [value]
         found: list[T | None] = [None] * self.size
-        distributed.all_gather_object(found, value)
+        distributed.all_gather_object(found, value, group=self.handle)
         return found  # type: ignore[return-value]  # each rank has put its own in
 
     def share(self, items: Sequence[T], work: Callable[[T], Found]) -> Iterator[tuple[T, Found]]:
@@ -106,7 +115,12 @@ class ProcessGroup:
     def wait(self) -> None:
         """Go on when all ranks have come here."""
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(group=self.handle)
+
+    def split(self) -> ProcessGroup:
+        """The same ranks for another thread, which meets theirs beside this one; every rank has to call it."""
+        handle = distributed.new_group(backend="gloo", timeout=PATIENCE) if self.size > 1 else None
+        return replace(self, handle=handle)
 
 
 def find_layers(root: nn.Module) -> list[nn.Module]:

@@ -53,12 +53,13 @@ class TrainingEstimate:
             "of moments), and activations"
         )
         whole = f"; {held.whole_gradients / 1e9:.3g} GB more with --reduce-after step" if self.ranks > 1 else ""
+        copied = f". While a checkpoint is written, {held.copied / 1e9:.3g} GB more of host memory hold its copy"
         work = (
             f"A step has {self.sequences:,} sequences of {self.sequence_length:,} tokens: {self.text / 1e12:.3g} "
             f"TFLOPs of text each, {self.tile / 1e12:.3g} a tile and {self.supervised / 1e9:.3g} GFLOPs a supervised "
             "token"
         )
-        return f"{state}{whole}. {work}"
+        return f"{state}{whole}{copied}. {work}"
 
 
 def estimate_stage(recipe: Recipe, base: Path, stage: Stage, ranks: int) -> TrainingEstimate:

@@ -87,9 +87,10 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
         raise StoreError(
             f"{folder} holds no exported model: {', '.join(missing)} is missing; take DIR/train/STAGE/export"
         )
-    kind = json.loads((folder / names[0]).read_bytes()).get("model_type")
-    if kind != like.config.model_type:
-        raise StoreError(f"{folder} holds a model of type {kind}, and the stage's family is {like.config.model_type}")
+    said = json.loads((folder / names[0]).read_bytes())
+    for name, what in (("model_type", "a model of type"), ("connector", "a model with the connector")):
+        if said.get(name) != (wanted := getattr(like.config, name, None)):
+            raise StoreError(f"{folder} holds {what} {said.get(name)}, and the stage's is {wanted}")
     if Tokenizer.from_file(str(folder / names[1])).get_vocab() != tokenizer.get_vocab():
         raise StoreError(f"{folder} holds another tokenizer than the one that the run's samples were measured with")
     if (folder / ADAPTER).exists():

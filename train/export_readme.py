@@ -49,7 +49,7 @@ VIDEO = """\
 """
 
 CODE = """\
-- **`trust_remote_code=True` runs code**: the Python file in this folder, with what transformers' own classes lack.
+- **`trust_remote_code=True` runs code**: the Python files in this folder, with what transformers' own classes lack.
 """
 
 

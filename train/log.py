@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -25,6 +25,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.train.wandb_run import WandbRun
 
 LINE_EVERY = 15.0
 """Seconds between two plain lines where there is no terminal."""
@@ -37,11 +38,18 @@ class Log:
     """
 
     def __init__(
-        self, path: Path, stage: str, done: int, steps: int, console: Console, peak: float | None = None
+        self,
+        path: Path,
+        stage: str,
+        done: int,
+        steps: int,
+        console: Console,
+        peak: float | None = None,
+        open_wandb: Callable[[], WandbRun] | None = None,
     ) -> None:
         self.stage, self.steps, self.console, self.said = stage, steps, console, time.monotonic()
         self.peak = peak  # operations per second of all devices together
-        self.path, self.done = path, done
+        self.path, self.done, self.open_wandb = path, done, open_wandb
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,6 +66,7 @@ class Log:
         write_atomically(self.path, "".join(kept))
         self.file = self.path.open("a")
         self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.done)
+        self.wandb = self.open_wandb() if self.open_wandb else None
         if self.bars:
             self.bars.start()
         return self
@@ -67,6 +76,8 @@ class Log:
     ) -> None:
         if self.bars:
             self.bars.stop()
+        if self.wandb:
+            self.wandb.close(failed=error is not None)
         try:
             with closing(self.board):
                 self.file.close()
@@ -86,8 +97,11 @@ class Log:
         }
         self.file.write(json.dumps({**line, **times}, sort_keys=True) + "\n")
         self.file.flush()
-        for name, value in _flatten_scalars({**line, **times}):
+        scalars = dict(_flatten_scalars({**line, **times}))
+        for name, value in scalars.items():
             self.board.add_scalar(name, value, line["step"])
+        if self.wandb:
+            self.wandb.write({**scalars, "step": line["step"]})
         done = line["step"] + 1
         if self.bars and self.bar is not None:
             self.bars.update(self.bar, completed=done, loss=line["loss"])

@@ -8,9 +8,10 @@ threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint
 from vlmill.train.attention import attend_packed
 from vlmill.train.batch import Batch
+from vlmill.train.checkpoint_writer import CheckpointWriter
 from vlmill.train.data import Reader, load_step_batches
 from vlmill.train.distributed import ProcessGroup, find_layers
 from vlmill.train.flops import Cost, count_flops, find_peak
@@ -33,6 +35,7 @@ from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate,
 from vlmill.train.phases import Phase
 from vlmill.train.settings import Machine, Training
 from vlmill.train.steps import check_shares
+from vlmill.train.wandb_run import WandbRun
 
 
 @dataclass(frozen=True)
@@ -80,22 +83,27 @@ def run_stage(setup: Setup, console: Console) -> Path:
     folder, training, group = setup.folder / "checkpoints", setup.training, setup.group
     check_shares(training, group.size)
     setup.model.train()
-    if group.size == 1:
-        setup.model.to(setup.device)
     if setup.machine.recompute:
         setup.model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in find_layers(setup.model) if setup.machine.compile else ():
         layer.compile()  # in place, so that parameters keep their names
     learner = Learner(setup)
-    group.shard(learner, setup.device, getattr(torch, training.dtype))
-    optimizer = make_optimizer(setup.model, setup.reader.family, training)
     kept = checkpoint.list_complete(folder)
+    begun = bool(kept) and int(kept[-1].name) > setup.phase.first
+    group.shard(learner, setup.device, getattr(torch, training.dtype), compute=not begun)
+    optimizer = make_optimizer(setup.model, setup.reader.family, training)
     done = _restore_progress(setup, optimizer, kept[-1]) if kept else 0
     group.wait()
     price = count_flops(setup.model, setup.reader.family, tuple(training.learning_rate))
     most = find_peak(setup.device, training.dtype)
     log = Log(
-        setup.folder / "log.jsonl", setup.reader.mixture.stage, done, setup.steps, console, most and most * group.size
+        setup.folder / "log.jsonl",
+        setup.reader.mixture.stage,
+        done,
+        setup.steps,
+        console,
+        most and most * group.size,
+        _choose_wandb(setup),
     )
     dtype = getattr(torch, training.dtype)
     learner.reduces_once = _reduces_once(setup)
@@ -103,6 +111,7 @@ def run_stage(setup: Setup, console: Console) -> Path:
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),
         closing(_load_batches(setup, done)) as batches,
+        CheckpointWriter(folder, setup.identity, group, training.keep_last) as writer,
     ):
         for step in range(done, setup.phase.last):
             began = time.perf_counter()
@@ -112,12 +121,19 @@ def run_stage(setup: Setup, console: Console) -> Path:
             line |= _count_work(batch, price, setup)
             if group.leads:
                 log.write(line, time.perf_counter() - began, waited)
+            writer.check()
             if (step + 1) % training.checkpoint_every == 0 or step + 1 == setup.phase.last:
-                checkpoint.save_checkpoint(folder, step + 1, setup.model, optimizer, setup.identity, group)
-                if group.leads:
-                    checkpoint.prune_checkpoints(folder, training.keep_last)
+                writer.save(step + 1, setup.model, optimizer)
     group.wait()
     return checkpoint.list_complete(folder)[-1]
+
+
+def _choose_wandb(setup: Setup) -> Callable[[], WandbRun] | None:
+    """What opens the run of Weights & Biases, where there is to be one."""
+    if setup.machine.wandb is None:
+        return None
+    config = {"training": asdict(setup.training), "steps": setup.steps, "ranks": setup.group.size}
+    return partial(WandbRun.open, setup.machine.wandb, setup.folder, config)
 
 
 def _restore_progress(setup: Setup, optimizer: torch.optim.Optimizer, path: Path) -> int:

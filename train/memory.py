@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,11 @@ class Held:
     gradients: int  # the same of those that are trained
     moments: int
     whole_gradients: int  # of all that is trained, where ranks add up gradients once a step
+
+    @property
+    def copied(self) -> int:
+        """What a checkpoint takes of host memory while it is written in the background."""
+        return self.weights + self.moments
 
     @property
     def state(self) -> int:
@@ -55,6 +61,13 @@ def reduces_once(machine: Machine, held: Held, memory: int, accumulation: int) -
     if accumulation == 1 or machine.reduce_after != "auto":
         return machine.reduce_after == "step"
     return held.state + held.whole_gradients <= KEPT * memory
+
+
+def measure_free_memory() -> int:
+    """Bytes of this machine's memory that a process could take now, for each of its ranks (Linux)."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def measure_memory(device: torch.device) -> int:

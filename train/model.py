@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -23,6 +23,7 @@ from vlmill.train.batch import Batch
 from vlmill.train.cross_entropy import compute_cross_entropy
 from vlmill.train.digests import check_file, read_digests, write_digests
 from vlmill.train.families.base import Family
+from vlmill.train.materialise import defer_init, materialise_module, open_weights
 from vlmill.train.new_rows import NewRows
 from vlmill.train.settings import Adapter, Training
 
@@ -41,7 +42,7 @@ def create_model(
 ) -> PreTrainedModel:
     """A model with weights drawn from `seed`, or with those that an earlier stage left in the folder `start_from`.
 
-    On the CPU.
+    On the CPU. Published weights are read tensor by tensor, so it takes the memory of the model alone.
 
     Args:
         family: of the model.
@@ -56,7 +57,25 @@ def create_model(
         StoreError: the weights are those of another model.
         RecipeError: an adapter is asked for, and peft is not installed.
     """
-    with torch.random.fork_rng():
+    model = defer_model(family, tokenizer, chat, seed, start_from, adapter, new)
+    materialise_module(model)
+    return model
+
+
+def defer_model(
+    family: Family,
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    seed: int,
+    start_from: Path | None = None,
+    adapter: Adapter | None = None,
+    new: NewRows | None = None,
+) -> PreTrainedModel:
+    """The same model whose large parameters are computed later, by each rank its share; see train/deferred.py.
+
+    Args and errors are those of `create_model`.
+    """
+    with torch.random.fork_rng(), defer_init():
         torch.manual_seed(seed)
         model = family.build(tokenizer, chat)
         if start_from is not None:
@@ -65,32 +84,6 @@ def create_model(
             new_rows.draw_rows(model, tokenizer, new)
         if adapter is not None:
             adapters.change_adapters(model, family, adapter)
-    return model
-
-
-def create_empty_model(
-    family: Family, tokenizer: Tokenizer, chat: ChatFormat, changes: Sequence[Adapter] = ()
-) -> PreTrainedModel:
-    """The same model without weights, for ranks that are sent them: no file is read, and no memory written to.
-
-    Args:
-        family: of the model.
-        tokenizer: of the recipe.
-        chat: its format.
-        changes: adapters that it has had, one after the other.
-    """
-    with torch.device("meta"):
-        model = family.build(tokenizer, chat)
-        for adapter in changes:
-            adapters.change_adapters(model, family, adapter)
-    deterministic: Any = torch.utils.deterministic
-    filled = deterministic.fill_uninitialized_memory
-    deterministic.fill_uninitialized_memory = False  # else every page would be touched
-    try:
-        model.to_empty(device="cpu")
-    finally:
-        deterministic.fill_uninitialized_memory = filled
-    model.tie_weights()
     return model
 
 
@@ -112,7 +105,9 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
     path = folder / WEIGHTS
     try:
         check_file(folder, WEIGHTS, read_digests(folder))
-        missing, unexpected = load_model(model, path, strict=False)
+        weights = open_weights(path)
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        missing = _leave_out_tied(model, missing)
     except RuntimeError as error:
         raise StoreError(f"{path} holds the weights of another model: {error}") from error
     except (OSError, SafetensorError, StoreError) as error:
@@ -126,6 +121,13 @@ def load_weights(model: PreTrainedModel, folder: Path, may_lack: tuple[str, ...]
             f"{sorted(set(missing) - set(may_lack)) or 'nothing'}, and has {sorted(unexpected) or 'nothing'} "
             "besides. All stages of a recipe train one model; policies may go from one tile to anyres, not back"
         )
+
+
+def _leave_out_tied(model: PreTrainedModel, missing: Sequence[str]) -> list[str]:
+    """Names without those of parameters that have another name, which is not among them."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    read = {id(parameter) for name, parameter in parameters.items() if name not in missing}
+    return [name for name in missing if name not in parameters or id(parameters[name]) not in read]
 
 
 def make_optimizer(model: PreTrainedModel, family: Family, training: Training) -> torch.optim.AdamW:

@@ -1,6 +1,7 @@
 """The model of a phase: built, loaded from where the training stands, and changed to what the phase trains.
 
-Everything is done on a whole model on the CPU, by the first rank; loop.py then shares it out.
+Every rank builds it under deferred initialisation, so that it computes its share alone when loop.py shares the model
+out. What adapters are merged into on the way is computed whole, on each rank.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from vlmill.pipeline.core.keys import hash_value
 from vlmill.train import checkpoint, new_rows
 from vlmill.train.adapters import change_adapters
 from vlmill.train.data import Reader
-from vlmill.train.model import create_empty_model, create_model
+from vlmill.train.materialise import materialise_module
+from vlmill.train.model import defer_model
 from vlmill.train.new_rows import NewRows
 from vlmill.train.phases import Phase
 from vlmill.train.settings import Adapter, ModelSettings, Training, check_succession
@@ -44,17 +46,6 @@ class NetworkBuilder:
         """A model with the parameters that the phase has, whose values are to be read from a checkpoint of it."""
         return self._insert_rows(self._build_structure(phase.adapters), self.training)
 
-    def build_empty(self, phase: Phase) -> PreTrainedModel:
-        """The same without weights, in memory that nothing was written to: buffers have no values either.
-
-        Where one adapter takes over from another, which may be merged on the way, it is built whole after all.
-        """
-        if len(phase.adapters) > 1:
-            return self.build(phase)
-        reader = self.reader
-        network = create_empty_model(reader.family, reader.tokenizer, reader.mixture.chat, phase.adapters)
-        return self._insert_rows(network, self.training)
-
     def start(self, phase: Phase) -> PreTrainedModel:
         """The model with which the stage begins.
 
@@ -68,9 +59,11 @@ class NetworkBuilder:
         else:
             first, changes = (own[0] if own else None), own[1:]
             chat, seed = reader.mixture.chat, self.training.seed
-            network = create_model(
+            network = defer_model(
                 reader.family, reader.tokenizer, chat, seed, self.start_from, adapter=first, new=self._new
             )
+        if changes:
+            materialise_module(network)
         for adapter in changes:
             self._change(network, adapter)
         return self._insert_rows(network, self.training)
@@ -78,6 +71,7 @@ class NetworkBuilder:
     def go_on(self, before: Phase, phase: Phase, path: Path) -> PreTrainedModel:
         """The model of a phase, from the checkpoint with which the one before it ended; it computes the same."""
         network = self.build(before)
+        materialise_module(network)
         checkpoint.read_weights(path, network)
         for adapter in phase.adapters[len(before.adapters) :]:
             self._change(network, adapter)
@@ -97,7 +91,9 @@ class NetworkBuilder:
     def _build_structure(self, adapters: Sequence[Adapter]) -> PreTrainedModel:
         """A model that has had these adapters, one after the other; of values that mean nothing."""
         reader = self.reader
-        network = create_model(reader.family, reader.tokenizer, reader.mixture.chat, self.training.seed)
+        network = defer_model(reader.family, reader.tokenizer, reader.mixture.chat, self.training.seed)
+        if len(adapters) > 1:
+            materialise_module(network)
         with torch.random.fork_rng():
             for adapter in adapters:
                 change_adapters(network, reader.family, adapter)
@@ -106,6 +102,7 @@ class NetworkBuilder:
     def _continue(self, start_from: Path) -> PreTrainedModel:
         """The model with which the stage before ended, its adapters not merged."""
         network = self._insert_rows(self._build_structure(self.before), read_training(start_from))
+        materialise_module(network)
         checkpoint.read_weights(start_from, network, self.reader.family.new)
         new_rows.merge_rows(network)
         return network

@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.chat.encode import ChatFormat
+from vlmill.train.deferred import read_columns
 from vlmill.train.families.pretrained import read_config, read_vocabulary
 from vlmill.train.settings import ModelSettings, Pretrained, Training
 
@@ -29,6 +30,10 @@ NAME = "new_rows"
 
 MARK = f".{NAME}."
 """In the name of their parameters."""
+
+
+BLOCK = 1 << 25
+"""Elements of a matrix that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,17 @@ def draw_rows(model: PreTrainedModel, tokenizer: Tokenizer, new: NewRows) -> Non
     if not new.drawn:
         return
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
-    others, drawn = torch.tensor(sorted({*ids} - {*new.drawn})), torch.tensor(new.drawn)
+    others = torch.tensor(sorted({*ids} - {*new.drawn}))
     for weight in _list_matrices(model):
         with torch.no_grad():
-            deviation, mean = torch.std_mean(weight[others], dim=0, correction=0)
-            weight[drawn] = mean + deviation * torch.randn(len(drawn), weight.shape[1])
+            deviation, mean = _measure_rows(weight, others)
+            for row, value in zip(
+                new.drawn, mean + deviation * torch.randn(len(new.drawn), weight.shape[1]), strict=True
+            ):
+                weight[row] = value
             if new.end is not None and new.eos is not None:
                 weight[new.end] = weight[new.eos]
-    _set_biases(model, others, drawn, new)
+    _set_biases(model, others, torch.tensor(new.drawn), new)
 
 
 def _set_biases(model: PreTrainedModel, others: torch.Tensor, drawn: torch.Tensor, new: NewRows) -> None:
@@ -102,6 +110,16 @@ def _set_biases(model: PreTrainedModel, others: torch.Tensor, drawn: torch.Tenso
         bias[drawn] = bias[others].mean()
         if new.end is not None and new.eos is not None:
             bias[new.end] = bias[new.eos]
+
+
+def _measure_rows(weight: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Deviation and mean of some rows in each dimension; so many dimensions at a time as take BLOCK elements."""
+    width = max(1, BLOCK // len(weight))
+    found = [
+        torch.std_mean(read_columns(weight, first, first + width)[rows], dim=0, correction=0)
+        for first in range(0, weight.shape[1], width)
+    ]
+    return torch.cat([deviation for deviation, _ in found]), torch.cat([mean for _, mean in found])
 
 
 def trains_rows_alone(training: Training) -> bool:
@@ -123,7 +141,9 @@ def insert_rows(model: PreTrainedModel, new: NewRows) -> None:
     if not new.trained:
         return
     ids = torch.tensor(new.trained)
-    rows = [nn.Parameter(weight.detach()[ids].clone()) for weight in _list_matrices(model)]
+    rows = [
+        nn.Parameter(torch.stack([weight.detach()[row] for row in new.trained])) for weight in _list_matrices(model)
+    ]
     _StandIns(ids, rows[0]).enter(model.get_input_embeddings(), _embed_new_rows)
     _StandIns(ids, rows[-1]).enter(model.get_output_embeddings(), _predict_new_rows)
 

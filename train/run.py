@@ -211,14 +211,14 @@ def _open_network(
 ) -> PreTrainedModel:
     """The model with which the training of a phase begins, or goes on from the newest checkpoint.
 
-    The first rank has its weights, and sends the others theirs.
+    Where adapters have changed on the way, the first rank has the weights, and sends the others theirs.
     """
     kept, phase = checkpoint.list_complete(folder / "checkpoints"), phases[place]
-    if not group.leads:
-        return builder.build_empty(phase)
     if kept and int(kept[-1].name) > phase.first:
         return builder.build(phase)
-    return builder.go_on(phases[place - 1], phase, kept[-1]) if phase.first else builder.start(phase)
+    if not phase.first:
+        return builder.start(phase)
+    return builder.go_on(phases[place - 1], phase, kept[-1]) if group.leads else builder.build(phase)
 
 
 def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: torch.dtype) -> None:
@@ -230,8 +230,9 @@ def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: to
     weights = checkpoint.gather_weights(network)
     if group.leads:
         if group.size > 1:  # what ranks share between them cannot be used by one alone
-            network = builder.build_empty(setup.phase)
-            network.load_state_dict(weights)
+            network = builder.build(setup.phase)
+            network.load_state_dict(weights, assign=True)
+            network.tie_weights()
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)
         save_weights(network, last)

@@ -261,6 +261,7 @@ class Machine:
     ahead: Positive = 4  # steps that are read ahead
     reduce_after: Literal["auto", "step", "micro-batch"] = "auto"  # when ranks add up gradients; auto: see memory.py
     shards: str | None = None  # where copies of the run's shards lie; None: in its folder
+    wandb: str | None = None  # the project of Weights & Biases that gets the log as well; None: none
 
     @property
     def on_gpu(self) -> bool:

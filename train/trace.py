@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vlmill.mixtures import get_lineage_path
+from vlmill.mixtures.lineage import LineageTables
 from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import read_training_settings
@@ -53,10 +50,10 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
     steps = count_steps(training, mixture.sequences)
     if not 0 <= step < steps:
         raise RecipeError(f"--step {step}: stage {found.name!r} has steps 0 to {steps - 1}")
-    lineages = _Lineages(mixture)
+    lineages = LineageTables(mixture)
     for sequence in StepSequences(mixture, training).list_numbers(step):
         for segment in mixture.sequence(sequence):
-            yield lineages.seen(sequence, segment)
+            yield _describe_seen(lineages, sequence, segment)
 
 
 def find_steps(root: Path, stage: str, name: str) -> list[int]:
@@ -99,39 +96,21 @@ def _find_stage(root: Path, name: str | None) -> tuple[Stage, float]:
     return stages[name], recipe.scale
 
 
-class _Lineages:
-    """The lineage tables of a mixture's shards, a few in memory."""
-
-    def __init__(self, mixture: PlannedMixture) -> None:
-        self.mixture = mixture
-        self._table = lru_cache(64)(self._read_table)
-        self._digests = cache(self._read_digests)
-
-    def _read_table(self, path: str) -> Any:
-        sha256 = self._digests(path.rpartition("/")[0])[path]
-        return read_columns(self.mixture.root / path, sha256, ["id", "url", "nodes"])
-
-    def _read_digests(self, folder: str) -> dict[str, str]:
-        """The sha256 of all files of a step, by path."""
-        receipts = read_manifest(self.mixture.root, folder)
-        return {file.path: file.sha256 for receipt in receipts for file in receipt.files}
-
-    def seen(self, sequence: int, segment: Segment) -> SeenSegment:
-        shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
-        line = self._table(get_lineage_path(shard)).slice(segment.row, 1).to_pylist()[0]
-        nodes = line["nodes"][segment.first : segment.last]
-        images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
-        return SeenSegment(
-            sequence,
-            line["id"],
-            segment.first,
-            segment.last,
-            segment.tokens,
-            line["url"],
-            images,
-            segment.begin,
-            segment.end,
-        )
+def _describe_seen(lineages: LineageTables, sequence: int, segment: Segment) -> SeenSegment:
+    line = lineages.find(segment)
+    nodes = line["nodes"][segment.first : segment.last]
+    images = tuple((node["url"] or "", node["sha256"]) for node in nodes if node["sha256"] is not None)
+    return SeenSegment(
+        sequence,
+        line["id"],
+        segment.first,
+        segment.last,
+        segment.tokens,
+        line["url"],
+        images,
+        segment.begin,
+        segment.end,
+    )
 
 
 def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:

@@ -89,15 +89,15 @@ def _describe_metadata(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCou
     ]
     return {
         "pretty_name": recipe.name,
-        **_choose_licence(source.licence for source in recipe.sources.values()),
+        **choose_licence(source.licence for source in recipe.sources.values()),
         "task_categories": ["image-text-to-text" if images else "text-generation"],
-        "size_categories": [_name_size(samples)],
+        "size_categories": [name_size(samples)],
         **({"source_datasets": sorted(repositories)} if repositories else {}),
         **({"configs": policies} if policies else {}),
     }
 
 
-def _choose_licence(licences: Iterable[str]) -> dict[str, str]:
+def choose_licence(licences: Iterable[str]) -> dict[str, str]:
     """The Hub's key: the licence of all sources, `unknown` where one has none, else `other` with its name."""
     found = sorted({*licences})
     if "" in found:
@@ -107,7 +107,7 @@ def _choose_licence(licences: Iterable[str]) -> dict[str, str]:
     return {"license": "other", "license_name": found[0] if len(found) == 1 else "several"}
 
 
-def _name_size(samples: int) -> str:
+def name_size(samples: int) -> str:
     """The Hub's name for a number of samples: `1K<n<10K`."""
     place = next((place for place, size in enumerate(SIZES) if samples < size), len(SIZES))
     if place == 0:
@@ -141,7 +141,7 @@ def _describe_sources(root: Path, recipe: Recipe) -> str:
         )
         for name, source in sorted(recipe.sources.items())
     ]
-    table = _format_table(("source", "kind", "licence", "from", "homepage", "citation", "files"), rows)
+    table = format_table(("source", "kind", "licence", "from", "homepage", "citation", "files"), rows)
     return f"## Sources\n\n{table}\n\nA sample may have a licence of its own; its lineage has it."
 
 
@@ -157,7 +157,7 @@ def _describe_counts(funnel: Mapping[str, LevelCounts]) -> str:
         if level in lines
     ]
     rows += [("**all**", level, *_format_count(count)) for level, count in total_funnel(funnel).items()]
-    table = _format_table(("source", "level", "in", "kept", "dropped", "failed"), rows)
+    table = format_table(("source", "level", "in", "kept", "dropped", "failed"), rows)
     return f"## Counts\n\nin = kept + dropped + failed.\n\n{table}"
 
 
@@ -177,7 +177,7 @@ def _describe_losses(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
                 rows.append(
                     (source, level, reason, ", ".join(steps.get(reason, ["what it needed was lost"])), str(number))
                 )
-    table = _format_table(("source", "level", "reason", "by", "number"), rows) if rows else "Nothing was lost."
+    table = format_table(("source", "level", "reason", "by", "number"), rows) if rows else "Nothing was lost."
     return f"## Filters and losses\n\n```yaml\n{filters}```\n\n{table}"
 
 
@@ -194,7 +194,7 @@ def _describe_stage(root: Path, stage: str) -> str:
         )
         for source in stats["sources"]
     ]
-    table = _format_table(("source", "declared", "realised", "epochs", "samples", "images", "tokens"), rows)
+    table = format_table(("source", "declared", "realised", "epochs", "samples", "images", "tokens"), rows)
     packing = stats["packing"]
     return (
         f"## Mixture of stage {stage}\n\nShares are of {unit}. {packing['sequences']} sequences of "
@@ -212,7 +212,7 @@ def _describe_contamination(root: Path, recipe: Recipe) -> str:
         for source, counts in sorted(of.sources.items())
     ]
     held = ", ".join(f"{name} ({of.items} items)" for name, of in sorted(found.benchmarks.items()))
-    table = _format_table(("benchmark", "items", "source", "samples"), rows) if rows else "Nothing was found."
+    table = format_table(("benchmark", "items", "source", "samples"), rows) if rows else "Nothing was found."
     return f"## Contamination\n\nAction: {found.action}. Held against {held}.\n\n{table}"
 
 
@@ -234,7 +234,7 @@ def _describe_rebuilding(root: Path, recipe: Recipe) -> str:
     )
 
 
-def _format_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(_escape_cell(cell) for cell in line) + " |" for line in lines)

@@ -17,10 +17,13 @@ import vlmill
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
+from vlmill.pipeline.cli.clean import clean
 from vlmill.pipeline.cli.disclose import disclose
+from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
+from vlmill.pipeline.cli.preview import preview
 from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
@@ -73,7 +76,7 @@ def read_options(
     VERBOSE.set(verbose)
 
 
-RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate"})
+RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})
 """Commands that keep what they did when they are interrupted."""
 
 
@@ -95,6 +98,7 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
 for command in (
     new,
     check,
+    preview,
     build,
     status,
     report,
@@ -104,10 +108,12 @@ for command in (
     trace,
     verify,
     takedown,
+    clean,
     disclose,
     train,
     evaluate,
     ablate,
+    export,
     schema,
 ):
     app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))

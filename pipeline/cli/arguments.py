@@ -18,7 +18,11 @@ console = make_console(width=None if sys.stdout.isatty() else WIDE)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, as given to build --out.")]
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe such as quickstart.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, the name of a shipped recipe such as quickstart, or hf://datasets/OWNER/NAME.",
+    ),
 ]
 SourcePlaces = Annotated[
     list[str] | None,

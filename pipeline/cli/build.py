@@ -20,6 +20,7 @@ from vlmill.pipeline.cli.arguments import (
     get_command,
     parse_pairs,
 )
+from vlmill.pipeline.cli.hub_recipe import take_recipe
 from vlmill.pipeline.core.errors import RecipeError
 
 
@@ -93,10 +94,15 @@ def build(
         vlmill build my.yaml --out run --source web=/data/obelics --ray auto
         vlmill build my.yaml --out run --source quiz=hf://datasets/OWNER/NAME@main
         vlmill build my.yaml --out run --filter my_filter.py
+        vlmill build hf://datasets/OWNER/NAME --limit 1000
+
+    A dataset on the Hub in the place of a recipe is read by its shipped recipe, else by one that is written into this
+    folder, as `vlmill new` does.
     """
     from vlmill.api.builds import build, load_for_build
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
 
+    recipe = take_recipe(recipe)
     sets = parse_pairs(set_, "--set") | format_scale(scale)
     there = out or Path("build") / str(sets.get("name", read_mapping(find_recipe(recipe)).get("name")))
     code = _name_code(

@@ -22,6 +22,7 @@ from vlmill.pipeline.cli.arguments import (
     parse_pairs,
     print_json,
 )
+from vlmill.pipeline.cli.hub_recipe import take_recipe
 from vlmill.pipeline.core.errors import VlmillError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def check(
     from vlmill.pipeline.cli.show import show_recipe
     from vlmill.pipeline.reports.estimate_table import list_assumptions, list_totals, make_source_table
 
+    recipe = take_recipe(recipe, writes=False, said=not as_json)
     sets = parse_pairs(set_, "--set") | format_scale(scale)
     if show:
         show_recipe(recipe, parse_pairs(source, "--source"), limit, sets, filter_, trust_code)

@@ -75,6 +75,13 @@ def train(
     threads: Threads = 0,
     readers: Annotated[int, typer.Option(min=1, help="Threads of each process that read and decode.")] = 2,
     shards: Shards = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT",
+            help="Send the log to Weights & Biases as well: one run a stage. WANDB_MODE=offline keeps it on disk.",
+        ),
+    ] = None,
 ) -> None:
     """Train the recipe's model on its mixtures: one stage, or all in order. Resumes where it was interrupted.
 
@@ -98,6 +105,7 @@ def train(
         compile=compile_,
         reduce_after=reduce_after,
         shards=_resolve_shards(shards),
+        wandb=wandb,
     )
     results = train_run(directory, stage, machine, ranks, ray, console)
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints

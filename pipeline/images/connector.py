@@ -23,13 +23,21 @@ from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.policy import Layout, Policy, Side, Size
 from vlmill.pipeline.images.resize import Resize
 
-NUMBERS = {"pool": "side", "bilinear": "side", "c_abstractor": "side", "shuffle": "factor", "perceiver": "latents"}
+NUMBERS = {
+    "pool": "side",
+    "bilinear": "side",
+    "c_abstractor": "side",
+    "ldp": "side",
+    "ldp_v2": "side",
+    "shuffle": "factor",
+    "perceiver": "latents",
+}
 """The key that says of a kind how many tokens it makes."""
 
 NUMBERED = ("side", "factor", "latents", "upsample")
 """All keys that say how many tokens there are."""
 
-REDUCED = ("pool", "bilinear", "c_abstractor")
+REDUCED = ("pool", "bilinear", "c_abstractor", "ldp", "ldp_v2")
 """Kinds that no class of transformers has: what they make of a tile is the recipe's to say."""
 
 TILE_TOKENS = "tile_tokens"
@@ -41,8 +49,8 @@ class Connector:
     """What stands between the towers, where a family leaves a choice.
 
     In the LLaVA families `pool`, `bilinear`, `shuffle`, `perceiver` and `c_abstractor` come before the two-layer
-    projector, and `side`, `factor` or `latents` says how many tokens they leave (docs/training.md, Connectors). In the
-    others that number is the image policy's.
+    projector, and `ldp` and `ldp_v2` behind it; `side`, `factor` or `latents` says how many tokens they leave
+    (docs/training.md, Connectors). In the other families that number is the image policy's.
     """
 
     kind: (
@@ -55,6 +63,8 @@ class Connector:
             "shuffle",
             "perceiver",
             "c_abstractor",
+            "ldp",
+            "ldp_v2",
             "direct",
             "merger",
         ]
@@ -64,7 +74,7 @@ class Connector:
         None  # layers of a perceiver, or blocks of c_abstractor on each side of its pooling; None: as the paper has it
     )
     interval: Amount = 1  # a gated cross-attention layer before every so many layers of the language model
-    side: Side | None = None  # of pool, bilinear and c_abstractor: a tile becomes side x side visual tokens
+    side: Side | None = None  # of pool, bilinear, c_abstractor, ldp, ldp_v2: a tile becomes side x side visual tokens
     factor: Annotated[int, Field(ge=2, le=64)] | None = None  # of shuffle: factor x factor patches become one token
     latents: Side | None = None  # of perceiver: visual tokens of an image
     upsample: Literal[2, 4, 8, 16] | None = (
@@ -165,6 +175,11 @@ def _count_side(connector: Connector, patches: int) -> int:
         raise RecipeError(
             f"model.connector.side: a tile has {across} x {across} features, which cannot be reduced to "
             f"{connector.side} x {connector.side}; take at most {across}, or upsample first"
+        )
+    if connector.kind == "ldp" and connector.side != (half := -(-across // 2)):
+        raise RecipeError(
+            f"model.connector.side: ldp halves the {across} x {across} features of a tile by a convolution of stride "
+            f"2; write side: {half}, or take ldp_v2, which pools to any side"
         )
     return connector.side or across
 

@@ -169,7 +169,7 @@ def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
     if is_hub(place) or "://" in place:
         root = place.rstrip("/")
         files = list_input_files("new", root, "**")
-        return root, _make_name(root.removeprefix("hf://datasets/").partition("@")[0]), files
+        return root, name_place(root), files
     path = Path(place).resolve()
     if path.is_file():
         stem = PART.sub("", path.stem)
@@ -181,6 +181,11 @@ def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
     if not path.is_dir():
         raise SourceError(f"{place}: there is no such file or folder; a dataset on the Hub is hf://datasets/OWNER/NAME")
     return str(path), _make_name(path.name), list_input_files("new", str(path), "**")
+
+
+def name_place(place: str) -> str:
+    """The name of the recipe of an address."""
+    return _make_name(place.removeprefix("hf://datasets/").partition("@")[0])
 
 
 def _make_name(text: str) -> str:

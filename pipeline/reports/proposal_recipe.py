@@ -18,10 +18,15 @@ COMMENTS_FROM = 42
 HELD_OUT = 0.1
 
 
+def begin_recipe(place: str) -> str:
+    """How the recipe of a place begins."""
+    return f"# Written by `vlmill new {place}`. "
+
+
 def write_recipe(found: Proposal, chosen: Attempt, path: Path) -> str:
     """The recipe of a proposal, for a file at `path`, where its relative paths start."""
     lines = [
-        f"# Written by `vlmill new {found.place}`. docs/recipe.md lists every key; vlmill check {path.name} tries it.",
+        f"{begin_recipe(found.place)}docs/recipe.md lists every key; vlmill check {path.name} tries it.",
         *_align_comments(_list_lines(found, chosen, path)),
     ]
     return "\n".join(lines) + "\n"

@@ -178,7 +178,7 @@ def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
 
 def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[Costs, str]:
     """The costs of the first `rows` rows, and why the first lost one of them was lost."""
-    run = _Pass(folder, {**work.files, "input": path})
+    run = StepPass(folder, {**work.files, "input": path})
     run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
     amounts, said = _count_samples(run.files, work.signals)
     if work.source.fetches:
@@ -204,7 +204,7 @@ def _list_steps(work: SourceWork) -> Iterator[Step]:
         yield work.dedupe.signature()
 
 
-def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
+def _render_policy(run: StepPass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
     """Make the shards of one policy and count their tokens."""
     before = dict(run.files)
     run.perform(Render(policy, tuple(filter_.name for filter_ in work.filters), 0, 0), f"render.{name}")
@@ -218,7 +218,7 @@ def _render_policy(run: _Pass, work: SourceWork, name: str, policy: Policy, amou
     run.files = before
 
 
-def _count_asked(run: _Pass, name: str, signal: Ask) -> dict[str, float]:
+def _count_asked(run: StepPass, name: str, signal: Ask) -> dict[str, float]:
     """The requests to a server, and about as many tokens as they hold; nothing is asked."""
     stats = read_image_stats(run.files[IMAGE_STATS_FILE], ("width", "height"))
     found = [
@@ -231,7 +231,7 @@ def _count_asked(run: _Pass, name: str, signal: Ask) -> dict[str, float]:
     return {f"asked.{name}": len(found), **{f"asked_{side}.{name}": number for side, number in tokens.items()}}
 
 
-def _compare_pictures(run: _Pass, dedupe: Dedupe) -> dict[str, float]:
+def _compare_pictures(run: StepPass, dedupe: Dedupe) -> dict[str, float]:
     """Compare the pictures of the rows with each other, as dedupe would; what it leaves is not kept.
 
     Returns `picture_pairs` and `neighbours`: the rows that a row is compared with on average.
@@ -255,7 +255,7 @@ def _name_files(paths: Iterable[str]) -> dict[str, File]:
 
 
 @dataclass
-class _Pass:
+class StepPass:
     """Steps that run one after the other, and what they left."""
 
     folder: Path
@@ -263,11 +263,11 @@ class _Pass:
     seconds: dict[str, float] = field(default_factory=dict)
     size: int = 0  # bytes of all files that steps left, besides shards
 
-    def perform(self, step: Step, label: str = "") -> None:
+    def perform(self, step: Step, label: str = "", side_inputs: tuple[str, ...] = ()) -> None:
         """Run a step over the files so far."""
         folder = self.folder / (label or step.name)
         folder.mkdir(parents=True)
-        wanted = select_files(_name_files(self.files), step.reads)
+        wanted = select_files(_name_files(self.files), (*step.reads, *side_inputs))
         started = perf_counter()
         step.run({name: self.files[name] for name in wanted}, folder)
         self.seconds[label or step.name] = perf_counter() - started
@@ -289,7 +289,7 @@ def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> 
     return amounts, next((f"row {row['row']}: {row['reason']}: {row['detail']}" for row in lost.values()), "")
 
 
-def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
+def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:
     """Give images that are addresses the bytes that a folder has of them, as fetching would; the others stay without.
 
     Returns `addresses`, `unknown` and `image_bytes`.
@@ -303,7 +303,7 @@ def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
                 prefix = next((prefix for prefix in served if row["url"].startswith(prefix)), None)
                 amounts["addresses"] += prefix is None
                 amounts["unknown"] += prefix is None
-                found = row | (_read_served(row["url"].removeprefix(prefix), served[prefix]) if prefix else UNKNOWN)
+                found = row | (read_served(row["url"].removeprefix(prefix), served[prefix]) if prefix else UNKNOWN)
             amounts["image_bytes"] += len(found["bytes"] or b"")
             yield found
 
@@ -314,7 +314,8 @@ def _fill_images(run: _Pass, served: Mapping[str, Path]) -> Counter[str]:
     return amounts
 
 
-def _read_served(name: str, folder: Path) -> dict[str, object]:
+def read_served(name: str, folder: Path) -> dict[str, object]:
+    """The `bytes` of a file that a folder has in the place of an address, or the `reason` why there are none."""
     try:
         with open_confined(folder, unquote(name.partition("?")[0])) as file:
             return {"bytes": read_bounded(file, LARGEST)}

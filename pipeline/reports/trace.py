@@ -216,7 +216,7 @@ def format_trace(traced: Traced) -> Iterator[str]:
         )
     for index, node in enumerate(sample.nodes):
         yield f"  {index:>3} {_format_fate(traced.outcome.nodes[index])} {_describe_node(node, traced)}"
-    yield from (f"  {line}" for verdict in traced.verdicts if (line := _describe_verdict(verdict, traced.outcome)))
+    yield from (f"  {line}" for verdict in traced.verdicts if (line := describe_verdict(verdict, traced.outcome)))
     for policy, verdict in traced.rendered:
         yield f"  policy {policy} cannot draw node {verdict.node}: {verdict.reason}"
     yield f"  {'lost: ' + str(traced.outcome.sample) if traced.outcome.sample else 'kept'}"
@@ -224,7 +224,7 @@ def format_trace(traced: Traced) -> Iterator[str]:
         yield f"  in {shard}"
 
 
-def _describe_verdict(verdict: Verdict, outcome: Outcome) -> str:
+def describe_verdict(verdict: Verdict, outcome: Outcome) -> str:
     """What a verdict says, in words; nothing where it is a condition that the sample meets."""
     if verdict.node == LEAST_IMAGES:
         few = f"{verdict.filter} drops the sample: {verdict.reason} (fewer than {verdict.score:.0f} are left)"

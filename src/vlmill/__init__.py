@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vlmill.api.runs import Run, open_run
     from vlmill.api.stages import PlannedSample, StageMixture
     from vlmill.api.takedown import Takedown
+    from vlmill.mixtures.export.run_export import ExportResult
     from vlmill.mixtures.published.catalogue import PublishedMixture
     from vlmill.pipeline.core.errors import NotBuiltError, RecipeError, SourceError, StoreError, VlmillError
     from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId, Verdict
@@ -57,6 +58,7 @@ __all__ = [
     "Contamination",
     "DecodedPicture",
     "Drop",
+    "ExportResult",
     "Filter",
     "ImageStats",
     "LoadedRecipe",
@@ -115,6 +117,7 @@ _MODULES = {
     "vlmill.api.runs": ("Run", "open_run"),
     "vlmill.api.stages": ("PlannedSample", "StageMixture"),
     "vlmill.api.takedown": ("Takedown",),
+    "vlmill.mixtures.export.run_export": ("ExportResult",),
     "vlmill.mixtures.published.catalogue": ("PublishedMixture",),
     "vlmill.pipeline.core.errors": ("NotBuiltError", "RecipeError", "SourceError", "StoreError", "VlmillError"),
     "vlmill.pipeline.core.sample": ("WHOLE_SAMPLE", "ImageStats", "Node", "Sample", "SampleId", "Verdict"),

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import DatasetCardData
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from vlmill.mixtures.report.card import _choose_licence, _name_size, make_card
+from vlmill.mixtures.report.card import choose_licence, make_card, name_size
 from vlmill.pipeline.core.yaml_format import format_yaml
 
 DESCRIBED = {
@@ -113,14 +113,14 @@ def test_a_takedown_writes_the_card_anew(run):
     ],
 )
 def test_the_licence_is_that_of_all_sources_or_none(licences, header):
-    assert _choose_licence(licences) == header
+    assert choose_licence(licences) == header
 
 
 @pytest.mark.parametrize(
     ("samples", "name"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (123_456, "100K<n<1M"), (10**12, "n>1T")]
 )
 def test_the_size_is_the_hubs_name_for_it(samples, name):
-    assert _name_size(samples) == name
+    assert name_size(samples) == name
 
 
 def test_a_bar_in_a_name_does_not_break_a_table(recipe, tmp_path):

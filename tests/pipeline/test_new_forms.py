@@ -8,7 +8,11 @@ import json
 import datasets
 import pytest
 
+import vlmill as api
+from tests.helpers.small import vlmill
 from tests.helpers.upstream import json_lines, picture, talk
+from vlmill.pipeline.cli.hub_recipe import list_shipped, take_recipe
+from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.reports.place_names import make_pattern, split_names
@@ -143,3 +147,31 @@ def test_pictures_with_json_beside_them_become_a_table(tmp_path):
     )
     assert found.listed[0] == {"image": "1.jpg", "question": "What?", "answer": "1", "caption": "A shape."}
     assert "1 pictures have no .txt or .json file that says anything and are left out" in found.notes
+
+
+def test_a_dataset_on_the_hub_is_built_by_its_name_with_the_recipe_that_new_writes(here, tmp_path, monkeypatch, capfd):
+    row = {"messages": [{**ASK, "content": "What?"}, SAY]}
+    lines = json_lines(tmp_path / "a.jsonl", [{**row, "id": number} for number in ROWS]).read_bytes()
+    here.repository("acme/Talk-Set", {"train.jsonl": lines, "test.jsonl": lines, "README.md": b""})
+    monkeypatch.chdir(tmp_path)
+    place = "hf://datasets/acme/Talk-Set"
+    assert vlmill("check", place) == 1
+    assert "vlmill new hf://datasets/acme/Talk-Set" in " ".join(capfd.readouterr().err.split())
+    assert not (tmp_path / "acme_talk_set.yaml").exists()
+    for said in ("wrote acme_talk_set.yaml", "which was written before"):
+        assert vlmill("build", place, "--workers", 0, "--until", "survey") == 0
+        assert said in " ".join(capfd.readouterr().out.split())
+    assert (tmp_path / "build/acme_talk_set/recipe.lock.yaml").exists()
+    assert api.load_recipe("acme_talk_set.yaml").recipe.sources["acme_talk_set"].files == "train.jsonl"
+    (tmp_path / "acme_talk_set.yaml").write_text("name: mine\n")
+    assert vlmill("build", place, "--workers", 0) == 1
+    assert "was not written for" in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_dataset_with_a_shipped_recipe_is_read_by_it(capsys):
+    assert take_recipe("hf://datasets/HuggingFaceM4/OBELICS/") == "obelics"
+    assert take_recipe("hf://datasets/HuggingFaceM4/OBELICS@main") == "obelics"
+    assert "shipped recipe obelics" in capsys.readouterr().out
+    assert list_shipped("hf://datasets/HuggingFaceM4/OBELICS@v1") == []
+    with pytest.raises(RecipeError, match="llava_conversation_58k, llava_instruct_665k"):
+        take_recipe("hf://datasets/liuhaotian/LLaVA-Instruct-150K")

@@ -148,6 +148,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
     others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
     others |= {
         "--images",
+        "--count",
         "--corpus",
         "--kills",
         "--pictures",
@@ -161,6 +162,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
         "--language-model",
         "--nsfw",
     }  # benchmarks
+    others |= {"--data_path", "--image_folder", "--check"}  # LLaVA, sha256sum
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
     known = others.union(BEFORE, *COMMANDS.values())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", read_page(page))) - known == set()

@@ -162,3 +162,18 @@ def test_the_names_of_files_between_steps_stand_in_one_place(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose and path != NAMES:
             spelt = {name for name in FILE_NAMES if node.value.endswith(name)}
             assert not spelt, f"{path}:{node.lineno}: {spelt}; take it from vlmill.pipeline.core.names"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "train/families/exported").glob("[!_]*.py")), ids=lambda path: path.stem
+)
+def test_what_travels_with_exports_imports_nothing_of_ours(path):
+    beside = {other.stem for other in path.parent.glob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1, "transformers copies files of the same folder alone"
+            assert node.module in beside
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            tops = {(name or "").split(".")[0] for name in names}
+            assert tops <= {*sys.stdlib_module_names, "torch", "transformers"}, f"{path} imports {tops}"

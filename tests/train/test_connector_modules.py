@@ -41,6 +41,44 @@ def test_shuffled_patches_lie_one_behind_the_other_in_their_token():
     assert torch.equal(shuffled[:, 2].sort().values, block.sort().values)
 
 
+def normalise(square, norm):
+    """Over the channels of each place."""
+    return functional.layer_norm(square.movedim(1, -1), square.shape[1:2], norm.weight, norm.bias).movedim(-1, 1)
+
+
+def test_ldp_is_two_blocks_of_mobilenet_as_mobilevlm_sets_them_up():
+    """torchvision's InvertedResidual with LayerNormAct2d, squeeze and excitation in eights, and no widening."""
+    torch.manual_seed(0)
+    width, given = 48, features(across=5, width=48)
+    module = CONNECTORS["ldp"](width, 5, SETTINGS)
+    square = given.transpose(1, 2).view(2, width, 5, 5)
+    for block, stride in zip(module.blocks, (1, 2), strict=True):
+        assert block.squeeze.out_channels == 16  # a quarter of 48, in eights
+        made = functional.conv2d(square, block.look.weight, stride=stride, padding=1, groups=width)
+        made = functional.hardswish(normalise(made, block.norm_look.norm))
+        gate = functional.conv2d(functional.adaptive_avg_pool2d(made, 1), block.squeeze.weight, block.squeeze.bias)
+        gate = functional.conv2d(gate.relu(), block.excite.weight, block.excite.bias)
+        made = functional.conv2d(made * functional.hardsigmoid(gate), block.end.weight)
+        made = normalise(made, block.norm_end.norm)
+        square = square + made if stride == 1 else made
+    assert square.shape == (2, width, 3, 3)
+    torch.testing.assert_close(module(given), square.flatten(2).transpose(1, 2))
+
+
+def test_ldp_v2_is_pooling_to_which_a_depthwise_convolution_is_added():
+    torch.manual_seed(0)
+    given = features()
+    module = CONNECTORS["ldp_v2"](6, 4, SETTINGS)
+    pooled = CONNECTORS["pool"](6, 4, SETTINGS)(given)
+    square = pooled.transpose(1, 2).view(2, 6, 2, 2)
+    added = functional.conv2d(square, module.positions.weight, module.positions.bias, padding=1, groups=6)
+    torch.testing.assert_close(module(given), pooled + added.flatten(2).transpose(1, 2))
+    with torch.no_grad():
+        module.positions.weight.zero_()
+        module.positions.bias.zero_()
+    assert torch.equal(module(given), pooled)
+
+
 @pytest.mark.parametrize("kind", ["perceiver", "c_abstractor"])
 def test_every_token_depends_on_its_own_tile_alone_and_on_all_of_it(kind):
     torch.manual_seed(0)

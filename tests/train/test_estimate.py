@@ -19,6 +19,8 @@ def test_a_model_of_eight_billion_parameters_is_estimated_without_its_memory():
     assert 6e9 < tune.parameters == tune.trained < 9e9
     assert tune.held.state == 4 * tune.held.weights == 4 * (4 * tune.parameters // 8)
     assert tune.held.whole_gradients == 4 * tune.parameters
+    assert tune.held.copied == 3 * tune.held.weights
+    assert f"{tune.held.copied / 1e9:.3g} GB more of host memory hold its copy" in str(tune)
     assert 6 * tune.parameters * 512 < 1.1 * tune.text < 8 * tune.parameters * 512
 
 

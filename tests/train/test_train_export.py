@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -50,6 +50,15 @@ CASES = {
         ),
         LETTERBOX,
     ),
+    "fused, upsampled": (
+        replace(
+            model_settings("llava"),
+            vision=FusedTower("fused", *map(tower, ("dinov2", "siglip"))),
+            connector=Connector("c_abstractor", depth=1, side=3, upsample=2),
+        ),
+        LETTERBOX,
+    ),
+    "connected": (replace(model_settings(), connector=Connector("shuffle", factor=2)), ANYRES),
     "moondream": (
         replace(model_settings("llava"), family="moondream", text=TextModel("phi", 64, 2, 2)),
         LETTERBOX,
@@ -111,7 +120,8 @@ def made(root, policy, ours, sizes):
     """A run whose samples ask about random pictures of `sizes`, its reader, and a model."""
     nodes, _ = question(0)
     name = FAMILIES[ours.family].chat
-    write_run(root, {"quiz": [(nodes, [picture(*size)]) for size in sizes]}, policy, chat=name)
+    samples = {"quiz": [(nodes, [picture(*size)]) for size in sizes]}
+    write_run(root, samples, policy, chat=name, connector=asdict(ours.connector))
     mixture, chat = PlannedMixture(root, "align"), FORMATS[name]
     tokenizer = load_tokenizer(mixture.tokenizer, chat)
     reader = Reader(mixture, tokenizer, find_family(ours, mixture.policy, name), "answers")
@@ -161,7 +171,8 @@ def test_the_template_of_the_processor_gives_the_tokens_of_encode(tmp_path):
 
 
 def test_a_process_without_our_code_runs_it_and_sees_the_same_logits(tmp_path):
-    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers", "moondream", "fuyu"]
+    names = ["letterbox, SigLIP", "anyres, CLIP", "fused", "fused, three layers", "fused, upsampled", "connected"]
+    names += ["moondream", "fuyu"]
     both = [made(tmp_path / str(place), CASES[name][1], CASES[name][0], [(50, 20)]) for place, name in enumerate(names)]
     folders = [
         export_model(tmp_path / f"export-{name}", model, reader.family, reader.tokenizer, reader.mixture.chat)

@@ -33,7 +33,7 @@ from transformers.models.llava_next.modeling_llava_next import (
     unpad_image,
 )
 
-from .connectors import CONNECTORS, CAbstractor, Perceiver
+from .connectors import BEHIND, CONNECTORS, CAbstractor, Perceiver
 from .fused import FusedVisionConfig, FusedVisionModel
 from .upsampler import Doubling, Pointwise, Upsampler
 
@@ -79,7 +79,7 @@ def count_across(tower: Any) -> int:
 
 
 class ConnectedProjector(LlavaMultiModalProjector):
-    """LLaVA's projector behind a connector, and an upsampler in front of it if there is one."""
+    """LLaVA's projector behind a connector, or in front of one, and an upsampler before both if there is one."""
 
     linear_1: Any
 
@@ -88,15 +88,17 @@ class ConnectedProjector(LlavaMultiModalProjector):
         settings, across, width = config.connector, count_across(config.vision_config), self.linear_1.in_features
         times = settings.get("upsample")
         self.upsampler = Upsampler(width, times) if times else None
-        self.connector = CONNECTORS[settings["kind"]](width, across * (times or 1), settings)
-        if self.connector.width != width:
-            wide = self.linear_1.out_features
+        self.behind, wide = settings["kind"] in BEHIND, self.linear_1.out_features
+        self.connector = CONNECTORS[settings["kind"]](wide if self.behind else width, across * (times or 1), settings)
+        if not self.behind and self.connector.width != width:
             self.linear_1 = nn.Linear(self.connector.width, wide, bias=config.multimodal_projector_bias)
 
     def forward(self, features: torch.Tensor, pictures: torch.Tensor | None = None) -> torch.Tensor:
         """(tiles, patches, width of vision) and the pixels (tiles, 3, side, side) -> (tiles, tokens, width of text)."""
         if self.upsampler is not None:
             features = self.upsampler(features, pictures)
+        if self.behind:
+            return self.connector(super().forward(features))
         return super().forward(self.connector(features))
 
 

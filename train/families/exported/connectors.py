@@ -1,6 +1,7 @@
-"""What makes visual tokens of a tile's patches, in front of LLaVA's projector: one module for each kind of connector.
+"""What makes visual tokens of a tile's patches, around LLaVA's projector: one module for each kind of connector.
 
 Each takes features (tiles, patches, width) of square tiles in reading order and returns (tiles, tokens, its `width`).
+Those of BEHIND get what the projector has made, as wide as the language model.
 This file travels with an export, so it imports nothing of ours. To add a kind: a class here, a line in CONNECTORS, and
 its number of tokens in pipeline/images/connector.py.
 """
@@ -201,6 +202,66 @@ class CAbstractor(nn.Module):
         return make_sequence(self.behind(functional.adaptive_avg_pool2d(square, self.side)))
 
 
+class DepthwiseBlock(nn.Module):
+    """An inverted residual block of MobileNetV3 (Howard et al. 2019, arXiv 1905.02244) that widens nothing.
+
+    Depthwise 3 x 3 convolution of a stride, squeeze and excitation of a quarter of the channels (in eights), 1 x 1
+    convolution; layer normalisations, hard swish behind the first. What comes in is added where the stride is 1.
+    """
+
+    def __init__(self, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.look = nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False)
+        self.norm_look = ChannelNorm(width)
+        less = max(8, (width // 4 + 4) // 8 * 8)
+        less += 8 * (less < 0.9 * (width // 4))
+        self.squeeze, self.excite = nn.Conv2d(width, less, 1), nn.Conv2d(less, width, 1)
+        self.end, self.norm_end = nn.Conv2d(width, width, 1, bias=False), ChannelNorm(width)
+
+    def forward(self, square: torch.Tensor) -> torch.Tensor:
+        """(tiles, width, rows, columns) -> the same, divided by the stride."""
+        made = functional.hardswish(self.norm_look(self.look(square)))
+        gate = functional.hardsigmoid(self.excite(self.squeeze(made.mean((2, 3), keepdim=True)).relu()))
+        made = self.norm_end(self.end(made * gate))
+        return made + square if self.stride == 1 else made
+
+
+class Downsample(nn.Module):
+    """MobileVLM's LDP behind its two layers: two depthwise blocks, the second of stride 2.
+
+    Chu et al. 2023, arXiv 2312.16886; `LDPBlock` of github.com/Meituan-AutoML/MobileVLM.
+    """
+
+    def __init__(self, width: int, *_: Any) -> None:
+        super().__init__()
+        self.width = width
+        self.blocks = nn.Sequential(DepthwiseBlock(width, 1), DepthwiseBlock(width, 2))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """See the module."""
+        return make_sequence(self.blocks(make_square(features)))
+
+
+class PooledDownsample(nn.Module):
+    """MobileVLM V2's LDPv2 behind its two layers: average pooling to side x side, and positions by a convolution.
+
+    The latter is a depthwise one of 3 x 3 that is added (PEG: Chu et al. 2021, arXiv 2102.10882). Chu et al. 2024,
+    arXiv 2402.03766; `LDPNetV2Projector` of github.com/Meituan-AutoML/MobileVLM.
+    """
+
+    def __init__(self, width: int, across: int, settings: Settings) -> None:
+        super().__init__()
+        del across
+        self.width, self.side = width, settings["side"]
+        self.positions = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """See the module."""
+        square = functional.adaptive_avg_pool2d(make_square(features), self.side)
+        return make_sequence(square + self.positions(square))
+
+
 CONNECTORS: Mapping[str, Callable[[int, int, Settings], Any]] = {
     "mlp": Keep,
     "linear": Keep,
@@ -209,5 +270,10 @@ CONNECTORS: Mapping[str, Callable[[int, int, Settings], Any]] = {
     "shuffle": Shuffle,
     "perceiver": Perceiver,
     "c_abstractor": CAbstractor,
+    "ldp": Downsample,
+    "ldp_v2": PooledDownsample,
 }
 """By kind: (width of features, features along a side of a tile, settings) -> module."""
+
+BEHIND = ("ldp", "ldp_v2")
+"""Kinds that come behind the projector."""

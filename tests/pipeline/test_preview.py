@@ -1,0 +1,129 @@
+"""`vlmill preview`: samples with their verdicts, pictures and tokens before any build, and nothing written."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.helpers.small import RECIPE, vlmill, write_recipe
+from tests.helpers.upstream import json_lines, parquet, picture
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.page.preview import write_preview
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.reports.preview import preview_source
+from vlmill.pipeline.reports.preview_text import COLUMNS, LINES, draw_cells, list_lines
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A recipe with every kind of source, and what is there before."""
+    folder = tmp_path_factory.mktemp("preview")
+    recipe, _, base = load_recipe(str(write_recipe(folder)))
+    return folder, recipe, base
+
+
+def list_files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_samples_have_their_outcome_their_pictures_and_their_tokens(small):
+    folder, recipe, base = small
+    before = list_files(folder)
+    web = preview_source(recipe, base, "web", 8)
+    assert [str(one.traced.outcome.sample or "") for one in web.samples] == ["", "", "", "", "", "language", "", ""]
+    mixed = web.samples[6].traced.outcome.nodes
+    assert [str(reason or "") for reason in mixed] == ["", "language", ""]
+    failed = [str(reason) for reason in web.samples[7].traced.outcome.nodes if reason]
+    assert failed == ["http_client_error", "undecodable"]
+    assert [Image.open(io.BytesIO(data)).size for data in web.samples[0].pictures.values()] == [
+        (56, 48)
+    ]  # without padding
+    assert list(web.samples[0].pictures) == [1]
+    total, supervised = web.samples[0].tokens["small"]
+    assert total == supervised + 16  # of the picture: 56 px are 4 x 4 patches of 14
+    assert not web.samples[5].tokens
+    assert list_files(folder) == before
+
+
+def test_pages_are_no_more_than_were_asked_for_and_rows_without_a_sample_are_named(small, tmp_path):
+    _, recipe, base = small
+    assert len(preview_source(recipe, base, "papers", 1).samples) == 1
+    row = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
+    json_lines(tmp_path / "a.jsonl", [{"messages": []}, row, row])
+    loaded = write_small(tmp_path, {"talk": {"kind": "chat", "files": "a.jsonl"}})
+    found = preview_source(loaded, tmp_path, "talk", 2)
+    assert (len(found.samples), found.refused) == (1, ("row 0: empty_row: no turns",))
+    assert found.notes == ("tokens are not counted: the recipe names no tokenizer",)
+
+
+def write_small(folder, sources):
+    settings = {"name": "mine", "sources": sources, "filters": [], "policies": RECIPE["policies"]}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
+    return load_recipe(str(folder / "mine.yaml"))[0]
+
+
+def test_images_are_requested_by_the_rules_of_fetching(tmp_path):
+    rows = [{"url": "http://127.0.0.1:9/a.png", "caption": "A dog"}, {"url": "ftp://a.test/", "caption": "A cat"}]
+    parquet(tmp_path / "a.parquet", rows)
+    found = preview_source(
+        write_small(tmp_path, {"pairs": {"kind": "pairs", "files": "a.parquet"}}), tmp_path, "pairs", 5
+    )
+    assert [one.traced.outcome.sample for one in found.samples] == [Reason.FORBIDDEN_ADDRESS, Reason.BAD_URL]
+
+
+def test_rows_from_all_over_are_chosen_by_hash_and_are_the_same_again(tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "A"}]} for n in range(50)
+    ]
+    json_lines(tmp_path / "a.jsonl", rows)
+    loaded = write_small(tmp_path, {"talk": {"kind": "chat", "files": "a.jsonl"}})
+    first, again = (preview_source(loaded, tmp_path, "talk", 4, spread=True) for _ in range(2))
+    numbers = [one.traced.sample.id.row for one in first.samples]
+    assert numbers == [one.traced.sample.id.row for one in again.samples]
+    assert len(numbers) == 4
+    assert max(numbers) > 10
+
+
+def test_lines_tell_what_the_page_tells_and_a_terminal_gets_cells(small, tmp_path):
+    _, recipe, base = small
+    quiz = preview_source(recipe, base, "quiz", 1)
+    plain = [str(line) for line in list_lines(quiz, pictures=False)]
+    assert any(line.startswith("  tokens: small ") for line in plain)
+    assert len(list(list_lines(quiz, pictures=True))) == len(plain) + 1
+    html = write_preview(tmp_path / "look", "small", [quiz]).read_text()
+    assert "What stands in field 0?" in html
+    assert html.count('<img src="data:') == 1
+    assert "default-src 'none'" in html
+
+
+def test_a_picture_becomes_half_blocks_within_bounds():
+    tall = Image.open(io.BytesIO(picture(1, (30, 400))))
+    wide = Image.open(io.BytesIO(picture(1, (400, 30))))
+    for one in (tall, wide, Image.new("RGB", (1, 1), (255, 0, 0))):
+        lines = draw_cells(one).plain.split("\n")
+        assert {len(line) for line in lines} == {len(lines[0])}
+        assert 1 <= len(lines) <= LINES
+        assert 1 <= len(lines[0]) <= COLUMNS
+    assert draw_cells(Image.new("RGB", (1, 1), (255, 0, 0))).spans[0].style == "#ff0000 on #ff0000"
+
+
+def test_the_command_goes_on_past_a_source_that_is_not_there(small, tmp_path, monkeypatch, capfd):
+    folder, _, _ = small
+    monkeypatch.chdir(tmp_path)
+    gone = ["--source", f"quiz={tmp_path}/"]
+    assert vlmill("preview", folder / "recipe.yaml", "-n", 1, "--only", "quiz", "--only", "papers", *gone) == 1
+    said = capfd.readouterr()
+    assert "papers: 1 samples of papers.tar" in said.out
+    assert "source 'quiz': no file matches" in " ".join(said.err.split())
+    assert vlmill("preview", folder / "recipe.yaml", "--only", "gone") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_without_a_file_is_an_error(tmp_path):
+    loaded = write_small(tmp_path, {"talk": {"kind": "chat", "files": "a.jsonl"}})
+    with pytest.raises(SourceError, match="no file matches"):
+        preview_source(loaded, tmp_path, "talk", 1)
