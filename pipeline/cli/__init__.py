@@ -17,6 +17,7 @@ import vlmill
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
+from vlmill.pipeline.cli.clean import clean
 from vlmill.pipeline.cli.disclose import disclose
 from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
@@ -107,6 +108,7 @@ for command in (
     trace,
     verify,
     takedown,
+    clean,
     disclose,
     train,
     evaluate,

@@ -148,6 +148,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
     others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
     others |= {
         "--images",
+        "--count",
         "--corpus",
         "--kills",
         "--pictures",

@@ -36,6 +36,7 @@ from vlmill.train.trace import find_steps, list_trained_stages
 
 if TYPE_CHECKING:
     from vlmill.api.takedown import Takedown
+    from vlmill.pipeline.reports.unused import UnusedFiles
     from vlmill.train.evaluate import Score
     from vlmill.train.run import Result
     from vlmill.train.settings import Machine
@@ -203,6 +204,33 @@ class Run(RunExports):
         """A line for each sha256, count, lock or data card that is not as it was written; none in a sound run."""
         made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
         return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
+
+    def list_unused(self) -> list[UnusedFiles]:
+        """What lies in the folder and is of no use to its recipe: `folder why paths bytes`, by folder.
+
+        Files of earlier recipes, and such that no manifest names; see `clean`.
+        """
+        from vlmill.mixtures.forecast import list_mixture_steps
+        from vlmill.pipeline.reports.forecast import list_forecast_steps
+        from vlmill.pipeline.reports.unused import list_unused
+
+        steps = [step.folder for step in list_forecast_steps(self.folder.absolute(), self.recipe)]
+        mixed = [step.folder for step in list_mixture_steps(self.recipe)]
+        return list_unused(self.folder, self.recipe, {*steps, *mixed})
+
+    def clean(self) -> list[UnusedFiles]:
+        """Remove what `list_unused` lists, and return it.
+
+        Raises:
+            StoreError: a build is at work in the folder.
+        """
+        from vlmill.pipeline.engine.store import Store
+        from vlmill.pipeline.reports.unused import remove_files
+
+        with Store(self.folder).locked():
+            unused = self.list_unused()
+            remove_files(self.folder, unused)
+        return unused
 
     def disclose(self, out: str | Path | None = None) -> tuple[Path, ...]:
         """Write drafts of what laws and catalogues ask about training data: EU, California, Croissant, and figures.
