@@ -197,7 +197,9 @@ def make_prompt(reader: Reader, document: Document, nodes: Sequence[Node]) -> Do
     """The prompt of an answer, `nodes` being all before it: what the chat format begins an answer with is its end."""
     images = sum(node.kind == "image" for node in nodes)
     ids = encode_prompt(nodes, document.layouts[:images], reader.tokenizer, reader.mixture.chat)
-    return Document(document.source, ids, [IGNORE] * len(ids), document.tiles[:images], document.layouts[:images])
+    length = len(ids)  # labels say what a model takes for its prompt, and what for answers that it has given
+    labels = document.labels[:length] if list(document.ids[:length]) == ids else [IGNORE] * length
+    return Document(document.source, ids, labels, document.tiles[:images], document.layouts[:images])
 
 
 def generate_answers(

@@ -212,8 +212,8 @@ def test_a_spelling_does_not_depend_on_its_neighbours(spelling):
     whole = encode_nodes(nodes, [IndexedImage(2), IndexedImage(2)], tokenizer, chat)
     (alone,) = encode_nodes([Node("image", image=0)], [IndexedImage(2)], tokenizer, chat)
     assert whole[1].ids == alone.ids
-    (mark,) = [mark for role, mark in chat.roles if role == "user"]
-    assert whole[0].ids == [*([get_mark_id(tokenizer, mark)] if mark else []), *alone.ids]
+    opens = [get_mark_id(tokenizer, mark) for role, mark in chat.roles if role == "user" and mark]
+    assert whole[0].ids == [*opens, *alone.ids]
 
 
 def messages(nodes):

@@ -22,7 +22,7 @@ from vlmill.train.model import create_model
 from vlmill.train.new_rows import NewRows
 
 tokenizers = test_families.tokenizers
-WINDOWS = {"gemma3": (None, 5)}
+WINDOWS = {"gemma3": (None, 5), "paligemma": (None,)}
 """By family, windows that its language model is tried with."""
 
 

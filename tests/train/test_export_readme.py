@@ -24,8 +24,8 @@ from vlmill.train.export import export_model
 
 NAMES = (
     "llava", "llava, resized", "llava, cropped, CLIP", "llava, fused", "llava_next, CLIP", "llava_onevision, CLIP",
-    "moondream", "gemma3", "idefics", "idefics2, split", "idefics3", "internvl", "fuyu", "qwen2_5_vl", "qwen3_vl",
-    "qwen3_vl, RoPE-Tie v2",
+    "moondream", "gemma3", "idefics", "idefics2, split", "idefics3", "internvl", "fuyu", "paligemma",
+    "qwen2_5_vl", "qwen3_vl", "qwen3_vl, RoPE-Tie v2",
 )  # fmt: skip
 """Every image processor that an export may have, and every code."""
 

@@ -145,6 +145,7 @@ CASES = {
     "internvl": Case("internvl", InternVL(side=28, patch=7, most=4), {**FINE, "kind": "internvit"}, video=True),
     "fuyu": Case("fuyu", Patches(width=84, height=56, patch=14), RAW, TEXT | {"kind": "persimmon"}),
     "gemma3": Case("gemma3", Pooled(side=28, patch=7, pool=2), FINE, TEXT | {"kind": "gemma3", "kv_heads": 1}),
+    "paligemma": Case("paligemma", Resize(side=28, patch=14), VISION, TEXT | {"kind": "gemma", "kv_heads": 1}),
     "qwen2_5_vl": Case("qwen2_5_vl", NATIVE, QWEN, TEXT | {"kind": "qwen2", "kv_heads": 1}, video=True),
     "qwen3_vl": Case("qwen3_vl", NATIVE, {**QWEN, "kind": "qwen3_vl"}, TEXT | {"kind": "qwen3"}, video=True),
 }  # fmt: skip
@@ -269,10 +270,13 @@ def processed(case, processor, size):
     if case.family == "idefics":  # takes images between texts, and begins with BOS itself
         said = ["<|user|>", picture(*size), "\nWhat colour is it?<|end|><|assistant|>red<|end|><|stop|>"]
         return processor(text=[said], return_tensors="pt")
-    asked = [
+    asked: Any = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What colour is it?"}]},
         {"role": "assistant", "content": "red"},
     ]
+    if case.family == "paligemma":  # takes an answer apart from its prompt
+        prompt = processor.apply_chat_template(asked[:1], add_generation_prompt=True)
+        return processor(images=picture(*size), text=prompt, suffix="red", return_tensors="pt")
     return processor(images=picture(*size), text=processor.apply_chat_template(asked), return_tensors="pt")
 
 
@@ -493,6 +497,7 @@ FORMS = {
     "idefics2": "siglip",
     "idefics3": "siglip",
     "internvl": "internvit",
+    "paligemma": "siglip",
     "qwen2_5_vl": "qwen2_5_vl",
     "qwen3_vl": "qwen3_vl",
 }

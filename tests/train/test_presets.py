@@ -77,13 +77,11 @@ def test_a_preset_fits_its_own_policy_and_says_where_its_values_are_from(tmp_pat
 def replace_weights(folder, taken, side, patch, policy):
     """What a preset's `model` says in place of weights that it takes from elsewhere."""
     model = taken["model"]
+    text = TEXT | {"kind": {"gemma3": "gemma3", "paligemma": "gemma"}.get(model["family"], "llama")}
     if "checkpoint" not in model:
         reduced = {"connector.side": side // patch} if "side" in model["connector"] else {}
-        return {"vision": shrink(model["vision"], side, patch), "text": TEXT, **reduced}
-    towers = {
-        "vision": shrink({"kind": "pretrained", "path": "siglip"}, side, patch),
-        "text": TEXT | {"kind": "gemma3"},
-    }
+        return {"vision": shrink(model["vision"], side, patch), "text": text, **reduced}
+    towers = {"vision": shrink({"kind": "pretrained", "path": "siglip"}, side, patch), "text": text}
     found = parse_block(ModelSettings, {"family": model["family"], **towers}, "model")
     family = find_family(found, parse_block(POLICIES[policy["kind"]], without_kind(policy), "policy"), taken["chat"])
     chat = FORMATS[taken["chat"]]

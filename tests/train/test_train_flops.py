@@ -53,7 +53,7 @@ def test_linear_layers_cost_what_torch_counts(setting, trained):
     assert price.of(batch) > alone.of(batch)
 
 
-NAMES = ("llava, InternViT", "gemma3", "idefics3", "internvl", "fuyu", "qwen2_5_vl", "qwen3_vl")
+NAMES = ("llava, InternViT", "gemma3", "idefics3", "internvl", "fuyu", "paligemma", "qwen2_5_vl", "qwen3_vl")
 
 
 @pytest.mark.parametrize("name", NAMES)

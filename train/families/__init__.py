@@ -40,6 +40,7 @@ LLAVA = "vlmill.train.families.llava:LlavaFamily"
 CONNECTORS = ("mlp", "linear", "pool", "bilinear", "shuffle", "perceiver", "c_abstractor", "ldp", "ldp_v2")
 """Of the LLaVA families whose images are spelt by tiles; OneVision's reduction is its class's own."""
 SCHEMES = ("mrope", "flat", "rope_tie", "rope_tie_v2")
+UNTEMPLATED = ("idefics", "paligemma")
 MOONDREAM = "vlmill.train.families.moondream:Moondream"
 ONE_TILE = {"letterbox": LLAVA, "resize": LLAVA, "crop": LLAVA}
 
@@ -58,6 +59,7 @@ FAMILIES: Mapping[str, Declared] = {
     "idefics2": Declared({"navit": "vlmill.train.families.idefics2:Idefics2"}, ("perceiver",), "idefics"),
     "idefics3": Declared({"tiles": "vlmill.train.families.idefics3:Idefics3"}, ("shuffle",), "idefics3"),
     "internvl": Declared({"internvl": "vlmill.train.families.internvl:InternVLFamily"}, ("shuffle",), "internvl"),
+    "paligemma": Declared({"resize": "vlmill.train.families.paligemma:PaliGemma"}, ("linear",), "paligemma"),
     "fuyu": Declared({"patches": "vlmill.train.families.fuyu:Fuyu"}, ("linear",), "fuyu", tower=False),
     "qwen2_5_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen25VL"}, ("merger",), "qwen", SCHEMES),
     "qwen3_vl": Declared({"native": "vlmill.train.families.qwen_vl:Qwen3VL"}, ("merger",), "qwen", SCHEMES),
@@ -92,8 +94,10 @@ def find_class(settings: ModelSettings, policy: Policy, chat: Chat = "vlmill") -
             f"{' or '.join(declared.positions)}, not {settings.positions}; families with three axes: "
             f"{', '.join(name for name, other in FAMILIES.items() if len(other.positions) > 1)}"
         )
-    if not isinstance(chat, str) and settings.family == "idefics":
-        raise RecipeError("chat: the processor of idefics has no chat template; write chat: idefics in the recipe")
+    if not isinstance(chat, str) and settings.family in UNTEMPLATED:
+        raise RecipeError(
+            f"chat: {settings.family} was published without a chat template; write chat: {declared.chat} in the recipe"
+        )
     if (images := name_images(chat)) != declared.chat:
         key = "chat" if isinstance(chat, str) else "chat.images"
         raise RecipeError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vlmill.pipeline.chat.encode import IGNORE
 from vlmill.train.batch import Batch
 
 
@@ -28,7 +29,19 @@ def find_image_blocks(config: Any, batch: Batch) -> torch.Tensor:
     return _number_blocks(batch.ids == config.image_token_id, batch.documents)
 
 
-BLOCKS: Mapping[str, Callable[[Any, Batch], torch.Tensor]] = {"gemma3": find_image_blocks}
+def find_prompts(config: Any, batch: Batch) -> torch.Tensor:  # noqa: ARG001 - as all of BLOCKS
+    """What stands before the first supervised token of a document is a block (PaliGemma); see `find_image_blocks`."""
+    taught = (batch.labels != IGNORE).long()
+    begins = torch.ones_like(taught, dtype=torch.bool)
+    begins[:, 1:] = batch.documents.diff(dim=1) != 0
+    before = torch.where(begins, taught.cumsum(1) - taught, 0).cummax(1).values
+    return _number_blocks(taught.cumsum(1) == before, batch.documents)
+
+
+BLOCKS: Mapping[str, Callable[[Any, Batch], torch.Tensor]] = {
+    "gemma3": find_image_blocks,
+    "paligemma": find_prompts,
+}
 """By the model type of transformers' class."""
 
 

@@ -110,6 +110,7 @@ IMAGE_PROCESSORS: Mapping[tuple[str, type[Policy]], MakeProcessor] = {
     ("internvl", InternVL): _tile_internvl,
     ("fuyu", Patches): _keep_pixels,
     ("gemma3", Pooled): lambda _, settings: Gemma3ImageProcessorPil(**settings),
+    ("paligemma", Resize): lambda _, settings: SiglipImageProcessorPil(**settings),
     ("qwen2_5_vl", Native): _keep_resolution,
     ("qwen3_vl", Native): _keep_resolution,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,11 @@ from vlmill.train.steps import count_steps
 from vlmill.train.trace import SeenSegment, list_seen
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from vlmill.train.batch import Batch
     from vlmill.train.imbalance import Imbalance
+    from vlmill.train.torch_dataset import StageDataset
 
 AHEAD = 2
 """Steps that `batches` reads before they are asked for."""
@@ -194,6 +197,35 @@ class StageMixture:
         steps = range(start, most if stop is None else min(stop, most))
         with closing(load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)) as loaded:
             yield from loaded
+
+    def torch_dataset(
+        self, model: PreTrainedModel, start: int = 0, *, rank: int = 0, ranks: int = 1, readers: int = 2
+    ) -> StageDataset:
+        """The same as a torch IterableDataset of arguments of a model's forward, for the loops of others.
+
+        Imports torch. `state_dict` and `load_state_dict` resume it exactly; examples/train_elsewhere.py trains with it
+        under transformers' Trainer and under Accelerate.
+
+        Args:
+            model: That is to be trained: of the class that the recipe names, with the embeddings of its tokenizer.
+            start: The first micro-batch.
+            rank: As in `batches`, as all below.
+            ranks: How many there are.
+            readers: Threads that read and decode.
+
+        Raises:
+            RecipeError: as `batches`.
+            StoreError: as `batches`.
+        """
+        from vlmill.train.families import find_family
+        from vlmill.train.torch_dataset import StageDataset
+
+        recipe = read_locked_recipe(self.folder)
+        stage = next(stage for stage in recipe.stages if stage.name == self.name)
+        family = find_family(read_model_settings(recipe), self.policy, self._mixture.chat_settings)
+        accumulation = read_training_settings(stage, recipe.scale).accumulation
+        batches = partial(self.batches, rank=rank, ranks=ranks, readers=readers)
+        return StageDataset(batches, family, model, start, accumulation)
 
     def measure_imbalance(self, ranks: int) -> Imbalance:
         """How long so many ranks would wait for each other in the steps of the stage's training. Imports torch.
