@@ -16,6 +16,7 @@ import numpy as np
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.names import (
+    HOSTS_FILE,
     IMAGE_STATS_FILE,
     IMAGES_FILE,
     INDEX_SUFFIX,
@@ -33,6 +34,7 @@ from vlmill.pipeline.core.sample import (
     write_rows,
 )
 from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.fetch.hosts import AskHosts, ListHosts, choose_bucket
 from vlmill.pipeline.filters import FilterStep
 from vlmill.pipeline.inputs.files import COPIED, InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe
@@ -134,6 +136,12 @@ def _bring_images(run: StepPass, work: SourceWork, fetch: Fetch) -> None:
     path = run.folder / "filled.parquet"
     write_rows(path, IMAGES, fill_rows())
     run.files[IMAGES_FILE] = path
+    if fetch.honour_hosts:
+        run.perform(ListHosts(tuple(sorted(fetch.mirrors))))
+        run.files[f"{work.name}/{HOSTS_FILE}"] = run.files[HOSTS_FILE]
+        origins = (row["origin"] for row in read_rows(run.files[HOSTS_FILE]))
+        for bucket in sorted({choose_bucket(origin) for origin in origins}):
+            run.perform(AskHosts(bucket, fetch), f"ask_hosts.{bucket}")
     run.perform(fetch, side_inputs=fetch.side_inputs)
 
 

@@ -12,6 +12,7 @@ from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import json_lines, parquet, picture
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.fetch.host_files import HostFiles
 from vlmill.pipeline.page.preview import write_preview
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.preview import preview_source
@@ -127,3 +128,14 @@ def test_a_source_without_a_file_is_an_error(tmp_path):
     loaded = write_small(tmp_path, {"talk": {"kind": "chat", "files": "a.jsonl"}})
     with pytest.raises(SourceError, match="no file matches"):
         preview_source(loaded, tmp_path, "talk", 1)
+
+
+def test_a_host_that_keeps_its_files_is_not_asked_for_them(tmp_path, monkeypatch):
+    parquet(tmp_path / "a.parquet", [{"url": "https://img.test/a.png", "caption": "A dog"}])
+    loaded = write_small(tmp_path, {"pairs": {"kind": "pairs", "files": "a.parquet"}})
+    refusing = "User-agent: *\nDisallow: /"
+    monkeypatch.setattr(
+        "vlmill.pipeline.fetch.hosts.ask_host", lambda _, origin, day: HostFiles(origin, day, refusing, None)
+    )
+    (one,) = preview_source(loaded, tmp_path, "pairs", 1).samples
+    assert one.traced.outcome.sample is Reason.ROBOTS_TXT
