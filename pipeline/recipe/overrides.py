@@ -221,7 +221,9 @@ def _split_pattern(place: str) -> tuple[str, str]:
     """The folder of a file or pattern, and the rest; of this machine the deepest folder that is there."""
     if "://" not in place:
         folder = next(parent for parent in Path(place).parents if parent.is_dir() or not parent.name)
-        pattern = str(Path(place).relative_to(folder))
-        return str(folder), glob.escape(pattern) if Path(place).is_file() else pattern
+        rest = str(Path(place).relative_to(folder))
+        fixed = re.split(r"[*?\[]", rest, maxsplit=1)[0].rpartition("/")[0]
+        pattern = rest.removeprefix(f"{fixed}/")
+        return str(folder / fixed), glob.escape(pattern) if Path(place).is_file() else pattern
     root, _, _ = re.split(r"[*?\[]", place, maxsplit=1)[0].rpartition("/")
     return root, place.removeprefix(f"{root}/")

@@ -107,6 +107,25 @@ def test_towers_of_ones_own_take_the_place_of_the_tiny_ones_in_the_same_file():
     assert {trial.recipe.stages[-1].train["steps"] for trial in trials} == {3}
 
 
+def test_language_models_of_ones_own_are_compared_without_the_stages_that_stand_for_their_pretraining():
+    """As the head of instruct.yaml has it."""
+    said = "{{tokenizer: quickstart/tokenizer.json, model.text: {{kind: pretrained, path: {}}}}}"
+    base, instruct = said.format("a"), said.format("b")
+    tune = "[{name: tune, policy: shown, train: {steps: 3, learning_rate: {projector: 1.0e-3}}, mixture: {shares: "
+    tune += "{questions: 1}, sequence_length: 512, held_out: {questions: 0.25}}}]"
+    sets = {"seeds": "[0]", "variants.base": base, "variants.instruct": instruct, "stages": tune}
+    trials = list_trials(read_ablation(find_ablation("instruct"), sets), {}, None)
+    assert {trial.variant: trial.recipe.model["text"]["path"] for trial in trials} == {"base": "a", "instruct": "b"}
+    assert {tuple(stage.name for stage in trial.recipe.stages) for trial in trials} == {("tune",)}
+
+
+def test_a_value_of_all_variants_goes_into_stages_that_a_variant_names_anew():
+    sets = {"seeds": "[0]", "stages.tune.train.steps": "7"}
+    trials = list_trials(read_ablation(find_ablation("one_stage"), sets), {}, None)
+    steps = {trial.variant: [stage.train["steps"] for stage in trial.recipe.stages] for trial in trials}
+    assert steps == {"two-stages": [200, 150, 7], "one-stage": [200, 7]}
+
+
 def test_what_would_undo_a_variant_is_refused_with_the_way_out():
     with pytest.raises(
         RecipeError, match=r"undo what variant 'resize' sets.*--set variants.resize.policies.shown.kind="
