@@ -19,7 +19,7 @@ Batches = Callable[[int], Any]
 """From a step to the generator of each step's micro-batches from there on."""
 
 
-class StageDataset(IterableDataset):  # type: ignore[misc, type-arg]
+class StageDataset(IterableDataset):  # type: ignore[type-arg]
     """The micro-batches of a rank, each as the arguments of a model's forward, `labels` among them.
 
     Give it to `DataLoader(dataset, batch_size=None)` without workers: it reads ahead in threads. Documents of a packed
