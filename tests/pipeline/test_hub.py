@@ -532,15 +532,15 @@ def test_a_build_from_the_hub_is_that_from_this_machine_whatever_breaks_on_the_w
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", TOKEN)
         assert vlmill(*command, "--until", "survey") == 0
-        here.fault("/storage/.*quiz", hang_up, times=3)
-        here.fault("/storage/.*web", cut(-1), times=1000)
+        here.fault("/storage/.*web", hang_up, times=3)
+        here.fault("/storage/.*quiz", cut(-1), times=1000)
         assert vlmill(*command) == 1
         said = capsys.readouterr().err
-        assert "web.parquet: asked for bytes" in said
+        assert "quiz.parquet: asked for bytes" in said
         assert "Traceback" not in said
         here.heal()
         assert vlmill(*command) == 0
-        assert here.asked("/storage/.*quiz") == [], "what is done is not asked for again"
+        assert here.asked("/storage/.*web") == [], "what is done is not asked for again"
     assert product(run) == product(input_files.parent / "run")
     written = [path for path in run.rglob("*") if path.is_file()]
     assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
