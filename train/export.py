@@ -88,9 +88,9 @@ def load_export(folder: Path, like: PreTrainedModel, tokenizer: Tokenizer) -> Pr
             f"{folder} holds no exported model: {', '.join(missing)} is missing; take DIR/train/STAGE/export"
         )
     said = json.loads((folder / names[0]).read_bytes())
-    for name, what in (("model_type", "a model of type"), ("connector", "a model with the connector")):
+    for name, what, of in (("model_type", "of type", "family"), ("connector", "with the connector", "connector")):
         if said.get(name) != (wanted := getattr(like.config, name, None)):
-            raise StoreError(f"{folder} holds {what} {said.get(name)}, and the stage's is {wanted}")
+            raise StoreError(f"{folder} holds a model {what} {said.get(name)}, and the stage's {of} is {wanted}")
     if Tokenizer.from_file(str(folder / names[1])).get_vocab() != tokenizer.get_vocab():
         raise StoreError(f"{folder} holds another tokenizer than the one that the run's samples were measured with")
     if (folder / ADAPTER).exists():

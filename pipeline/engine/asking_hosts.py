@@ -21,30 +21,35 @@ FOLDER = "steps/hosts/asked"
 
 def ask_hosts(run: Build) -> tuple[File, ...]:
     """What hosts said, a table for each bucket; none where no source asks for it."""
-    fetches = {name: run.fetch_step(name) for name in run.recipe.sources if run.recipe.source(name).fetches}
-    asking = {name: fetch for name, fetch in fetches.items() if fetch.honour_hosts}
-    if not asking:
+    steps = {name: step for name in sorted(run.recipe.sources) if (step := list_hosts_step(run, name))}
+    if not steps:
         return ()
-    listing = [
-        run.reading_chain(partition, ChainStep(f"steps/{name}/hosts", ListHosts(tuple(sorted(asking[name].mirrors)))))
-        for name in sorted(asking)
-        for partition in run.partitions[name]
-    ]
+    listing = [run.reading_chain(partition, step) for name, step in steps.items() for partition in run.partitions[name]]
     for _ in run.run_chains("curate: hosts", listing):
         pass
+    listed = [receipt for name in steps for receipt in run.manifest(f"steps/{name}/hosts")]
+    if not sum(receipt.counts["hosts"]["kept"] for receipt in listed):
+        return ()
     named = tuple(
         replace(file, name=f"{name}/{receipt.partition}/{file.name}")
-        for name in sorted(asking)
+        for name in steps
         for receipt in run.manifest(f"steps/{name}/hosts")
         for file in receipt.files
     )
-    allowed = sorted({host for fetch in asking.values() for host in fetch.allow_hosts})
+    allowed = sorted({host for name in steps for host in run.fetch_step(name).allow_hosts})
     fetch = replace(run.recipe.fetch, allow_hosts=tuple(allowed))
     chains = [
         Chain(f"{bucket:05d}", (ChainStep(FOLDER, AskHosts(bucket, fetch)),), files=named) for bucket in range(BUCKETS)
     ]
     found = [receipts[-1][1] for _, receipts in run.run_chains("curate: ask hosts", chains)]
     return tuple(file for receipt in sorted(found, key=lambda receipt: receipt.partition) for file in receipt.files)
+
+
+def list_hosts_step(run: Build, source: str) -> ChainStep | None:
+    """The step that names the hosts of a source's addresses; None where none is asked."""
+    if not run.recipe.source(source).fetches or not (fetch := run.fetch_step(source)).honour_hosts:
+        return None
+    return ChainStep(f"steps/{source}/hosts", ListHosts(tuple(sorted(fetch.mirrors))))
 
 
 def adopt_hosts(run: Build) -> tuple[File, ...]:

@@ -21,6 +21,7 @@ from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.step import Step, get_parameters, match_names
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.yaml_format import read_yaml
+from vlmill.pipeline.engine.asking_hosts import list_hosts_step
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import ChainStep, read_manifest
 from vlmill.pipeline.engine.clustering import list_run_steps
@@ -165,6 +166,8 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
         over_all = tuple(f"steps/signals/{name}/{step}" for name in clusters for step in ("centroids", "sizes"))
         yield _make_step(found, chain, directly.get(found.step.name, over_all), taken)
         chain.append(found.folder)
+        if found.step.name == "read" and (hosts := list_hosts_step(run, source)):
+            yield _make_step(hosts, chain, ())
 
 
 def _name_weights(step: Step) -> dict[str, Any]:

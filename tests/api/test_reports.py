@@ -44,7 +44,7 @@ def test_a_built_run_is_complete_in_the_order_of_its_work(run):
     assert phases == ["survey", "curate", "dedupe", "shard", "mixture"]
     web = [step.step for step in steps if step.of == "web"]
     assert web == [
-        *("survey", "read", "fetch", "image_stats", "language", "shape", "signature"),
+        *("survey", "read", "hosts", "fetch", "image_stats", "language", "shape", "signature"),
         *("render small", "lengths small"),
     ]
     assert [step.of for step in steps if step.step == "plan"] == ["align"]
@@ -184,7 +184,7 @@ def test_a_trace_for_machines_has_every_node_with_its_reason_and_the_steps(run):
     assert [segment["id"] for segment in seen] == [segment.id for segment in run.stage("align").list_seen(0)]
 
 
-WORK = {"build", "train", "ablate", "schema", "mixtures import"}
+WORK = {"build", "train", "ablate", "disclose", "preview", "schema", "mixtures import"}
 """Commands that make files, or print YAML or JSON as it is."""
 
 

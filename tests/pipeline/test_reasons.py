@@ -15,6 +15,7 @@ FAILED = {
     *("bad_row", "bad_page", "empty_row", "unsupported_media", "unsupported_content"),
     *("bad_url", "forbidden_address", "name_lookup", "connection", "timed_out", "too_many_redirects"),
     *("http_client_error", "http_server_error", "http_unexpected", "truncated_body", "too_many_bytes", "empty_body"),
+    *("robots_txt", "robots_unknown", "ai_preference", "tdm_reserved"),
     *("opted_out", "not_an_image", "out_of_memory", "fetch_error", "missing_file"),
     *("undecodable", "too_many_pixels", "too_many_scans", "unrenderable", "crashed"),
     "bad_answer",

@@ -30,7 +30,7 @@ from vlmill.train.batch import pad_sequences
 from vlmill.train.checkpoint import list_complete, read_state
 from vlmill.train.export import export_model, load_export
 from vlmill.train.flops import count_flops
-from vlmill.train.model import compute_token_losses, create_empty_model
+from vlmill.train.model import compute_token_losses, defer_model
 from vlmill.train.run import train_stage
 from vlmill.train.settings import Training, read_model_settings, read_training_settings
 
@@ -120,10 +120,10 @@ def test_half_precision_arithmetic_gives_about_the_same_losses(tokenizers, name)
 
 
 @pytest.mark.parametrize("name", ["llava, perceiver", "llava_next, upsampled and pooled", "llava, c_abstractor"])
-def test_a_form_without_weights_has_the_same_parameters(tokenizers, name):
+def test_a_model_whose_weights_are_computed_later_has_the_same_parameters(tokenizers, name):
     family, model = made(CONNECTED[name], tokenizers)
-    empty = create_empty_model(family, tokenizers["vlmill"], FORMATS["vlmill"])
-    shapes = [{key: weights.shape for key, weights in one.state_dict().items()} for one in (model, empty)]
+    later = defer_model(family, tokenizers["vlmill"], FORMATS["vlmill"], seed=0)
+    shapes = [{key: weights.shape for key, weights in one.state_dict().items()} for one in (model, later)]
     assert shapes[0] == shapes[1]
 
 
