@@ -149,6 +149,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
     others |= {
         "--images",
         "--count",
+        "--repeats",
         "--corpus",
         "--kills",
         "--pictures",
