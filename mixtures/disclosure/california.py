@@ -10,7 +10,8 @@ from collections import Counter
 
 from vlmill.mixtures.disclosure.facts import RunFacts
 from vlmill.mixtures.disclosure.figures import sort_counts
-from vlmill.mixtures.disclosure.markdown import OPEN, cite_value, format_counts, make_table
+from vlmill.mixtures.disclosure.markdown import OPEN, cite_value, format_counts
+from vlmill.mixtures.report.card import format_table
 
 
 def write_documentation(facts: RunFacts) -> str:
@@ -31,7 +32,7 @@ def _list_points(facts: RunFacts) -> list[tuple[str, str]]:
     return [
         (
             "Sources or owners",
-            make_table(("source", "origin"), [(one.name, one.describe_origin()) for one in facts.sources]),
+            format_table(("source", "origin"), [(one.name, one.describe_origin()) for one in facts.sources]),
         ),
         ("How the data further the intended purpose", OPEN),
         ("Number of data points", _write_numbers(facts)),
@@ -60,12 +61,12 @@ def _write_numbers(facts: RunFacts) -> str:
     ]
     total = facts.figures["total"]
     rows.append(("all", *(cite_value(total[name], f"total.{name}") for name in ("rows", "samples", "pictures"))))
-    return make_table(("source", "rows read", "samples kept", "different images kept"), rows)
+    return format_table(("source", "rows read", "samples kept", "different images kept"), rows)
 
 
 def _write_types(facts: RunFacts) -> str:
     rows = [(one.name, one.content, "images and texts" if one.figures["images"] else "texts") for one in facts.sources]
-    return make_table(("source", "a data point is one of", "content"), rows) + (
+    return format_table(("source", "a data point is one of", "content"), rows) + (
         "\n\nLabels are the answers, captions and texts of these rows."
     )
 
@@ -73,7 +74,7 @@ def _write_types(facts: RunFacts) -> str:
 def _write_licences(facts: RunFacts) -> str:
     rows = [(one.name, one.licence or "not named", format_counts(one.figures["licences"])) for one in facts.sources]
     return (
-        make_table(("source", "licence in the recipe", "licences by samples"), rows)
+        format_table(("source", "licence in the recipe", "licences by samples"), rows)
         + f"\n\nRights in the content: {OPEN}"
     )
 
@@ -97,7 +98,7 @@ def _write_processing(facts: RunFacts) -> str:
         for one in facts.sources
         for name, number in one.figures["lost"].items()
     ]
-    table = make_table(("source", "level and reason", "left out"), lost) if lost else "Nothing was left out."
+    table = format_table(("source", "level and reason", "left out"), lost) if lost else "Nothing was left out."
     return (
         f"Filters, in their order: {', '.join(facts.filters) or 'none'}; then dedupe and decontamination where "
         f"the recipe has them. Purpose of the changes: {OPEN}\n\n{table}"
@@ -110,5 +111,5 @@ def _write_synthetic(facts: RunFacts) -> str:
         for one in facts.sources
         for model, number in one.figures["written"].items()
     ]
-    table = make_table(("source", "model", "texts"), written) if written else "The run let no model write texts."
+    table = format_table(("source", "model", "texts"), written) if written else "The run let no model write texts."
     return f"{table}\n\nSynthetic data within the sources: {OPEN}"

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from vlmill.mixtures.disclosure.facts import RunFacts, SourceFacts
 from vlmill.mixtures.disclosure.figures import sort_counts
-from vlmill.mixtures.disclosure.markdown import OPEN, cite_value, format_counts, format_shares, make_table
+from vlmill.mixtures.disclosure.markdown import OPEN, cite_value, format_counts, format_shares
+from vlmill.mixtures.report.card import format_table
 
 LARGE = 0.03
 """A public data set above this share of all public ones of a modality is named one by one (template, section 2.1)."""
@@ -58,7 +59,7 @@ def _write_general(facts: RunFacts) -> Iterator[str]:
     images = choose_range(total["pictures"], IMAGE_BOUNDS, "more than 1 billion images")
     yield (
         "### 1.3 Modalities and size\n\n"
-        + make_table(
+        + format_table(
             ("modality", "size", "figure", "types of content"),
             [
                 (
@@ -86,7 +87,7 @@ def _write_general(facts: RunFacts) -> Iterator[str]:
     languages = [(one.name, format_shares(one.figures["languages"])) for one in facts.sources]
     yield (
         "Linguistic characteristics: the most likely language of texts chosen by hash, by share of their characters "
-        "(fastText lid.176), in `sources.NAME.languages`.\n\n" + make_table(("source", "languages"), languages)
+        "(fastText lid.176), in `sources.NAME.languages`.\n\n" + format_table(("source", "languages"), languages)
     )
 
 
@@ -104,7 +105,7 @@ def _write_sources(facts: RunFacts) -> Iterator[str]:
             (one.name, one.describe_origin(), _describe_size(one), format_counts(one.figures["licences"]), one.homepage)
             for one in large
         ]
-        yield f"Above {LARGE:.0%} of the public content of a modality:\n\n" + make_table(
+        yield f"Above {LARGE:.0%} of the public content of a modality:\n\n" + format_table(
             ("dataset", "identifier", "size", "licences by samples", "homepage"), rows
         )
     if others := [one for one in public if one not in large]:
@@ -163,7 +164,7 @@ def _write_crawled(facts: RunFacts) -> Iterator[str]:
     rows = [(host, f"{number:,}") for host, number in list(shown.items())[:most]]
     yield (
         f"The {most:,} of {len(shown):,} hosts with the most images, which is the top {TOP_DOMAINS:.0%} (figures "
-        "`sources.NAME.image_hosts`):\n\n" + make_table(("host", "images kept"), rows)
+        "`sources.NAME.image_hosts`):\n\n" + format_table(("host", "images kept"), rows)
     )
 
 
@@ -174,7 +175,7 @@ def _describe_synthetic(facts: RunFacts) -> str:
         for model, number in one.figures["written"].items()
     ]
     made = (
-        make_table(("source", "model", "texts that it wrote in this run"), rows)
+        format_table(("source", "model", "texts that it wrote in this run"), rows)
         if rows
         else "No text was written by a model in this run."
     )
@@ -200,7 +201,7 @@ def _describe_reservations(facts: RunFacts) -> str:
         for what, number in one.opt_outs.items()
     ]
     counted = (
-        make_table(("source", "level and reason", "left out"), rows)
+        format_table(("source", "level and reason", "left out"), rows)
         if rows
         else "Nothing was left out for these reasons."
     )

@@ -1,8 +1,8 @@
-"""What the forms share: figures with their names, tables, and the mark of what only a person knows."""
+"""What the forms share: figures with their names, and the mark of what only a person knows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 OPEN = "**[OPEN: to be answered by the provider]**"
@@ -15,12 +15,6 @@ def cite_value(value: Any, name: str) -> str:
     return f"{shown} [`{name}`]"
 
 
-def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; cells keep to their line."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(_escape_cell(cell) for cell in line) + " |" for line in lines)
-
-
 def format_shares(shares: Mapping[str, float]) -> str:
     """`en 91.2 %, de 3.0 %`, the largest ten."""
     shown = [f"{name} {share:.1%}" for name, share in list(shares.items())[:10]]
@@ -31,7 +25,3 @@ def format_counts(counts: Mapping[str, int], most: int = 10) -> str:
     """`CC-BY-4.0 (1,200), MIT (30)`, the largest ones."""
     shown = [f"{name} ({number:,})" for name, number in list(counts.items())[:most]]
     return ", ".join(shown) + (f" and {len(counts) - most} more" if len(counts) > most else "") if shown else "none"
-
-
-def _escape_cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
