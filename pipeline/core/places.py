@@ -16,7 +16,7 @@ ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/+(?P<place>.*)", re.
 """An address of fsspec's form. `Path` makes one slash of two, so one is enough."""
 
 
-def take_local_path(place: str | PathLike[str], what: str = "a run's folder") -> Path:
+def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Path:
     """The path that `place` names on this machine.
 
     Args:

@@ -61,4 +61,4 @@ class RunExports(RunTables):
             },
             "export",
         )
-        return export_run(self.folder, settings, take_local_path(out, "the folder of an export"), tell or (lambda _: None))
+        return export_run(self.folder, settings, take_local_path(out), tell or (lambda _: None))

@@ -249,7 +249,8 @@ class Run(RunExports):
         """
         from vlmill.mixtures.disclosure import FOLDER, write_disclosure
 
-        return write_disclosure(self.folder, take_local_path(out, "the folder of drafts") if out else self.folder / FOLDER, str(self.folder))
+        place = take_local_path(out) if out else self.folder / FOLDER
+        return write_disclosure(self.folder, place, str(self.folder))
 
     def disclosure_figure(self, name: str) -> Any:
         """One figure of `disclose`, computed anew: a number, or numbers by name.
@@ -390,7 +391,8 @@ class Run(RunExports):
         """
         from vlmill.train.run import evaluate_stage
 
-        return evaluate_stage(self.folder, stage, samples, take_local_path(export, "the folder of an export") if export else None, machine)[1]
+        exported = take_local_path(export) if export else None
+        return evaluate_stage(self.folder, stage, samples, exported, machine)[1]
 
 
 def open_run(folder: str | Path) -> Run:
