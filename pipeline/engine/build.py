@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from vlmill.pipeline.chat.encode import load_tokenizer
@@ -26,9 +26,10 @@ from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.engine import benchmarks, deduping
 from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
-from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor
+from vlmill.pipeline.engine.finding import Finder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weights, score_partitions
@@ -84,7 +85,9 @@ class Build:
         self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
+        self.finder = Finder(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
+        self.shared = SharedSteps()
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
@@ -118,6 +121,7 @@ class Build:
                     f"elsewhere with --source {source}=PATH"
                 )
             self.partitions[source] = scale_rows(limited, self.recipe.scale)
+        self.executor.expect(sum(partition.stop - partition.start for partition in self.all_partitions()))
 
     def adopt(self) -> None:
         """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them.
@@ -197,7 +201,9 @@ class Build:
 
         `scored` adds its signals and the filters on them.
         """
-        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
+        source = partition.input_file.source
+        curation = self.shared.keep((id(self.recipe), source, scored), lambda: self._curation(source, scored=scored))
+        steps = (*self._raw(partition, retry=retry), *curation)
         files = (*(partition.raw or (partition.file,)), *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
@@ -233,8 +239,11 @@ class Build:
         if not partition.raw:
             yield self._read(partition)
             if source.fetches:
-                yield ChainStep(f"{folder}/fetch", self.fetch_step(name))
-        yield from list_table_histories(name, self._prepare_retry(name), again=retry)
+                yield from self.shared.keep(
+                    f"{folder}/fetch", lambda: [ChainStep(f"{folder}/fetch", self.fetch_step(name))]
+                )
+        retries = partial(list_table_histories, name, self._prepare_retry(name), again=retry)
+        yield from self.shared.keep((name, retry), retries)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
         """The step that reads a partition from its input file."""
@@ -308,8 +317,8 @@ class Build:
         if values := self.recipe.list_values():
             steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values, self.recipe.list_labels())))
         if self.recipe.tokenizer:
-            count = make_length_step(self.recipe.chat, render.policy, self.recipe.model)
-            steps.append(ChainStep(f"{folder}/lengths", count))
+            count = partial(make_length_step, self.recipe.chat, render.policy, self.recipe.model)
+            steps += self.shared.keep(folder, lambda: [ChainStep(f"{folder}/lengths", count())])
         return tuple(steps)
 
     def fetch_step(self, source: str) -> Fetch:
@@ -341,7 +350,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in self.executor.each(TimedChainRunner(self.root), chains):
+        for index, done in run_unfinished(self.finder, self.executor, chains):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()
@@ -357,7 +366,7 @@ class Build:
         raise_bad_files(self.recipe, [(chains[index].input_file, bad[index]) for index in sorted(bad)])
         self.folders |= by_folder.keys()
         for folder, found in by_folder.items():  # several of one part stay in their order
-            write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
+            self.finder.write_manifest(folder, found)
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""

@@ -6,6 +6,7 @@ It is locked and pinned, has the recipe's lists, and is swept of what no manifes
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -146,9 +147,12 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
         if used is None and _are_impure(receipts):
             continue
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
-        signed = {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
+        named |= {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
+        below = f"{folder.relative_to(root)}/"
+        with os.scandir(folder) as entries:
+            unused = [entry.path for entry in entries if entry.name not in named and below + entry.name not in named]
+        for path in sorted(map(Path, unused)):
+            if path.is_file():
                 path.unlink()
 
 

@@ -1,6 +1,6 @@
 """A tar that is written member by member, with what would differ between two machines or two runs fixed.
 
-Shards and exports are made of these. The bytes are those of webdataset's TarWriter (no owners, mode 0644, time 0), whose
+Shards and exports are made of these. The bytes are those of webdataset's TarWriter (no owners, mode 0644, time 0). That
 package loads torch wherever torch is installed.
 """
 
