@@ -32,6 +32,9 @@ BLOCK = 1 << 17
 BLOCKS_PER_BUCKET = 2
 """What is compared takes less memory than what it is taken from."""
 
+ROUNDS, STAGES = 99, 7
+"""At most: of stars, which are about as many as the logarithm of the contents of a component; and of rules."""
+
 Reference = TypeVar("Reference")
 Perform = Callable[[str, Mapping[str, Step], Mapping[str, Reference]], tuple[dict[str, Reference], Counts]]
 """Runs the steps of a folder, by the names of their parts, over files by name. It returns what they left, as
@@ -105,6 +108,13 @@ def resolve_blocks(
 
 def _find_left(settings: Resolve, number: int, block: tuple[str, ...]) -> FindLeft:
     return FindLeft(number, block, settings.priority, settings.filters, settings.paragraphs, settings.texts_too)
+
+
+def list_folders() -> list[str]:
+    """The names under which `resolve_blocks` has steps performed, in their order; `resolve` is the last."""
+    rounds = [f"{size}_star_{number}" for number in range(ROUNDS) for size in ("large", "small")]
+    stages = [f"{step}_{number}" for number in range(STAGES) for step in ("claims", "answers")]
+    return ["left", "edges", "links", *rounds, "labels", "labelled", "overlap", *stages, "drops", "names", "resolve"]
 
 
 def connect_contents(

@@ -13,15 +13,16 @@ How many buckets and blocks there are depends on how many samples, texts and ima
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.names import OUTLINE_FILE, name_resolved_verdicts, name_verdicts
+from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.core.step import Counts, Step
 from vlmill.pipeline.dedupe import IMAGE_BYTES, TEXT_BYTES, Dedupe
-from vlmill.pipeline.dedupe.pieces import BLOCK, cut_blocks, resolve_blocks
-from vlmill.pipeline.engine.chain import Chain, ChainStep
+from vlmill.pipeline.dedupe.pieces import cut_blocks, resolve_blocks
+from vlmill.pipeline.engine.chain import Chain, ChainStep, read_manifest
 from vlmill.pipeline.engine.store import File, select_files, total_counts
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def resolve_duplicates(run: Build) -> None:
         pairs |= _run_each(run, "semantic", comparing, vectors, BASE)
     filtered = {file.name: file for filter_ in run.recipe.verdict_steps() for file in run.gather_files(filter_)}
     files = {**pairs, **candidates, **signatures, **filtered}
-    blocks = cut_blocks(_weigh_partitions(run), {name: source.priority for name, source in run.recipe.sources.items()})
+    step, sizes = run.recipe.resolve_step(settings, partitions), weigh_partitions(run.root, partitions)
+    blocks = cut_blocks(sizes, step.priority)
     if len(blocks) > 1:
-        step = run.recipe.resolve_step(settings, ())
         resolve_blocks(step, blocks, buckets, files, lambda *work: _perform_steps(run, *work))
     else:
-        _perform_steps(run, "resolve", {"all": run.recipe.resolve_step(settings, partitions)}, files)
+        _perform_steps(run, "resolve", {"all": step}, files)
 
 
 def count_buckets(run: Build, settings: Dedupe) -> tuple[int, int]:
@@ -73,14 +74,14 @@ def _list_partitions(run: Build) -> tuple[str, ...]:
     )
 
 
-def _weigh_partitions(run: Build) -> dict[str, int]:
-    """`<source>/<partition>` -> its samples and images."""
-    sizes = dict.fromkeys(_list_partitions(run), 0)
-    for source in run.partitions:
+def weigh_partitions(root: Path, partitions: Collection[str]) -> dict[str, int]:
+    """`<source>/<partition>` -> its samples and images, by the receipts of a run."""
+    sizes = dict.fromkeys(partitions, 0)
+    for source in sorted({partition.partition("/")[0] for partition in partitions}):
         for step, level, side in (("read", "pages", "kept"), ("image_stats", "images_measured", "in")):
-            found = {each.partition: each.counts[level][side] for each in run.manifest(f"steps/{source}/{step}")}
-            for partition, size in found.items():
-                sizes[f"{source}/{partition}"] += size
+            receipts = read_manifest(root, f"steps/{source}/{step}")
+            found = {f"{source}/{each.partition}": each.counts[level][side] for each in receipts}
+            sizes |= {partition: sizes[partition] + size for partition, size in found.items() if partition in sizes}
     return sizes
 
 
@@ -89,12 +90,10 @@ def _gather_places(run: Build, steps: Sequence[Step], signatures: Mapping[str, F
     if not steps:
         return signatures
     found = _run_each(run, "places", steps, signatures, BASE)
-    return {f"places/{name}": file for name, file in found.items()}  # three names, as those of partitions
+    return _rename_files("places", found)  # of three parts, as those of partitions
 
 
-def _run_each(
-    run: Build, name: str, steps: Sequence[Step], files: Mapping[str, File], memory: int
-) -> dict[str, File]:
+def _run_each(run: Build, name: str, steps: Sequence[Step], files: Mapping[str, File], memory: int) -> dict[str, File]:
     """One chain per step, each over the files that it reads; what they leave, named `<number>/<name>`."""
     found, _ = _run_steps(run, name, {f"{number:05d}": step for number, step in enumerate(steps)}, files, memory)
     return found
@@ -105,7 +104,11 @@ def _perform_steps(
 ) -> tuple[dict[str, File], Counts]:
     """Steps of `resolve`, see `Perform` in pieces.py."""
     found, counts = _run_steps(run, name, steps, files, BLOCK_BYTES)
-    return {f"{name}/{place}": file for place, file in found.items()}, counts
+    return _rename_files(name, found), counts
+
+
+def _rename_files(folder: str, files: Mapping[str, File]) -> dict[str, File]:
+    return {f"{folder}/{name}": replace(file, name=f"{folder}/{name}") for name, file in files.items()}
 
 
 def _run_steps(
