@@ -22,8 +22,8 @@ from vlmill.pipeline.dedupe.signature import PLACES, PLACES_PER_GROUP
 
 FEW = 64
 """Partitions of a block, and of a run that has no blocks."""
-SLICES = 64
-"""Ranges of places that are sorted one after the other: what a task holds at once."""
+SLICE = 1 << 20
+"""Places, about, that are sorted at once: what a task holds, about 0.2 GB."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class GatherPlaces:
             schema = places.append(pa.field(FILE, pa.int64()))
             paths = [inputs[f"{partition}/{thing}.places.parquet"] for partition in self.partitions]
             with pq.ParquetWriter(folder / f"{thing}.places.parquet", schema, compression="zstd") as writer:
-                for number in range(SLICES):
-                    table = self._gather_slice(paths, schema, *split_range(number, SLICES, BUCKET_BITS))
+                slices = min(-(-sum(pq.read_metadata(path).num_rows for path in paths) // SLICE), 1 << BUCKET_BITS)
+                for number in range(slices):
+                    table = self._gather_slice(paths, schema, *split_range(number, slices, BUCKET_BITS))
                     writer.write_table(table, row_group_size=PLACES_PER_GROUP)
                     count.keep(table.num_rows)
         return {"places_gathered": count}
