@@ -1,11 +1,11 @@
 """Dedupe: exact and near duplicates of texts and images, within and across sources.
 
-    signature       per partition   hashes that let similar things meet, and what similarity is measured on
+    signature    per partition   hashes that let similar things meet, and what similarity is measured on
     places       per block       of a run of many partitions: their places in one file, for the buckets
     candidates   per bucket      which texts and images of everything are worth comparing
     pairs        per share       how similar they are: no threshold, no filter
     semantic     per partition   vectors by cluster, where the recipe asks for it; then per bucket, how similar they are
-    resolve      once, or per block and bucket where a run is large    which of them go, among what the filters left
+    resolve      once            which of them go, among what the filters left; of a large run per block and bucket
 
 A new threshold, another filter or a new priority redoes `resolve` alone, which takes seconds.
 """

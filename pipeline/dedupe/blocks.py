@@ -85,7 +85,7 @@ class FindLeft(PolarsStep):
         return (*(f"{at}/{name}" for at in self.partitions for name in (*wanted, *lines)), *repeats)
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `left.samples.parquet` and `left.nodes.parquet`, and for texts and images `<kind>.keys.parquet`.
+        """Write `left.parquet` and `left.nodes.parquet`, and for texts and images `<kind>.keys.parquet`.
 
         These have `key`, the first order of the block (`to`), and whether it is `compared` with similar ones.
         """
@@ -103,7 +103,7 @@ class FindLeft(PolarsStep):
         for kind, keys in (("text", samples.select(key="text", compared="long")), ("image", images)):
             found = keys.group_by("key").agg(pl.col("compared").any()).select("key", to.alias("to"), "compared")
             write_sorted(folder / f"{kind}.keys.parquet", found)
-        samples.write_parquet(folder / "left.samples.parquet")
+        samples.write_parquet(folder / "left.parquet")
         nodes.write_parquet(folder / "left.nodes.parquet")
         return {"samples_left": Count(samples.height, samples.height)}
 
@@ -133,22 +133,22 @@ class LabelBlock(PolarsStep):
     def reads(self) -> tuple[str, ...]:
         """What is left of the block, and the labels of all buckets."""
         return (
-            f"*/{self.block:05d}/left.samples.parquet",
+            f"*/{self.block:05d}/left.parquet",
             f"*/{self.block:05d}/left.nodes.parquet",
             *(f"*/{kind}.labels.parquet" for kind in KINDS),
         )
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write a table for each of Left's, and `<things>.things.parquet`, whose overlap is measured."""
-        samples, nodes = (_read_table(inputs, name) for name in ("left.samples", "left.nodes"))
+        samples, nodes = (_read_table(inputs, name) for name in ("left", "left.nodes"))
         texts, images = (
             read_range(find_paths(inputs, f"*/{kind}.labels.parquet"), *find_orders(self.block)).select(LABELS.names())
             for kind in KINDS
         )
         left = Left.begin(samples, nodes, texts, images)
-        for name, frame in (("samples", left.samples), ("nodes", left.nodes), ("images", left.images)):
+        for name, frame in (("samples", left), ("nodes", left.nodes), ("images", left.images)):
             frame.write_parquet(folder / f"labelled.{name}.parquet")
-        for name, things in list_things(left.samples, left.images).items():
+        for name, things in list_things(left, left.images).items():
             write_sorted(folder / f"{name}.things.parquet", things)
         return {"samples_left": Count(samples.height, samples.height)}
 
@@ -164,7 +164,7 @@ class _OfBlock(PolarsStep):
     def reads(self) -> tuple[str, ...]:
         """What is left of the block, and all answers so far."""
         tables = (f"*/{self.block:05d}/labelled.{name}.parquet" for name in ("samples", "nodes", "images"))
-        return (*tables, *(f"*/{rule.kind}.answers.parquet" for stage in self.stages for rule in stage))
+        return (*tables, *(f"*/{rule.kind}.decided.parquet" for stage in self.stages for rule in stage))
 
     def read_left(self, inputs: Inputs) -> Left:
         """What these stages left."""
@@ -172,7 +172,7 @@ class _OfBlock(PolarsStep):
         left, orders = Left(samples, nodes, images, DROPS.to_frame()), find_orders(self.block)
         for stage in self.stages:
             drops = [
-                rule.drop(left, read_range(find_paths(inputs, f"*/{rule.kind}.answers.parquet"), *orders))
+                rule.drop(left, read_range(find_paths(inputs, f"*/{rule.kind}.decided.parquet"), *orders))
                 for rule in stage
             ]
             left = left.without(pl.concat(drops))
@@ -217,7 +217,7 @@ class DecideClaims(PolarsStep):
         )
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<rule>.answers.parquet`. The first bucket decides on all claims of a rule that needs all of them."""
+        """Write `<rule>.decided.parquet`. The first bucket decides on all claims of a rule that needs all of them."""
         count = Count()
         for rule in self.rules:
             span = split_range(self.bucket, self.buckets, BUCKET_BITS)
@@ -225,7 +225,7 @@ class DecideClaims(PolarsStep):
                 span = split_range(0, 1, BUCKET_BITS) if not self.bucket else (1, 0)
             claims = read_range(find_paths(inputs, f"*/{rule.kind}.claims.parquet"), *span)
             answers = rule.decide(claims, lambda kind: self._read_pairs(inputs, kind))
-            write_sorted(folder / f"{rule.kind}.answers.parquet", answers)
+            write_sorted(folder / f"{rule.kind}.decided.parquet", answers)
             count.keep(claims.height)
         return {"claims_decided": count}
 
@@ -285,12 +285,12 @@ class NameKeepers(PolarsStep):
     @property
     def reads(self) -> tuple[str, ...]:
         """The keepers of all blocks, and the samples of this one."""
-        return ("*/keepers.parquet", f"*/{self.block:05d}/left.samples.parquet")
+        return ("*/keepers.parquet", f"*/{self.block:05d}/left.parquet")
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `names.parquet`: `order` and `node` of what goes, and the id of its keeper as `keeper_...`."""
         keepers = read_range(find_paths(inputs, "*/keepers.parquet"), *find_orders(self.block))
-        ids = _read_table(inputs, "left.samples", ["order", *SampleId._fields])
+        ids = _read_table(inputs, "left", ["order", *SampleId._fields])
         ids = ids.rename({"order": "keeper", **{name: f"keeper_{name}" for name in SampleId._fields}})
         named = keepers.join(ids, on="keeper").drop("keeper")
         write_sorted(folder / "names.parquet", named)
@@ -309,14 +309,14 @@ class ResolveBlock(PolarsStep):
     @property
     def reads(self) -> tuple[str, ...]:
         """What goes of the block, the names of the keepers, and the samples."""
-        own = (f"*/{self.block:05d}/{name}.parquet" for name in ("block.drops", "left.samples"))
+        own = (f"*/{self.block:05d}/{name}.parquet" for name in ("block.drops", "left"))
         return (*own, "*/names.parquet")
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the verdicts of each partition."""
         drops = _read_table(inputs, "block.drops")
         names = read_range(find_paths(inputs, "*/names.parquet"), *find_orders(self.block))
-        samples = _read_table(inputs, "left.samples", ["order", "partition", "sample", "left"])
+        samples = _read_table(inputs, "left", ["order", "partition", "sample", "left"])
         write_drops(folder, self.partitions, samples, drops.join(names, on=["order", "node"], how="left"))
         return count_drops(samples, drops)
 
