@@ -146,9 +146,9 @@ class LabelBlock(PolarsStep):
             for kind in KINDS
         )
         left = Left.begin(samples, nodes, texts, images)
-        for name, frame in (("samples", left), ("nodes", left.nodes), ("images", left.images)):
+        for name, frame in (("samples", left.samples), ("nodes", left.nodes), ("images", left.images)):
             frame.write_parquet(folder / f"labelled.{name}.parquet")
-        for name, things in list_things(left, left.images).items():
+        for name, things in list_things(left.samples, left.images).items():
             write_sorted(folder / f"{name}.things.parquet", things)
         return {"samples_left": Count(samples.height, samples.height)}
 
