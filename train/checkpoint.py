@@ -311,11 +311,11 @@ def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
     takes no such views; here each tensor has memory of its own size.
     """
     whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    return {name: value.clone() if _is_view(value) else value for name, value in whole.items()}
+    return {name: _own_memory(value) for name, value in whole.items()}
 
 
-def _is_view(value: torch.Tensor) -> bool:
-    return value.untyped_storage().nbytes() > value.nbytes
+def _own_memory(value: Any) -> Any:
+    return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
 
 
 @contextmanager
