@@ -108,9 +108,12 @@ class NotDone(Exception):  # noqa: N818 - it is still to be done
 
 
 def run_unfinished(
-    finder: Finder, executor: Executor, chains: Sequence[Chain]
+    finder: Finder, executor: Executor, chains: Sequence[Chain], memory: int = 0
 ) -> Iterator[tuple[int, TimedReceipts | BadFileError]]:
-    """Yield (index of a chain, what it comes to): first of those that are done, then of the others as results come."""
+    """Yield (index of a chain, what it comes to): first of those that are done, then of the others as results come.
+
+    Each takes so many bytes of memory, where that is known.
+    """
     left = list[int]()
     finder.look_again()
     for index, chain in enumerate(chains):
@@ -119,5 +122,5 @@ def run_unfinished(
             left.append(index)
         else:
             yield index, (found, ())
-    for place, result in executor.each(TimedChainRunner(finder.root), [chains[index] for index in left]):
+    for place, result in executor.each(TimedChainRunner(finder.root), [chains[index] for index in left], memory):
         yield left[place], result

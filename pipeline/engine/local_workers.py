@@ -20,6 +20,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -58,7 +59,9 @@ class LocalWorkers:
         """See Executor."""
         self.at_once |= rows > SMALL
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+    ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         heavy, done = list[str](), 0
         while done < len(items) and not self._is_worth(len(items) - done):
@@ -71,7 +74,8 @@ class LocalWorkers:
                 yield done, result
             self._spent += time.monotonic() - begun
             done += 1
-        yield from self._distribute(function, items, done, heavy)
+        width = max(1, min(self.width, count_memory() // memory)) if memory else self.width
+        yield from self._distribute(function, items, done, width, heavy)
         raise_heavy(heavy)
 
     def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
@@ -98,14 +102,14 @@ class LocalWorkers:
             self._parents.append(parent)
 
     def _distribute(
-        self, function: Callable[[Item], Result], items: Sequence[Item], first: int, heavy: list[str]
+        self, function: Callable[[Item], Result], items: Sequence[Item], first: int, width: int, heavy: list[str]
     ) -> Iterator[tuple[int, Result]]:
-        """Run the items from `first` on in workers; those that could not be done are named in `heavy`."""
+        """Run the items from `first` on, `width` at once; those that could not be done are named in `heavy`."""
         queue, busy = ItemQueue(range(first, len(items))), dict[Any, tuple[_Worker, int]]()  # by connection
         try:
             while queue.waiting or queue.aside or busy:
                 self._fill()
-                self._send_items(function, items, queue, busy)
+                self._send_items(function, items, queue, busy, width)
                 for connection in wait(list(busy)):
                     worker, number = busy[connection]
                     try:
@@ -130,10 +134,11 @@ class LocalWorkers:
         items: Sequence[Item],
         queue: ItemQueue,
         busy: dict[Any, tuple[_Worker, int]],
+        width: int,
     ) -> None:
-        """Give an item to each worker that is free, as long as there are any."""
-        for worker in self._workers:
-            if worker.connection not in busy and (number := queue.take(alone=not busy)) is not None:
+        """Give an item to each worker that is free, as long as there are any, to `width` in all."""
+        for worker in [worker for worker in self._workers if worker.connection not in busy]:
+            if len(busy) < width and (number := queue.take(alone=not busy)) is not None:
                 worker.send(function, items[number], closely=queue.is_suspect(number))
                 busy[worker.connection] = worker, number
 
@@ -177,6 +182,14 @@ class _Worker:
     def close(self) -> None:
         """Let it end."""
         self.connection.close()
+
+
+def count_memory() -> int:
+    """Bytes of memory of this machine, or of its control group where that may have less."""
+    here, bound = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), Path("/sys/fs/cgroup/memory.max")
+    with suppress(OSError, ValueError):  # it has no bound, or there is no such group
+        return min(here, int(bound.read_text()))
+    return here
 
 
 def _start_workers(number: int, variables: Mapping[str, str]) -> tuple[list[_Worker], subprocess.Popen[bytes]]:

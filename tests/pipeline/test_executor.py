@@ -19,7 +19,7 @@ from vlmill.pipeline.core import at_work  # by its module: workers get this one 
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, note_work
 from vlmill.pipeline.engine.executor import Inline, OnRay, open_executor, run_distributed
-from vlmill.pipeline.engine.local_workers import SMALL, LocalWorkers
+from vlmill.pipeline.engine.local_workers import SMALL, LocalWorkers, count_memory
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,21 @@ def test_a_run_that_takes_long_in_its_process_gets_workers_for_what_is_left(monk
         found = dict(pool.each(tell_process, items))
     assert sorted(found) == [0, 1, 2, 3]
     assert [number for number, process in sorted(found.items()) if process == os.getpid()] == [0]
+
+
+def work_beside_others(item: Item) -> int:
+    """How many are at work with it."""
+    mark = item.died.with_name(f"at-{item.number}")
+    mark.touch()
+    time.sleep(0.05)
+    number = len(list(mark.parent.glob("at-*")))
+    mark.unlink()
+    return number
+
+
+def test_no_more_run_at_once_than_memory_has_room_for(local_pool, tmp_path):
+    items = [Item(number, tmp_path / "at") for number in range(6)]
+    assert {number for _, number in local_pool.each(work_beside_others, items, count_memory())} == {1}
 
 
 def hold(item: Item) -> None:
