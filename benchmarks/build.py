@@ -147,7 +147,7 @@ def run_build(folder: Path, port: int, workers: int) -> None:
 
 
 def measured(work: Callable[[], None]) -> tuple[float, float, float]:
-    """Wall and CPU seconds, and the peak memory (proportional set size, MB) of this process and its children together."""
+    """Wall and CPU seconds, and the peak memory (proportional set size, MB) of this process and its children."""
     peak, stop, cpu = [0.0], Event(), _count_cpu()
     base = _memory()
 

@@ -31,10 +31,9 @@ import vlmill
 from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.engine.store import Receipt, Store, Task
 
-WORDS = (
-    "the of and to in is you that it he was for on are as with his they at be this have from one had by word but not "
-    "what all were we when your can said there use an each which she do how their if will up other about out many then"
-).split()
+WORDS = [
+    f"{start}{end}" for start in ("th", "wh", "st", "pr", "m", "l") for end in ("e", "at", "is", "ore", "ing", "ere")
+]
 COLUMNS = pa.schema([
     ("images", pa.list_(pa.string())), ("texts", pa.list_(pa.string())),
     ("metadata", pa.string()), ("general_metadata", pa.string()),
@@ -42,7 +41,7 @@ COLUMNS = pa.schema([
 
 
 def make(folder: Path, files: int, documents: int, rows: int = 10_000) -> Path:
-    """A recipe over `files` files of so many documents of three paragraphs, in partitions of `rows`; returns its path."""
+    """A recipe over files of so many documents of three paragraphs, in partitions of `rows`; returns its path."""
     folder.mkdir()
     chance = random.Random(0)
     for number in range(files):
@@ -104,7 +103,7 @@ class Copying(Store):
 
 def synthesise(recipe: Path) -> None:
     """Fill the run's folder."""
-    import vlmill.pipeline.engine.chain as chain  # noqa: PLC0415
+    from vlmill.pipeline.engine import chain  # noqa: PLC0415
 
     chain.Store = Copying  # type: ignore[misc]
     flush, os.fsync = os.fsync, lambda _: None

@@ -43,9 +43,9 @@ class Counting(Inline):
     def __init__(self):
         self.given = []
 
-    def each(self, function, items):
+    def each(self, function, items, memory=0):
         self.given += [item.partition for item in items]
-        return super().each(function, items)
+        return super().each(function, items, memory)
 
 
 def run(root, chains):
