@@ -1,4 +1,4 @@
-"""A run that is explored: two sources, two signals with a threshold, vectors, dedupe, a mixed stage."""
+"""A run that is explored: two sources, two signals with a threshold, dedupe, a mixed stage."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ from tests.helpers.small import RECIPE, vlmill, write_recipe
 from vlmill.explore.app import make_app
 from vlmill.explore.state import Explorer
 
-VECTORS = """
-@dataclass(frozen=True)
-class Shades:
-    name = "shades"
-    side = 8
-    length = 3
-
-    def score(self, model, batch):
-        return batch.images.reshape(len(batch.images), -1, 3).mean(1) / 255 + 0.001
-"""
 TOKEN = "t" * 32
 ADDRESS = "http://127.0.0.1:8000"
 
@@ -28,10 +18,10 @@ def write_blocks(**changes):
     stage = RECIPE["stages"][0]
     return {
         "sources": {name: RECIPE["sources"][name] for name in ("web", "quiz")},
-        "signals": {"red": {"kind": "redness"}, "wow": {"kind": "exclamations", "mark": "e"}, "shade": {"kind": "shades"}},
+        "signals": {"red": {"kind": "redness"}, "wow": {"kind": "exclamations", "mark": "e"}},
         "filters": [
             {"language": {"drop": ["zh"]}},
-            {"shape": {"max_ratio": 2.9}},
+            {"shape": {"max_ratio": 3.2}},
             {"threshold": {"any": {"red": {"min": 0.3, "sources": ["web"]}}}},
         ],
         "stages": [
@@ -44,7 +34,7 @@ def write_blocks(**changes):
 def build_run(folder, out, *more, **changes):
     """Build it in this process."""
     write_recipe(folder, **write_blocks(**changes))
-    (folder / "signals.py").write_text(SIGNALS + VECTORS)
+    (folder / "signals.py").write_text(SIGNALS)
     named = ("--out", folder / out, "--workers", 0, "--filter", folder / "signals.py")
     assert vlmill("build", folder / "recipe.yaml", *named, *more) == 0
     return folder / out

@@ -14,11 +14,30 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.explore.conftest import ADDRESS, TOKEN
-from tests.helpers.small import product
+from tests.helpers.small import product, vlmill, write_recipe
 from vlmill.explore.app import make_app
+from vlmill.explore.state import Explorer
 
 ROOT = Path(__file__).parents[2]
 STATIC = sorted((ROOT / "src/vlmill/explore/static").iterdir())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that has only begun: who is answered does not depend on what there is to see."""
+    folder = tmp_path_factory.mktemp("begun")
+    assert vlmill("build", write_recipe(folder), "--out", folder / "run", "--workers", 0, "--until", "survey") == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def explorer(run):
+    return Explorer(run)
+
+
+@pytest.fixture(scope="module")
+def client(explorer):
+    return TestClient(make_app(explorer, TOKEN), base_url=ADDRESS, headers={"x-vlmill-token": TOKEN})
 
 
 @pytest.fixture
@@ -89,7 +108,7 @@ def test_the_token_in_the_address_becomes_a_cookie_that_only_this_origin_gets(st
     assert "httponly" in cookie
     assert stranger.get("/").status_code == 200
     assert stranger.get("/api/overview", headers={"origin": "http://127.0.0.1:8000"}).status_code == 200
-    assert stranger.get("/?token=wrong&token=" + TOKEN, cookies={}).headers.get("location") is None
+    assert stranger.get(f"/?token=wrong&token={TOKEN}").headers.get("location") is None
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nowhere", "/static/..%2fapp.py", "/static/app.py"])

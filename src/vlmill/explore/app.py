@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +23,8 @@ from vlmill.explore.state import Explorer, NotReadyError
 from vlmill.pipeline.core.errors import VlmillError
 
 HOST = "127.0.0.1"
+ENDING = 2.0
+"""Seconds that work in the background has to come to its end."""
 
 
 def make_app(explorer: Explorer, token: str) -> Guard:
@@ -105,7 +111,19 @@ def serve_run(root: Path, port: int, tell: Callable[[str], None]) -> None:
         )
         explorer.begin_index()
         tell(make_address(HOST, listening.getsockname()[1], token))
-        try:
+        with suppress(KeyboardInterrupt):  # uvicorn has closed everything, and passes the signal on
             server.run(sockets=[listening])
-        except KeyboardInterrupt:  # uvicorn has closed everything, and passes the signal on
-            return
+        explorer.stop(ENDING)
+        end_threads()
+
+
+def end_threads() -> None:
+    """End the process at once where a thread is deep in a library still; Python would wait for it, or abort.
+
+    Nothing that such a thread does is needed any more: it reads, and what it writes into the cache counts when it is
+    whole.
+    """
+    if [thread for thread in threading.enumerate() if thread is not threading.current_thread()]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import isfinite
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json
@@ -193,17 +194,33 @@ def _list_sources(bound: Bound) -> dict[str, Any]:
 
 
 def write_setting(recipe: Recipe, bound: SliderBound, value: float) -> tuple[str, str]:
-    """Key and YAML of `--set` that puts a bound at a value."""
+    """Key and YAML of `--set` that puts a bound at a value.
+
+    Raises:
+        StoreError: nothing could pass there.
+    """
     number = int(value) if bound.whole_numbers else value
     if bound.filter != Threshold.name:
+        name = bound.key.rpartition(".")[2]
+        _check_setting(bound, lambda: [replace(one, **{name: number}) for one in recipe.filters if one.name == bound.filter])
         return bound.key, repr(number)
     threshold = recipe.find_threshold()
     other = None if threshold is None else threshold.any.get(bound.dimension)
     settings = {} if other is None else _list_settings(other, but=bound.side) | _list_sources(other)
+    _check_setting(bound, lambda: Bound(**{**settings, bound.side: number}))
     settings = {bound.side: number} | {name: _to_plain(one) for name, one in settings.items()}
     if threshold is None or not threshold.any:  # a mapping that is not there yet is set as a whole
         return "threshold.any", _write_flow({bound.dimension: settings})
     return f"threshold.any.{bound.dimension}", _write_flow(settings)
+
+
+def _check_setting(bound: SliderBound, make: Callable[[], object]) -> None:
+    """Refuse a value that the other side of a bound leaves no room for."""
+    try:
+        make()
+    except ValueError as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise StoreError(f"{bound.key}: {said.removeprefix('Value error, ')}") from error
 
 
 def _write_flow(value: Any) -> str:

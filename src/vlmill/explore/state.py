@@ -17,6 +17,10 @@ from vlmill.explore.samples import SampleReader
 from vlmill.explore.thresholds import Sliders
 
 
+class StoppedError(Exception):
+    """The server is ending, so work in the background is given up."""
+
+
 class NotReadyError(Exception):
     """The index is being made; `state` says how far it is."""
 
@@ -69,7 +73,8 @@ class Explorer:
         self.run.recipe  # noqa: B018 - says at once what is wrong with the folder
         self._opened: Opened | None = None
         self._lock, self._making = Lock(), Lock()
-        self._done, self._of, self._error, self._busy = 0, 0, "", False
+        self._done, self._of, self._error, self._busy, self._stopped = 0, 0, "", False, False
+        self._thread: Thread | None = None
 
     def open_run(self) -> Run:
         """The run with its recipe as it stands now: a build may have changed it."""
@@ -81,13 +86,16 @@ class Explorer:
             if self._busy:
                 return
             self._busy, self._error = True, ""
-            Thread(target=self.make_index, daemon=True).start()
+            self._thread = Thread(target=self.make_index, daemon=True)
+            self._thread.start()
 
     def make_index(self) -> None:
         """Make or open the index, and put it in the place of an older one."""
 
         def tell(done: int, of: int) -> None:
             self._done, self._of = done, of
+            if self._stopped:
+                raise StoppedError
 
         try:
             with self._making:
@@ -97,6 +105,12 @@ class Explorer:
             self._error = f"{type(error).__name__}: {error}"
         finally:
             self._busy = False
+
+    def stop(self, seconds: float) -> None:
+        """Give up an index that is being made, and wait so long for that at most."""
+        self._stopped = True
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def describe_index(self) -> dict[str, Any]:
         """How far the index is, and whether the run has changed since."""
