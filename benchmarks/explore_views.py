@@ -46,13 +46,17 @@ def visit_views(browser: Any, address: str, out: Path) -> Iterator[str]:
         for width in WIDTHS:
             context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
             page, said = context.new_page(), list[str]()
-            page.on("console", lambda message, said=said: said.append(message.text) if message.type == "error" else None)
+            page.on(
+                "console", lambda message, said=said: said.append(message.text) if message.type == "error" else None
+            )
             page.on("pageerror", lambda error, said=said: said.append(str(error)))
             page.on(
                 "request",
-                lambda request, said=said: said.append(f"asks for {request.url}")
-                if not request.url.startswith((f"http://{host}/", "data:"))
-                else None,
+                lambda request, said=said: (
+                    said.append(f"asks for {request.url}")
+                    if not request.url.startswith((f"http://{host}/", "data:"))
+                    else None
+                ),
             )
             page.goto(address)
             page.wait_for_selector("html[data-ready=overview]")

@@ -114,7 +114,7 @@ def _describe_seen(lineages: LineageTables, sequence: int, segment: Segment) -> 
 
 
 def find_sample(mixture: PlannedMixture, name: str, below: str = "") -> Iterator[tuple[int, int, int]]:
-    """Where a sample lies in the shards of a mixture: (source, shard, row). Only shards whose path begins with `below`."""
+    """Where a sample lies in the mixture's shards whose path begins with `below`: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
             if not file["path"].startswith(below):

@@ -24,9 +24,7 @@ def write_blocks(**changes):
             {"shape": {"max_ratio": 3.2}},
             {"threshold": {"any": {"red": {"min": 0.3, "sources": ["web"]}}}},
         ],
-        "stages": [
-            {**stage, "mixture": {"shares": {"web": 0.5, "quiz": 0.5}, "epochs": 1, "sequence_length": 512}}
-        ],
+        "stages": [{**stage, "mixture": {"shares": {"web": 0.5, "quiz": 0.5}, "epochs": 1, "sequence_length": 512}}],
         **changes,
     }
 

@@ -141,7 +141,8 @@ def test_no_module_makes_markup_of_a_text():
     assert len(modules) > 8
     for path in modules:
         found = re.findall(
-            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|DOMParser|srcdoc|setAttribute\(.(?:on|style)",
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|DOMParser|srcdoc"
+            r"|setAttribute\(.(?:on|style)",
             path.read_text(encoding="utf-8"),
         )
         assert found == [], path
@@ -158,7 +159,9 @@ def test_the_command_serves_until_it_is_interrupted_and_changes_nothing(run, tmp
     before = product(run), sorted(path for path in run.rglob("*"))
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "vlmill.pipeline.cli", "explore", str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
         try:
             (address,) = re.findall(r"http://127\.0\.0\.1:\d+/\?token=\S+", server.stdout.readline())
             with httpx2.Client(follow_redirects=True) as browser:

@@ -44,7 +44,10 @@ def test_samples_by_outcome_are_those_of_the_funnel(run, ask):
     funnel = vlmill.open_run(run).funnel().filter(pl.col("level") == "samples")
     for source in ("web", "quiz"):
         counts = ask("counts", source=source)
-        assert counts["outcome"]["kept"] == funnel.filter((pl.col("source") == source) & (pl.col("outcome") == "kept"))["count"].sum()
+        assert (
+            counts["outcome"]["kept"]
+            == funnel.filter((pl.col("source") == source) & (pl.col("outcome") == "kept"))["count"].sum()
+        )
         assert counts["fits"] == funnel.filter(pl.col("source") == source)["count"].sum()
 
 
@@ -74,7 +77,9 @@ def test_an_index_is_made_once_and_anew_when_the_run_changes(run, explorer, monk
 
 
 def test_the_index_holds_no_text_or_address_of_the_data(run, opened):
-    texts = [node["text"] for nodes in vlmill.open_run(run).samples().collect()["nodes"] for node in nodes if node["text"]]
+    texts = [
+        node["text"] for nodes in vlmill.open_run(run).samples().collect()["nodes"] for node in nodes if node["text"]
+    ]
     held = b"".join(path.read_bytes() for path in opened.index.folder.iterdir())
     assert texts
     assert not any(text[:30].encode() in held for text in texts)
@@ -103,12 +108,15 @@ def test_a_range_of_an_image_asks_for_samples_that_have_one_such(run, ask):
     images = set(stats.select("source", "partition", "image").iter_rows())
     rows = vlmill.open_run(run).samples().select("source", "partition", "nodes").collect()
     fits = sum(
-        any((source, partition, node["image"]) in images for node in nodes) for source, partition, nodes in rows.iter_rows()
+        any((source, partition, node["image"]) in images for node in nodes)
+        for source, partition, nodes in rows.iter_rows()
     )
     assert ask("counts", range=["short_side:101.."])["fits"] == fits > 0
 
 
-@pytest.mark.parametrize(("text", "found"), [("gardener", True), ("GARDENER walked", True), ('"walked the gardener"', False)])
+@pytest.mark.parametrize(
+    ("text", "found"), [("gardener", True), ("GARDENER walked", True), ('"walked the gardener"', False)]
+)
 def test_words_are_found_in_texts_whatever_their_case(ask, text, found):
     assert bool(ask("counts", text=text)["fits"]) is found
     for line in ask("samples", text=text):
@@ -135,7 +143,9 @@ def test_a_sample_says_what_trace_says(run, ask):
     lost = next(loss for loss in api.losses("web") if loss.node >= 0)
     number = ask("find", id=lost.id)["number"]
     shown, traced = ask(f"samples/{number}"), api.trace(lost.id)
-    assert [node["reason"] or None for node in shown["nodes"]] == [reason and str(reason) for reason in traced.outcome.nodes]
+    assert [node["reason"] or None for node in shown["nodes"]] == [
+        reason and str(reason) for reason in traced.outcome.nodes
+    ]
     assert [node["text"] for node in shown["nodes"]] == [node.text or "" for node in traced.sample.nodes]
     assert [one["reason"] for one in shown["verdicts"]] == [str(verdict.reason) for verdict in traced.verdicts]
 
@@ -220,7 +230,11 @@ def test_a_slider_counts_what_what_if_counts(opened, tmp_path, key, values):
         lines = {source: levels["samples"] for source, levels in answer.sources.items()}
         for source, line in lines.items():
             told = found["sources"][source]
-            assert (told["now"], told["newly_dropped"], told["newly_kept"]) == (line.now, line.newly_dropped, line.newly_kept)
+            assert (told["now"], told["newly_dropped"], told["newly_kept"]) == (
+                line.now,
+                line.newly_dropped,
+                line.newly_kept,
+            )
 
 
 def test_beside_a_bound_lie_the_values_nearest_to_it(ask, opened):
@@ -258,7 +272,9 @@ def test_clusters_hold_what_dedupe_dropped_for_each_kept_sample(run, ask):
     verdicts = vlmill.open_run(run).verdicts(step="dedupe").filter(pl.col("other") != "").collect()
     found = ask("duplicates")
     assert found["dropped"] == len(verdicts) > 0
-    assert {one["keeper"]: one["dropped"] for one in found["clusters"]} == dict(verdicts.group_by("other").len().iter_rows())
+    assert {one["keeper"]: one["dropped"] for one in found["clusters"]} == dict(
+        verdicts.group_by("other").len().iter_rows()
+    )
     cluster = ask("cluster", keeper=found["clusters"][0]["keeper"])
     assert cluster["keeper"]["id"] == found["clusters"][0]["keeper"]
     member = cluster["members"][0]

@@ -15,14 +15,14 @@ from starlette.responses import JSONResponse, Response
 
 from vlmill.explore.bounds import apply_settings, diff_recipes
 from vlmill.explore.building import BuildWatch, describe_training
-from vlmill.explore.card import describe_sample, list_segments
+from vlmill.explore.card import describe_sample
 from vlmill.explore.crossfilter import Wanted
+from vlmill.explore.index import Index
 from vlmill.explore.mixing import describe_mixtures, solve_changed
 from vlmill.explore.overview import describe_index, describe_run
-from vlmill.explore.index import Index
 from vlmill.explore.samples import SIDES
 from vlmill.explore.state import Explorer
-from vlmill.pipeline.core.errors import StoreError, VlmillError
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.recipe.lock import read_lock
 from vlmill.pipeline.reports.what_if import WhatIfAnswer
 
@@ -141,6 +141,8 @@ class Answers:
 
     def segments(self, request: Request) -> Response:
         """What the trainer sees of a sample."""
+        from vlmill.explore.trainer_view import list_segments  # noqa: PLC0415 - takes seconds to import
+
         return JSONResponse(list_segments(self.explorer.opened, self._read_sample(request)))
 
     def neighbours(self, request: Request) -> Response:

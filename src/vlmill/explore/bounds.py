@@ -37,7 +37,10 @@ OF_SHAPE: Mapping[str, tuple[str, Side, float]] = {
     "max_pixels": ("pixels", "max", 1 << 62),
 }
 """Setting -> the fact that it bounds, from which side, and a value that loses nothing."""
-OF_QUALITY: Mapping[str, tuple[str, Side]] = {"min_contrast": ("contrast", "min"), "min_sharpness": ("sharpness", "min")}
+OF_QUALITY: Mapping[str, tuple[str, Side]] = {
+    "min_contrast": ("contrast", "min"),
+    "min_sharpness": ("sharpness", "min"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,15 @@ def _list_of_threshold(root: Path, recipe: Recipe, dimensions: Mapping[str, str]
     for column in (name for name, of in dimensions.items() if of == "signal"):
         bound = threshold.any.get(column)
         for side in ("min", "max"):
-            ranges = {name: bound.find_range(column, name, cuts) for name in recipe.sources if bound and bound.asks(name)}
+            ranges = {
+                name: bound.find_range(column, name, cuts) for name in recipe.sources if bound and bound.asks(name)
+            }
             now = {name: least if side == "min" else most for name, (least, most) in ranges.items()}
             yield SliderBound(
                 key=f"threshold.any.{column}.{side}",
                 filter=Threshold.name,
                 dimension=column,
-                side=side,  # type: ignore[arg-type]
+                side=side,
                 whole=threshold.drops == "samples",
                 patterns=bound.sources if bound else (),
                 but=(),
@@ -144,7 +149,7 @@ def _list_of_quality(recipe: Recipe) -> Iterator[SliderBound]:
     if quality is not None:
         for name, (dimension, side) in OF_QUALITY.items():
             key = f"{ImageQuality.name}.{name}"
-            bound = SliderBound(key, ImageQuality.name, dimension, side, False, quality.sources, (), {})  # noqa: FBT003
+            bound = SliderBound(key, ImageQuality.name, dimension, side, False, quality.sources, (), {})
             yield _place_bound(bound, recipe, getattr(quality, name))
 
 
@@ -167,10 +172,11 @@ def drop_bound(recipe: Recipe, bound: SliderBound) -> Recipe:
 def _loosen_filter(one: Any, bound: SliderBound) -> Any:
     """A filter without the bound; None where nothing is left of it."""
     name = bound.key.rpartition(".")[2]
-    if isinstance(one, Shape):
-        return replace(one, **{name: OF_SHAPE[name][2] if name not in {"min_pixels", "max_pixels"} else None})
-    if isinstance(one, ImageQuality):
-        return replace(one, **{name: None})
+    if isinstance(one, Shape | ImageQuality):
+        loose: dict[str, Any] = {name: None}
+        if isinstance(one, Shape) and name not in {"min_pixels", "max_pixels"}:  # these may not be left out
+            loose = {name: OF_SHAPE[name][2]}
+        return replace(one, **loose)
     left = {column: found for column, found in one.any.items() if column != bound.dimension}
     other = one.any.get(bound.dimension)
     kept = {} if other is None else _list_settings(other, but=bound.side)
@@ -202,7 +208,8 @@ def write_setting(recipe: Recipe, bound: SliderBound, value: float) -> tuple[str
     number = int(value) if bound.whole_numbers else value
     if bound.filter != Threshold.name:
         name = bound.key.rpartition(".")[2]
-        _check_setting(bound, lambda: [replace(one, **{name: number}) for one in recipe.filters if one.name == bound.filter])
+        mine: Any = next(one for one in recipe.filters if one.name == bound.filter)
+        _check_setting(bound, lambda: replace(mine, **{name: number}))
         return bound.key, repr(number)
     threshold = recipe.find_threshold()
     other = None if threshold is None else threshold.any.get(bound.dimension)
@@ -249,7 +256,7 @@ def diff_recipes(before: Mapping[str, Any], after: Mapping[str, Any], *blocks: s
         yaml.safe_dump({block: one[block] for block in blocks if block in one}, sort_keys=False, width=100).splitlines()
         for one in (before, after)
     ]
-    return "\n".join(difflib.unified_diff(*texts, "recipe.yaml", "recipe.yaml", lineterm="", n=3))
+    return "\n".join(difflib.unified_diff(texts[0], texts[1], "recipe.yaml", "recipe.yaml", lineterm="", n=3))
 
 
 def find_bound(bounds: list[SliderBound], key: str) -> SliderBound:

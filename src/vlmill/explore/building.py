@@ -116,7 +116,7 @@ def list_phases(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def find_running(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The command that is at work, as far as this machine can tell: it has begun, not ended, and its process is there."""
+    """The command that has begun and not ended, and whether its process is on this machine."""
     last = next((event for event in reversed(events) if event.get("event") in {"begin", "end", "failed"}), None)
     if last is None or last["event"] != "begin":
         return None

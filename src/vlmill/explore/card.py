@@ -1,4 +1,4 @@
-"""One sample: its nodes with their outcomes, the verdicts on it, its values, and segments as the trainer sees them."""
+"""One sample: its nodes with their outcomes, verdicts and values. What a trainer sees: trainer_view.py."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 TEXT = 20_000
 """Characters of a node that are shown."""
 NODES = 200
-SEGMENTS = 2
-"""Of a stage, that are shown as the trainer sees them."""
 
 
 def describe_sample(opened: Opened, number: int) -> dict[str, Any]:
@@ -124,44 +122,11 @@ def _list_values(opened: Opened, number: int) -> dict[int, dict[str, float]]:
     index, found = opened.index, dict[int, dict[str, float]]()
     for name, dimension in index.dimensions.items():
         if name in OF_SAMPLES:
-            values = opened.reader.list_values(number, name)
-            found.setdefault(-1, {}).update({name: value for value in values})
+            for value in opened.reader.list_values(number, name):
+                found.setdefault(-1, {})[name] = value
         elif dimension.of != "image":
             first, last = opened.reader.find_owned(number, name)
             nodes, values_of = index.column(f"{name}.node")[first:last], index.column(name)[first:last]
             for node, value in zip(nodes.tolist(), values_of.tolist(), strict=True):
                 found.setdefault(node, {})[name] = round(value, 6)
     return found
-
-
-def list_segments(opened: Opened, number: int) -> dict[str, Any]:
-    """Segments of a sample in every planned stage, as cards of the page of statistics: as the trainer sees them.
-
-    `seen` says how many segments of it each stage has, `marks` are those of the chat format in a card's text.
-    """
-    from vlmill.mixtures.build import is_mixed  # these draw plots as well, which takes seconds to import
-    from vlmill.mixtures.page.gallery import make_card
-    from vlmill.mixtures.reader import PlannedMixture
-    from vlmill.pipeline.chat.encode import load_tokenizer
-    from vlmill.pipeline.chat.settings import find_format
-    from vlmill.train.settings import read_training_settings
-    from vlmill.train.trace import find_sample, find_sequences
-
-    run, cards, seen = opened.run, list[dict[str, Any]](), dict[str, int]()
-    name = str(opened.reader.read_sample(number).id)
-    source, partition, _ = opened.index.find_place(number)
-    for stage in run.recipe.stages:
-        if not is_mixed(run.folder, stage.name):
-            continue
-        mixture = PlannedMixture(run.folder, stage.name)
-        tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
-        loss = read_training_settings(stage, run.recipe.scale).loss if stage.train else "answers"
-        seen[stage.name] = 0
-        for place in find_sample(mixture, name, f"shards/{source}/{stage.policy}/{partition}."):
-            for sequence in find_sequences(mixture, *place):
-                for at, segment in enumerate(mixture.sequence(sequence)):
-                    if (segment.source, segment.shard, segment.row) == place:
-                        seen[stage.name] += 1
-                        if seen[stage.name] <= SEGMENTS:
-                            cards.append(make_card(mixture, sequence, at, tokenizer, loss))
-    return {"cards": cards, "seen": seen, "marks": list(find_format(run.recipe.chat).specials)}

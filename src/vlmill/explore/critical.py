@@ -78,7 +78,9 @@ def _enter_keys(
     """Enter samples that are alike and have as many values; `nodes` and `numbers` are (samples, values)."""
     falling = np.argsort(numbers, axis=1, kind="stable")
     nodes, numbers = np.take_along_axis(nodes, falling, 1), np.take_along_axis(numbers, falling, 1)
-    ways, which = np.unique(nodes, axis=0, return_inverse=True) if nodes.shape[1] else (nodes[:1], np.zeros(len(nodes), int))
+    ways, which = (
+        np.unique(nodes, axis=0, return_inverse=True) if nodes.shape[1] else (nodes[:1], np.zeros(len(nodes), int))
+    )
     for place, way in enumerate(ways):
         here = np.flatnonzero(which.reshape(-1) == place)
         lost_at = _find_falls(alike, way.tolist(), bound, order)
@@ -109,9 +111,7 @@ def _find_falls(
     return tuple(found)
 
 
-def _lose_nodes(
-    alike: AlikeSamples, nodes: Sequence[int], bound: SliderBound, order: Mapping[str, int]
-) -> Outcome:
+def _lose_nodes(alike: AlikeSamples, nodes: Sequence[int], bound: SliderBound, order: Mapping[str, int]) -> Outcome:
     """The outcome where some nodes are beyond the bound."""
     mine = order.get(bound.filter, _find_turn(order))
     before = [verdict for verdict in alike.now if order.get(verdict.filter, len(order)) <= mine]

@@ -43,7 +43,9 @@ class Crossfilter:
         """A mask for each condition."""
         index, masks = self.index, dict[str, np.ndarray]()
         if wanted.sources:
-            chosen = np.isin(np.arange(len(index.sources)), [index.sources.index(name) for name in wanted.sources])
+            chosen: np.ndarray = np.isin(
+                np.arange(len(index.sources)), [index.sources.index(name) for name in wanted.sources]
+            )
             masks["source"] = chosen[index.column("source")]
         if wanted.outcome:
             masks["outcome"] = self._mask_outcome(wanted.outcome)
@@ -60,7 +62,8 @@ class Crossfilter:
         codes = index.column("outcome")
         numbers = {name: place for place, name in enumerate(index.outcomes)}
         if outcome == LOST:
-            return (codes != numbers[KEPT]) & (codes != numbers[UNDECIDED])
+            lost: np.ndarray = (codes != numbers[KEPT]) & (codes != numbers[UNDECIDED])
+            return lost
         wanted = numbers.get(outcome, len(numbers))
         mask: np.ndarray = codes == wanted
         if outcome not in {KEPT, UNDECIDED}:
@@ -144,17 +147,17 @@ class Crossfilter:
         if order == AS_READ:
             return [int(place) for place in places[first : first + number]]
         if order == MIXED:
-            keys = (places.astype(np.uint64) + np.uint64(1)) * SPREAD
-            return _choose_least(places, keys, first, number)
+            return _choose_least(places, (places.astype(np.uint64) + np.uint64(1)) * SPREAD, first, number)
         name, falling = order.removeprefix("-"), order.startswith("-")
         values = self.index.column(name).astype(np.float64)
         if name not in OF_SAMPLES:
             owners = self.index.column(f"{name}.owner")
             by_sample = np.full(self.index.size, np.inf)
             np.minimum.at(by_sample, owners, -values if falling else values)
-            keys = by_sample[places]
-            places, keys = places[np.isfinite(keys)], keys[np.isfinite(keys)]
-            return _choose_least(places, keys, first, number)
+            places = places[np.isfinite(by_sample[places])]
+            return _choose_least(places, by_sample[places], first, number)
+        if name == "tokens":  # what is in no shard has none
+            places = places[values[places] >= 0]
         keys = values[places]
         return _choose_least(places, -keys if falling else keys, first, number)
 

@@ -65,7 +65,9 @@ class Reasons:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
-def read_partition_facts(tables: Mapping[str, Path], verdicts: Mapping[str, Path] | None, reasons: Reasons) -> PartitionFacts:
+def read_partition_facts(
+    tables: Mapping[str, Path], verdicts: Mapping[str, Path] | None, reasons: Reasons
+) -> PartitionFacts:
     """The facts of a partition.
 
     Args:

@@ -69,7 +69,9 @@ class Finder:
             scanned = pl.scan_parquet(self._partitions[source, name].tables[SAMPLES_FILE], glob=False)
             if named is not None:
                 if named.source == source:
-                    fits = (pl.col("file") == named.file) & (pl.col("row") == named.row) & (pl.col("page") == named.page)
+                    fits = (
+                        (pl.col("file") == named.file) & (pl.col("row") == named.row) & (pl.col("page") == named.page)
+                    )
                     found = scanned.select(fits).collect().to_series().to_numpy()
                     mask[start : start + len(found)] = found
                 continue

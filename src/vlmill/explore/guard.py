@@ -49,7 +49,7 @@ class Guard:
             return
         if scope["type"] != "http":  # there are no web sockets
             return
-        refusal = self._refuse(scope)
+        refusal = self._refuse_foreign(scope) or self._check_token(scope)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -60,8 +60,8 @@ class Guard:
 
         await (refusal or self.app)(scope, receive, send_guarded)
 
-    def _refuse(self, scope: Scope) -> Response | None:
-        """Why a request is not answered; None where it is. One with the token in its address becomes a cookie."""
+    def _refuse_foreign(self, scope: Scope) -> Response | None:
+        """Refuse a request to another host, from another origin, or that is no reading; None else."""
         headers = Headers(scope=scope)
         _, port = scope["server"]
         allowed = {f"{host}:{port}" for host in HOSTS}
@@ -72,6 +72,11 @@ class Guard:
             return PlainTextResponse(REFUSED, 403)
         if scope["method"] not in {"GET", "HEAD"}:
             return PlainTextResponse("refused: this server only reads\n", 405, {"allow": "GET, HEAD"})
+        return None
+
+    def _check_token(self, scope: Scope) -> Response | None:
+        """Refuse a request without the token; None where it has it. In the address of the page it becomes a cookie."""
+        headers, (_, port) = Headers(scope=scope), scope["server"]
         given = parse_qs(scope["query_string"].decode("latin-1")).get(TOKEN, [])
         if scope["path"] == "/" and len(given) == 1 and self._fits(given[0]):
             answer = RedirectResponse("/", 303)

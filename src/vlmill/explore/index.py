@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from vlmill.explore.columns import ColumnWriter, open_column, write_column
-from vlmill.explore.facts import NodeValues, Reasons, read_partition_facts
+from vlmill.explore.facts import IMAGE_FACTS, NodeValues, Reasons, read_partition_facts
 from vlmill.explore.tables import IndexedPartition, count_sample_tokens, list_indexed_partitions, read_sample_names
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.recipe.schema import Recipe
@@ -39,6 +39,12 @@ LOGARITHMIC = 30.0
 """Where the 99th percentile is so many times the first, bins grow by a factor."""
 
 OF_SAMPLES = ("images", "texts", "characters", "tokens")
+OF_EVERY = {
+    **dict.fromkeys(OF_SAMPLES, np.int32),
+    **dict.fromkeys(("source", "licence", "outcome", "lost.reason"), np.uint16),
+    "lost.owner": np.uint32,
+}
+"""The columns that every index has, and their types."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Index:
         return None
 
 
-def open_index(root: Path, recipe: Recipe, tell: Callable[[int, int], None] = lambda done, of: None) -> Index:
+def open_index(root: Path, recipe: Recipe, tell: Callable[[int, int], None] = lambda *_: None) -> Index:
     """The index of a run as it stands, made where it is not there; older ones of the same run are removed.
 
     Args:
@@ -134,6 +140,8 @@ def make_index(partitions: list[IndexedPartition], folder: Path, tell: Callable[
     """Write the columns of all partitions and their names into a folder."""
     writer, reasons, start = ColumnWriter(folder), Reasons(), 0
     sources = list(dict.fromkeys(partition.source for partition in partitions))
+    for name, kind in OF_EVERY.items():  # also of a run that has read nothing yet
+        writer.append(name, np.empty(0, kind))
     licences, kinds, places = dict[str, int](), dict[str, str](), list[tuple[str, str, int]]()
     for done, partition in enumerate(partitions):
         tell(done, len(partitions))
@@ -154,7 +162,7 @@ def make_index(partitions: list[IndexedPartition], folder: Path, tell: Callable[
         places.append((partition.source, partition.name, start))
         start += number
     writer.close()
-    kinds = {name: "sample" for name in OF_SAMPLES if partitions} | kinds
+    kinds = dict.fromkeys(OF_SAMPLES, "sample") | kinds
     dimensions = [_bin_values(folder, name, of) for name, of in kinds.items()]
     names = {
         "samples": start,
@@ -172,8 +180,6 @@ def _name_values(
     values: dict[str, NodeValues], ratings: dict[str, NodeValues], kinds: dict[str, str]
 ) -> list[tuple[str, NodeValues]]:
     """Values by the name of their dimension; `kinds` learns what each is of. A rating of a taken name has a prefix."""
-    from vlmill.explore.facts import IMAGE_FACTS
-
     found = list(values.items())
     for name, _ in found:
         kinds.setdefault(name, "image" if name in IMAGE_FACTS else "signal")
@@ -211,7 +217,7 @@ def _bin_values(folder: Path, name: str, of: str) -> Dimension:
 
 
 def choose_edges(values: np.ndarray) -> tuple[list[float], bool]:
-    """The edges of at most BINS bins, and whether they grow by a factor; where values lie far out, they are in the outer bins."""
+    """The edges of at most BINS bins, and whether they grow by a factor; what lies far out is in the outer bins."""
     least, most = float(values.min()), float(values.max())
     some = values[:: max(1, values.size // SAMPLED)]
     if most - least < BINS and not (values % 1).any():

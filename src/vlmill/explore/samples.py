@@ -101,7 +101,7 @@ class SampleReader:
         }
 
     def describe_nodes(self, found: Sequence[tuple[int, int, float]]) -> list[dict[str, Any]]:
-        """Samples by what a value is of: a line each, with that picture or the beginning of that text, and the value."""
+        """Samples by what a value is of: a line each, with that picture or text, and the value."""
         lines = []
         for number, node, value in found:
             line, sample = self._describe_sample(number, ()), self.read_sample(number)

@@ -51,9 +51,7 @@ def _list_of_source(root: Path, recipe: Recipe, source: str) -> Iterator[Indexed
         paths = at.paths(root)
         for found in scores:
             paths |= {
-                file.name: root / file.path
-                for file in found.get(at.partition, ())
-                if file.name.endswith(SCORES_SUFFIX)
+                file.name: root / file.path for file in found.get(at.partition, ()) if file.name.endswith(SCORES_SUFFIX)
             }
         drawn = {file.name: root / file.path for file in rendered.get(at.partition, ())}
         verdicts = {name: paths[name_verdicts(name)] for name in recipe.all_verdict_steps()} if complete else None
@@ -63,8 +61,7 @@ def _list_of_source(root: Path, recipe: Recipe, source: str) -> Iterator[Indexed
         shards = tuple(
             (path, measured[length])
             for name, path in sorted(drawn.items())
-            if name.endswith(INDEX_SUFFIX)
-            and (length := name.removesuffix(INDEX_SUFFIX) + LENGTHS_SUFFIX) in measured
+            if name.endswith(INDEX_SUFFIX) and (length := name.removesuffix(INDEX_SUFFIX) + LENGTHS_SUFFIX) in measured
         )
         yield IndexedPartition(source, at.partition, paths, verdicts, shards)
 

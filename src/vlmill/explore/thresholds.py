@@ -89,7 +89,7 @@ class Sliders:
         ]
 
     def count_values(self, dimension: str, sources: Sequence[str] = ()) -> dict[str, Any]:
-        """The histogram of a dimension's values in samples that are kept, and in those that are lost; of some sources."""
+        """The histogram of a dimension in samples that are kept, and in those that are lost; of some sources."""
         about = self.index.dimensions[dimension]
         bins, owners = self.index.column(f"{dimension}.bin"), self.index.column(f"{dimension}.owner")
         kept = (self.index.column("outcome") == self.index.outcomes.index(KEPT))[owners]
@@ -140,7 +140,7 @@ class Sliders:
         except Exception as error:  # noqa: BLE001 - whoever asks next is told
             told.error = str(error)
 
-    def find_keys(self, bound: SliderBound, tell: Callable[[int, int], None] = lambda done, of: None) -> None:
+    def find_keys(self, bound: SliderBound, tell: Callable[[int, int], None] = lambda *_: None) -> None:
         """Find the keys of all samples and nodes, and write them into the index.
 
         Raises:
@@ -290,8 +290,10 @@ class SortedValues:
         below, above = list[int](), list[int]()
         for name in self.order if source is None else [source]:
             order = self.order.get(name, np.empty(0, np.int64))
-            place = bisect_left(_Sorted(self.values, order), value) if side == "min" else bisect_right(
-                _Sorted(self.values, order), value
+            place = (
+                bisect_left(_Sorted(self.values, order), value)
+                if side == "min"
+                else bisect_right(_Sorted(self.values, order), value)
             )
             below += order[max(0, place - BESIDE) : place].tolist()
             above += order[place : place + BESIDE].tolist()
