@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from PIL import Image
 
 import vlmill
 from tests.helpers.vectors import make_vectors, write_vectors
-from vlmill.explore.bounds import apply_settings, find_bound
+from vlmill.explore.bounds import apply_settings
 from vlmill.explore.duplicates import diff_texts
 from vlmill.explore.find import Finder
 from vlmill.explore.state import Explorer
@@ -205,6 +206,15 @@ def ask_what_if(run, settings, folder):
     return answer
 
 
+def make_ready(sliders, key):
+    """Wait until a slider answers."""
+    until = time.monotonic() + 60
+    while not sliders.prepare(key).ready:
+        assert not sliders.prepare(key).error
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("key", "values"),
     [
@@ -217,8 +227,7 @@ def ask_what_if(run, settings, folder):
     ],
 )
 def test_a_slider_counts_what_what_if_counts(opened, tmp_path, key, values):
-    opened.sliders.find_keys(find_bound(opened.sliders.bounds, key))
-    opened.sliders.prepare(key)
+    make_ready(opened.sliders, key)
     for number, value in enumerate(values):
         found = opened.sliders.answer(key, value, None)
         (tmp_path / str(number)).mkdir()
@@ -238,8 +247,7 @@ def test_a_slider_counts_what_what_if_counts(opened, tmp_path, key, values):
 
 
 def test_beside_a_bound_lie_the_values_nearest_to_it(ask, opened):
-    opened.sliders.find_keys(find_bound(opened.sliders.bounds, "threshold.any.red.min"))
-    opened.sliders.prepare("threshold.any.red.min")
+    make_ready(opened.sliders, "threshold.any.red.min")
     found = ask("slide", key="threshold.any.red.min", value=0.4)
     assert all(line["value"] < 0.4 for line in found["lost"])
     assert all(line["value"] >= 0.4 for line in found["kept"])
@@ -253,8 +261,7 @@ def test_beside_a_bound_lie_the_values_nearest_to_it(ask, opened):
 
 def test_a_bound_beyond_its_other_side_is_refused(ask, opened):
     for key, value in (("threshold.any.red.max", 0.2), ("shape.min_side", 30000)):
-        opened.sliders.find_keys(find_bound(opened.sliders.bounds, key))
-        opened.sliders.prepare(key)
+        make_ready(opened.sliders, key)
         assert "could pass" in ask("slide", key=key, value=value, status=404)["error"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlmill.explore.facts import KEPT, UNDECIDED
-from vlmill.explore.index import OF_SAMPLES, Index
+from vlmill.explore.index import Index
 
 LOST = "lost"
 MIXED, AS_READ = "mixed", "as read"
@@ -73,10 +73,11 @@ class Crossfilter:
     def _mask_range(self, name: str, least: float, most: float) -> np.ndarray:
         values = self.index.column(name)
         inside = (values >= least) & (values < most)
-        if name in OF_SAMPLES:
+        owners = self.index.list_owners(name)
+        if owners is None:
             return inside
         mask = np.zeros(self.index.size, bool)
-        mask[self.index.column(f"{name}.owner")[inside]] = True
+        mask[owners[inside]] = True
         return mask
 
     def count(self, wanted: Wanted, names: tuple[str, ...]) -> dict[str, Any]:
@@ -92,7 +93,8 @@ class Crossfilter:
             shown = others.get(f"range.{name}", all_)
             bins = index.column(f"{name}.bin")
             if shown is not None:
-                bins = bins[shown if name in OF_SAMPLES else shown[index.column(f"{name}.owner")]]
+                owners = index.list_owners(name)
+                bins = bins[shown if owners is None else shown[owners]]
             number = len(index.dimensions[name].edges) - 1
             histograms[name] = np.bincount(bins, minlength=number)[:number].tolist()
         return {
@@ -150,8 +152,7 @@ class Crossfilter:
             return _choose_least(places, (places.astype(np.uint64) + np.uint64(1)) * SPREAD, first, number)
         name, falling = order.removeprefix("-"), order.startswith("-")
         values = self.index.column(name).astype(np.float64)
-        if name not in OF_SAMPLES:
-            owners = self.index.column(f"{name}.owner")
+        if (owners := self.index.list_owners(name)) is not None:
             by_sample = np.full(self.index.size, np.inf)
             np.minimum.at(by_sample, owners, -values if falling else values)
             places = places[np.isfinite(by_sample[places])]

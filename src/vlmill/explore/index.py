@@ -100,6 +100,16 @@ class Index:
             known[name] = open_column(self.folder, name)
         return known[name]
 
+    def list_owners(self, name: str) -> np.ndarray | None:
+        """The sample of each value of a dimension; None where every sample has one, in order."""
+        if name in OF_SAMPLES:
+            return None
+        known: dict[str, bool] = self.__dict__.setdefault("_plain", {})
+        owners = self.column(f"{name}.owner")
+        if name not in known:
+            known[name] = len(owners) == self.size and bool((owners == np.arange(self.size, dtype=np.uint32)).all())
+        return None if known[name] else owners
+
     def find_place(self, number: int) -> tuple[str, str, int]:
         """Source, partition and row of a sample."""
         at = int(np.searchsorted(self.starts, number, "right")) - 1

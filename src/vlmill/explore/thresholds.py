@@ -119,15 +119,15 @@ class Sliders:
         bound = find_bound(self.bounds, key)
         with self._lock:
             if key not in self._prepared:
-                self._prepared[key] = Preparation(ready=has_column(self.index.folder, f"{self._name(bound)}.images"))
-                if not self._prepared[key].ready:
-                    Thread(target=self._find_keys, args=(bound,), daemon=True).start()
+                self._prepared[key] = Preparation()
+                Thread(target=self._make_ready, args=(bound,), daemon=True).start()
             return self._prepared[key]
 
     def _name(self, bound: SliderBound) -> str:
         return f"keys.{hashlib.sha256(bound.key.encode()).hexdigest()[:16]}"
 
-    def _find_keys(self, bound: SliderBound) -> None:
+    def _make_ready(self, bound: SliderBound) -> None:
+        """Find the keys of a bound where they are not in the index, and sort them."""
         told = self._prepared[bound.key]
 
         def tell(done: int, of: int) -> None:
@@ -135,7 +135,10 @@ class Sliders:
 
         try:
             with self._working:
-                self.find_keys(bound, tell)
+                if not has_column(self.index.folder, f"{self._name(bound)}.images"):
+                    self.find_keys(bound, tell)
+                self._open_keys(bound)
+                self._open_values(bound)
             told.ready = True
         except Exception as error:  # noqa: BLE001 - whoever asks next is told
             told.error = str(error)
@@ -187,8 +190,9 @@ class Sliders:
             StoreError: no slider moves it, or its keys are not found yet.
         """
         bound = find_bound(self.bounds, key)
-        if not self.prepare(key).ready:
-            raise StoreError(f"{key} is being prepared; ask again")
+        told = self.prepare(key)
+        if not told.ready:
+            raise StoreError(told.error or f"{key} is being prepared; ask again")
         keys = self._open_keys(bound)
         at = bound.sign * value
         setting = write_setting(self.recipe, bound, value)
