@@ -66,6 +66,12 @@ def test_the_readme_is_short():
     assert len(read_page(README).split()) <= 1300
 
 
+def test_the_site_has_every_page_of_the_manual_once():
+    index = read_page(ROOT / "docs/index.rst")
+    listed = [name for name in re.findall(r"^   ([a-z-]+)$", index, re.MULTILINE) if name != "python"]
+    assert sorted(listed) == [path.stem for path in MANUAL]
+
+
 def test_architecture_is_short_and_its_lines_fit():
     text = read_page(ARCHITECTURE)
     assert len(text.split()) <= 3500
