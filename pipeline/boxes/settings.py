@@ -49,7 +49,7 @@ class SourceBoxes:
         if self.form is None:
             return Form(self.pattern or "", self.order or "xyxy", self.unit or "fraction")  # all are there
         known = FORMS[self.form]
-        return _replace(known, self.order, self.unit)
+        return _change_form(known, self.order, self.unit)
 
     @property
     def shape(self) -> Shape:
@@ -80,7 +80,7 @@ class ModelBoxes:
     def choose_notation(self, source: SourceBoxes) -> Form:
         """The form in which a source's regions are written."""
         known = source.notation if self.form is None else FORMS[self.form]
-        return _replace(known, self.order, self.unit)
+        return _change_form(known, self.order, self.unit)
 
     def find_misfit(self, source: SourceBoxes) -> str | None:
         """Why a source's regions cannot be written so; None if they can."""
@@ -110,7 +110,7 @@ def check_pattern(pattern: str) -> None:
         raise ValueError(f"pattern: {pattern!r} matches an empty text")
 
 
-def _replace(form: Form, order: Order | None, unit: Unit | None) -> Form:
+def _change_form(form: Form, order: Order | None, unit: Unit | None) -> Form:
     """A form with another order or unit; numbers in another unit are no bins and no cells."""
     if unit is None:
         return replace(form, order=order or form.order)

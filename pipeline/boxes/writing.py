@@ -44,7 +44,7 @@ class BoxWriter:
         """Where the model sees a region; None where the policy cuts it away. Pure."""
         view = self.policy.view(layout)
         placed = tuple(self.policy.place(corner, layout) for corner in region.corners)
-        placed = tuple(_snap(corner, view) for corner in placed)
+        placed = tuple(_snap_corner(corner, view) for corner in placed)
         kept = clip_corners(placed, self.source.shape, view)
         if kept is None:
             return None
@@ -124,7 +124,7 @@ class _Style:
         return f"{value:.{self.decimals}f}" if self.fixed else repr(round(value, self.decimals))
 
 
-def _snap(corner: tuple[float, float], view: Size) -> tuple[float, float]:
+def _snap_corner(corner: tuple[float, float], view: Size) -> tuple[float, float]:
     """A point that the arithmetic of floats has put beyond an edge, on it."""
     return _snap_place(corner[0], view[0]), _snap_place(corner[1], view[1])
 

@@ -68,7 +68,7 @@ def _find_regions(
     inputs: Inputs, boxes: SourceBoxes, count: Count, verdicts: list[Verdict]
 ) -> Iterator[tuple[int, Region]]:
     """The sound regions with the row of their sample; counts them and the others, and adds verdicts on the latter."""
-    images = _Images(read_image_stats(inputs[IMAGE_STATS_FILE], ("width", "height")), inputs, boxes)
+    images = _StoredImages(read_image_stats(inputs[IMAGE_STATS_FILE], ("width", "height")), inputs, boxes)
     for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
         places = [place for place, node in enumerate(sample.nodes) if node.text and node.after is None]
         texts = [sample.nodes[place].text or "" for place in places]
@@ -87,7 +87,7 @@ def _find_regions(
 
 
 def _read_regions(
-    sample: Sample, place: int, text: str, spans: Sequence[tuple[int, int]], boxes: SourceBoxes, images: _Images
+    sample: Sample, place: int, text: str, spans: Sequence[tuple[int, int]], boxes: SourceBoxes, images: _StoredImages
 ) -> list[Region] | tuple[Reason, float]:
     """The regions of a text, or why it is bad and by how much."""
     if not spans:
@@ -106,7 +106,7 @@ def _read_regions(
         return Reason.BAD_BOX, 0.0
 
 
-class _Images:
+class _StoredImages:
     """The images of a partition by number."""
 
     def __init__(self, stats: Sequence[ImageStats], inputs: Inputs, boxes: SourceBoxes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from vlmill.pipeline.boxes.regions import Region, read_regions
 from vlmill.pipeline.boxes.settings import ModelBoxes, SourceBoxes
@@ -34,6 +34,8 @@ class RenderBoxes(Render):
 
     boxes: SourceBoxes = field(kw_only=True)
     model: ModelBoxes = field(kw_only=True)
+
+    version: ClassVar[int] = 1  # of this class: what it takes over from Render changes it, too
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ class _MarkedTexts(Texts):
             nodes[node] = replace(nodes[node], text=self.writer.write(nodes[node].text or "", found, layouts))
             self.clipped[node] = sum(placed.clipped for _, placed in found)
         places = {node: place for place, node in enumerate(order_nodes(sample.nodes, outcome.kept))}
-        return ChangedTexts(replace(sample, nodes=tuple(nodes)), _describe(by_node, places))
+        return ChangedTexts(replace(sample, nodes=tuple(nodes)), _describe_regions(by_node, places))
 
     def count(self, row: int, outcome: Outcome, counts: Counts) -> None:
         """Each region with the fate of its text."""
@@ -102,7 +104,7 @@ class _MarkedTexts(Texts):
         self.clipped.clear()
 
 
-def _describe(
+def _describe_regions(
     by_node: Mapping[int, Sequence[tuple[Region, PlacedRegion]]], places: Mapping[int, int]
 ) -> dict[int, list[dict[str, Any]]]:
     """What the regions of texts mark, by node, as a shard holds it."""

@@ -127,15 +127,15 @@ def _measure(layout: Layout, box: Box, corners: Sequence[float], view: Size, pix
 
 def _find_edges(light: np.ndarray) -> Box:
     """Where the light passes half of that in the rectangle's middle, on the lines through it."""
-    (left, right), (top, bottom) = (_find_ends(light.max(axis=axis)) for axis in (0, 1))
+    (left, right), (top, bottom) = (_find_ends(light.max(axis=axis), light.max() / 2) for axis in (0, 1))
     x, y = int((left + right) / 2), int((top + bottom) / 2)
     half = light[y, x] / 2
     (left, right), (top, bottom) = _find_ends(light[y], half), _find_ends(light[:, x], half)
     return left, top, right, bottom
 
 
-def _find_ends(profile: np.ndarray, half: float = 0.5) -> tuple[float, float]:
-    bright = np.flatnonzero(profile >= min(half, profile.max()))
+def _find_ends(profile: np.ndarray, half: float) -> tuple[float, float]:
+    bright = np.flatnonzero(profile >= half)
     return _cross(profile, half, bright[0]), len(profile) - _cross(profile[::-1], half, len(profile) - 1 - bright[-1])
 
 
