@@ -17,6 +17,7 @@ from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.published import catalogue as published
 from vlmill.mixtures.report.stats import make_grid, shorten_number
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.places import take_local_path
 
 Stats = Mapping[str, Any]
 """Of a stage: as `stats.describe_stage` returns it, or a lock."""
@@ -63,7 +64,7 @@ def read_stages(name: str) -> dict[str, Stats]:
         RecipeError: it is no run, file or published mixture, or has no such stage.
         StoreError: it is a run whose stage is not mixed yet.
     """
-    if Path(name).is_file() and Path(name).suffix == ".json":
+    if take_local_path(name, "a side of a comparison").is_file() and Path(name).suffix == ".json":
         found = _read_stats(Path(name))
         return {found["stage"]: found}
     whole, colon, stage = (name, "", "") if _is_known_name(name) else name.rpartition(":")

@@ -31,6 +31,7 @@ from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.files import explain_full_disk
+from vlmill.pipeline.core.places import take_local_path
 from vlmill.pipeline.core.terminal import make_console
 
 app = typer.Typer(
@@ -81,10 +82,16 @@ RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export
 
 
 def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing."""
+    """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing.
+
+    A path that is an address is refused before the command begins.
+    """
 
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
+        for name, value in options.items():
+            if isinstance(value, Path):
+                take_local_path(value, "DIR" if name == "directory" else f"--{name.strip('_')}")
         try:
             command(*arguments, **options)
         except KeyboardInterrupt:

@@ -33,6 +33,10 @@ class StoreError(VlmillError):
     """A folder does not keep the store contract: locked to another recipe, in use, or damaged."""
 
 
+class LackOfMemoryError(StoreError):
+    """A task needs more memory than its process may have; the others may have enough."""
+
+
 class NotBuiltError(StoreError):
     """A run does not hold this: its recipe does not ask for it, or the build has not come so far."""
 

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     BAD_ROW = "bad_row", FAILED  # the row has not the form of its source
     BAD_PAGE = "bad_page", FAILED  # the page of a document cannot be read
     EMPTY_ROW = "empty_row", FAILED  # nothing in it that a sample could be made of
+    TOO_MANY_CHARACTERS = "too_many_characters", FAILED  # in the texts and addresses of one sample
     UNSUPPORTED_MEDIA = "unsupported_media", FAILED  # video or audio; pictures where its source reads none
     UNSUPPORTED_CONTENT = (
         "unsupported_content",

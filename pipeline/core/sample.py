@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.core.reasons import Reason
@@ -270,7 +271,9 @@ def order_nodes(nodes: Sequence[Node], kept: Iterable[int]) -> tuple[int, ...]:
 def read_samples(path: Path) -> Iterator[Sample]:
     """All samples of a partition in row order, a batch in memory at a time."""
     for row in read_rows(path):
-        yield row_to_sample(row)
+        sample = row_to_sample(row)
+        AT_WORK.note(sample.id)
+        yield sample
 
 
 def write_image_stats(path: Path, image_stats: Iterable[ImageStats]) -> None:

@@ -250,6 +250,7 @@ class Build:
             licence=settings.licence,
             on_bad_file=settings.on_bad_file,
             bound=partition.bound,
+            max_characters=settings.max_characters,
             images=self._images(name),
         )
         return ChainStep(f"steps/{name}/read", read)

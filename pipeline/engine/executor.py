@@ -12,14 +12,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import vlmill
-from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
+from vlmill.pipeline.core.at_work import AT_WORK
+from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
 
@@ -39,7 +40,9 @@ class Executor(Protocol):
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """Yield (index of the item, its result) as results come.
 
-        An item whose process died is tried again, elsewhere. The first error of a function is raised.
+        An item whose process died or lacked memory is tried again, elsewhere, and at last when nothing else runs. Where
+        that fails as well, all others are done before an error names it, and the sample at which it was. Any other
+        error of a function is raised at once.
         """
         ...
 
@@ -57,8 +60,13 @@ class Inline:
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one."""
+        heavy = list[str]()
         for index, item in enumerate(items):
-            yield index, function(item)
+            try:
+                yield index, function(item)
+            except LackOfMemoryError as error:
+                heavy.append(str(error))
+        _raise_heavy(heavy)
 
     def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
         """See Executor. Workers are opened here."""
@@ -91,7 +99,7 @@ class OnRay:
 
         remote = ray.remote(num_cpus=1, max_retries=0)(_run_noting)
         waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
-        code, looked = _hash_package(), 0.0
+        heavy, code, looked = list[int](), _hash_package(), 0.0
         while waiting or flying:
             while waiting and len(flying) < 2 * self.width:
                 index = waiting.pop()
@@ -101,21 +109,27 @@ class OnRay:
             for reference in landed:
                 index = flying.pop(reference)
                 try:
-                    yield index, ray.get(reference)
-                except (
-                    ray.exceptions.WorkerCrashedError,
-                    ray.exceptions.OutOfMemoryError,
-                    ray.exceptions.NodeDiedError,
-                ) as error:
+                    yield index, _take_result(reference)
+                except _ItemLost:
                     attempts[index] += 1
-                    if attempts[index] == self.ATTEMPTS:
-                        raise StoreError(f"a worker died {self.ATTEMPTS} times over {items[index]}: {error}") from error
-                    waiting.append(index)
-                except ray.exceptions.RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
-                except ray.exceptions.RayError as error:
-                    raise StoreError(explain_end(error)) from error
+                    (waiting if attempts[index] < self.ATTEMPTS - 1 else heavy).append(index)
         _take_notes(self._notes, 0.0)
+        lost = list[str]()
+        for index in sorted(heavy):  # nothing else runs any more, and each place is told before it is worked on
+            self._notes.stand.remote("")
+            try:
+                yield index, _take_result(remote.remote(code, function, items[index], self._notes, closely=True))
+            except _ItemLost as error:
+                lost.append(str(error) if error.is_placed else f"{self._find_place() or items[index]}: {error}")
+        _raise_heavy(lost)
+
+    def _find_place(self) -> str:
+        """Where the last item was that was run closely; empty where nobody knows."""
+        import ray  # noqa: PLC0415
+
+        with suppress(ray.exceptions.RayError):
+            return str(ray.get(self._notes.where.remote(), timeout=OnRay.TICK))
+        return ""
 
     def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
         """See Executor."""
@@ -124,11 +138,58 @@ class OnRay:
         return run_flow_on_ray(flow, jobs, partial(_check_code, _hash_package()), self.ATTEMPTS)
 
 
+class _ItemLost(Exception):  # noqa: N818 - not yet an error: it is tried again
+    """An item whose process died, or lacked memory; then the message has the place."""
+
+    def __init__(self, message: str, *, is_placed: bool = False) -> None:
+        super().__init__(message)
+        self.is_placed = is_placed
+
+
+def _take_result(reference: Any) -> Any:
+    """What an item came to.
+
+    Raises:
+        _ItemLost: its process died, or lacked memory.
+        StoreError: Ray ended.
+    """
+    import ray  # noqa: PLC0415
+
+    try:
+        return ray.get(reference)
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+    ) as error:
+        raise _ItemLost(f"its process died ({type(error).__name__})") from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, LackOfMemoryError):
+            raise _ItemLost(str(error.cause), is_placed=True) from None
+        raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
+    except ray.exceptions.RayError as error:
+        raise StoreError(explain_end(error)) from error
+
+
+def _raise_heavy(lost: Sequence[str]) -> None:
+    """Raise one error for all items that could not be done for lack of memory, if there are any."""
+    if lost:
+        raise LackOfMemoryError(*lost, HEAVY)
+
+
+HEAVY = (
+    "All other partitions are done and kept. Give it more memory, or bound the texts (sources.NAME.max_characters) or "
+    "images (image_stats.max_pixels); or leave the sample out: name it under `ids:` in takedowns.yaml of the run's "
+    "folder. Then run the same command again"
+)
+"""What to do about partitions of which a process dies even alone."""
+
+
 class _Notes:
     """What workers have noted and the driver has not taken yet: an actor on Ray."""
 
     def __init__(self) -> None:
-        self.work = Counter[str]()
+        self.work, self.place = Counter[str](), ""
 
     def add(self, work: Work) -> None:
         self.work.update(work)
@@ -136,6 +197,12 @@ class _Notes:
     def take(self) -> Work:
         work, self.work = self.work, Counter()
         return work
+
+    def stand(self, place: str) -> None:
+        self.place = place
+
+    def where(self) -> str:
+        return self.place
 
 
 def _take_notes(notes: Any, looked: float) -> float:
@@ -153,15 +220,30 @@ def _take_notes(notes: Any, looked: float) -> float:
     return now
 
 
-def _run_noting(expected: str, function: Callable[[Item], Result], item: Item, notes: Any) -> Result:
-    """Run `function` in a worker, whose notes go to the driver by way of `notes`: all are there when this returns."""
+def _run_noting(
+    expected: str, function: Callable[[Item], Result], item: Item, notes: Any, *, closely: bool = False
+) -> Result:
+    """Run `function` in a worker, whose notes go to the driver by way of `notes`: all are there when this returns.
+
+    `closely` tells each place before it is worked on, which takes a millisecond.
+    """
     import ray  # noqa: PLC0415
 
-    with METER.told_to(notes.add.remote):
+    with METER.told_to(notes.add.remote), ExitStack() as stack:
+        if closely:
+            stack.enter_context(AT_WORK.told_to(partial(_tell_place, notes)))
         result = _run_checked(expected, function, item)
     with suppress(ray.exceptions.RayError):
         ray.get(notes.add.remote({}), timeout=OnRay.TICK)
     return result
+
+
+def _tell_place(notes: Any, place: str) -> None:
+    """Have `notes` hold the place that is worked on next before it is: it may be the last."""
+    import ray  # noqa: PLC0415
+
+    with suppress(ray.exceptions.RayError):
+        ray.get(notes.stand.remote(place), timeout=OnRay.TICK)
 
 
 def explain_end(error: Exception) -> str:

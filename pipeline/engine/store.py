@@ -30,7 +30,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from vlmill.pipeline.core.errors import StoreError, VlmillError
+from vlmill.pipeline.core.at_work import AT_WORK
+from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
 from vlmill.pipeline.core.files import TEMPORARY, explain_full_disk, flush_path, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
 from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step, match_names
@@ -144,6 +145,7 @@ class Store:
         Raises:
             StoreError: other versions made the earlier partitions of this step; a step whose counts do not balance; a
                 full disk; or a step failed over a file that is not what its receipt says.
+            LackOfMemoryError: the step needs more than this process may have; says at which sample.
         """
         done = self.find(task)
         if done is not None:
@@ -151,12 +153,15 @@ class Store:
         self._check_made_by(task)
         with self._working_folder(task) as folder:
             paths = {name: self.root / file.path for name, file in {**task.side_inputs, **task.inputs}.items()}
+            AT_WORK.begin(f"{task.folder} {task.partition}")
             try:
                 counts = task.step.run({**paths, **elsewhere}, folder)
                 _check_balance(task, counts)
                 return self._commit(task, folder, counts)
             except VlmillError:
                 raise
+            except MemoryError as error:
+                raise LackOfMemoryError(f"{AT_WORK}: out of memory ({str(error) or type(error).__name__})") from error
             except Exception as error:
                 if hint := explain_full_disk(error, self.root / task.folder) or self._explain_damage(task, error):
                     raise StoreError(hint) from error

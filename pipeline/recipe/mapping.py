@@ -13,6 +13,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.places import take_local_path
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
@@ -29,7 +30,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         RecipeError: there is neither.
     """
-    path = Path(name)
+    path = take_local_path(name, "a recipe")
     if path.suffix in {".yaml", ".yml"} or path.exists():
         if not path.is_file():
             raise RecipeError(f"{name}: there is no such recipe file")
@@ -49,7 +50,7 @@ def find_run(name: str, out: Path | None) -> Path:
 
     `out` is by default `build/` and the name of that recipe.
     """
-    if (Path(name) / LOCK).is_file():
+    if (take_local_path(name, "a run's folder or a recipe") / LOCK).is_file():
         return Path(name)
     return out or Path("build") / str(read_mapping(find_recipe(name)).get("name"))
 

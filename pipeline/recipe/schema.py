@@ -38,6 +38,7 @@ from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal, pla
 from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
+from vlmill.pipeline.steps.read import MAX_CHARACTERS
 from vlmill.pipeline.steps.write_texts import TextWriter, WriteTexts
 
 
@@ -74,6 +75,7 @@ class SourceSettings:
     boxes: SourceBoxes | None = None  # coordinates in its texts, which every image policy moves along
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
     on_bad_file: OnBadFile = "error"  # a cut or damaged input file ends the build, or is counted and left out (skip)
+    max_characters: Amount = MAX_CHARACTERS  # of a sample's texts and addresses; one with more is refused
     fetch: Annotated[Mapping[str, Any], Overrides(Fetch)] = field(
         default_factory=dict
     )  # what differs from the recipe's fetch block

@@ -259,6 +259,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
         signals=list_countable(recipe),
         asked=recipe.list_asking_signals(),
+        max_characters=settings.max_characters,
     )
 
 

@@ -115,7 +115,7 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
 
 def _choose_rows(work: SourceWork, file: InputFile, path: Path, wanted: int, *, spread: bool) -> Read:
     """The step that reads the rows to show."""
-    step = Read(work.source, work.name, file.name, 0, 0, images=work.images)
+    step = Read(work.source, work.name, file.name, 0, 0, max_characters=work.max_characters, images=work.images)
     if not spread:
         return replace(step, stop=_count_rows(work.source, path, wanted))
     rows = len(work.source.survey(path))

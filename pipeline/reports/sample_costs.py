@@ -44,7 +44,7 @@ from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import LARGEST
 from vlmill.pipeline.steps.find_boxes import FindBoxes
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
-from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.read import MAX_CHARACTERS, Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.render_boxes import add_boxes
 from vlmill.pipeline.steps.token_lengths import CountTokens
@@ -84,6 +84,7 @@ class SourceWork:
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
     signals: Mapping[str, Signal] = field(default_factory=dict)  # whose units are counted; no model is asked
     asked: Mapping[str, Ask] = field(default_factory=dict)  # signals that ask a server, by name
+    max_characters: int = MAX_CHARACTERS  # of a sample
 
     def list_verdict_steps(self) -> tuple[str, ...]:
         """The steps whose verdicts count, in order."""
@@ -192,7 +193,9 @@ def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
 def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[Costs, str]:
     """The costs of the first `rows` rows, and why the first lost one of them was lost."""
     run = StepPass(folder, {**work.files, "input": path})
-    run.perform(Read(work.source, work.name, work.file, 0, rows, images=work.images))
+    run.perform(
+        Read(work.source, work.name, work.file, 0, rows, max_characters=work.max_characters, images=work.images)
+    )
     amounts, said = _count_samples(run.files, work.signals)
     if work.source.fetches:
         amounts.update(_fill_images(run, work.served))

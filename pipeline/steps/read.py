@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
 from vlmill.pipeline.core.meter import note_work
@@ -40,6 +41,9 @@ from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.files import Files
 from vlmill.pipeline.steps.row_sample import choose_rows
 
+MAX_CHARACTERS = 1_000_000
+"""By default. Later steps hold one sample at a time, and at most about 300 bytes for each of its characters."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -57,7 +61,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
 
     source: Source
     name_of_source: str
@@ -67,6 +71,7 @@ class Read:
     licence: str = ""
     on_bad_file: OnBadFile = "error"
     bound: int | None = None  # of the rows' hashes (row_sample.py); None: every row
+    max_characters: int = MAX_CHARACTERS  # of a sample's texts and addresses
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
     @property
@@ -135,11 +140,13 @@ class Read:
 
         Raises BadFileError for one that is not skipped.
         """
-        following = self.start
+        following, coming = self.start, iter(numbers)
         try:
+            AT_WORK.note(SampleId(self.name_of_source, self.file, next(coming, self.stop)))
             for row in self.source.rows(input_file, numbers):
                 following = row.row + 1
                 yield row
+                AT_WORK.note(SampleId(self.name_of_source, self.file, next(coming, self.stop)))
         except BadFileError as error:
             if self.on_bad_file == "error":
                 raise
@@ -153,14 +160,25 @@ class Read:
         made = list[Sample]()
         lost = [self._lost(row.row, at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
         for page in row.pages:
-            if _is_unicode(page):
-                made.append(self._sample(row.row, page, [images.number(picture) for picture in page.pictures]))
-            else:
+            if fault := self._find_fault(page):
                 texts = [node.text or node.url for node in page.nodes]
-                lost.append(self._lost(row.row, page.page, Reason.BAD_ROW, NO_UTF8, make_excerpt(texts)))
+                lost.append(self._lost(row.row, page.page, *fault, make_excerpt(texts)))
+            else:
+                made.append(self._sample(row.row, page, [images.number(picture) for picture in page.pictures]))
         return made, lost if made or lost else [
             self._lost(row.row, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
         ]
+
+    def _find_fault(self, page: Page) -> tuple[Reason, str] | None:
+        """Why a page can be no sample, whatever its source made of it."""
+        strings = _list_strings(page)
+        characters = sum(map(len, strings))
+        if characters > self.max_characters:
+            return Reason.TOO_MANY_CHARACTERS, (
+                f"{characters:,} characters, allowed {self.max_characters:,} "
+                f"(sources.{self.name_of_source}.max_characters)"
+            )
+        return None if _is_unicode(strings) else (Reason.BAD_ROW, NO_UTF8)
 
     def _lost(self, row: int, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
         """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
@@ -191,11 +209,16 @@ def _name_address(url: str | None) -> str | None:
 NO_UTF8 = "a string holds half of a surrogate pair, which no text in UTF-8 can hold"
 
 
-def _is_unicode(page: Page) -> bool:
-    """Whether all its strings can be written: JSON may hold half of a surrogate pair, UTF-8 may not."""
+def _list_strings(page: Page) -> list[str]:
+    """All strings of a page that its sample will hold; of an image that stands in its address there is none."""
     strings = [page.url, page.group, page.licence]
     for node in page.nodes:
-        strings += [node.text or "", node.url or ""]
+        strings += [node.text or "", _name_address(node.url) or ""]
+    return strings
+
+
+def _is_unicode(strings: Sequence[str]) -> bool:
+    """Whether all can be written: JSON may hold half of a surrogate pair, UTF-8 may not."""
     try:
         "".join(strings).encode()
     except UnicodeEncodeError:

@@ -23,6 +23,7 @@ from vlmill.pipeline.chat.encode import ChatFormat, NodeCount, count_nodes, load
 from vlmill.pipeline.chat.image_tokens import IndexedImage
 from vlmill.pipeline.chat.outline import TemplateRefused
 from vlmill.pipeline.chat.settings import Chat, ChatField, find_format
+from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.config import STRICT, OneOf
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LENGTHS_SUFFIX
@@ -146,7 +147,8 @@ def _count_lengths(
 ) -> Iterator[dict[str, Any]]:
     """Rows of LENGTHS for the samples of a shard, in order; their nodes are added to `counted`."""
     with shard.open("rb") as file:
-        for row in read_rows(index, ["row", "offset", "images"]):
+        for row in read_rows(index, ["row", "offset", "images", "id"]):
+            AT_WORK.note(row["id"])
             found = read_nodes(read_record(file, row["offset"]))
             try:
                 nodes, reason = list(_count_nodes(found, count_images(row["images"]), tokenizer, chat)), None

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
+from vlmill.pipeline.core import at_work  # by its module: workers get this one by value
+from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, note_work
 from vlmill.pipeline.engine.executor import Inline, open_executor, run_distributed
 
@@ -73,12 +74,12 @@ def test_what_is_noted_within_items_arrives_in_the_meter_of_this_process(pool):
     assert +found == {"rows": 45, "bytes": 450}
 
 
-def test_items_are_worked_off_where_nobody_takes_what_is_noted(ray_pool, monkeypatch):
+def test_items_are_worked_off_where_nobody_takes_what_is_noted(ray_pool):
     import ray
 
     ray.kill(ray_pool._notes)
     assert len(list(ray_pool.each(counting, [Item(number) for number in range(4)]))) == 4
-    monkeypatch.delitem(ray_pool.__dict__, "_notes")
+    del ray_pool._notes
 
 
 def test_an_error_for_people_arrives_as_it_was_raised(pool):
@@ -148,3 +149,33 @@ def test_ranks_of_ray_wait_for_each_other_as_long_as_they_are_told(monkeypatch):
     monkeypatch.setattr(torch, "TorchTrainer", Trainer)
     run_distributed(lambda: None, 2, None, gpus=False, patience=timedelta(hours=2))
     assert asked == [("gloo", 7200)]
+
+
+def working(item: Item) -> int:
+    """Comes to three places; at the second its process always dies for number 1, and lacks memory for number 2."""
+    at_work.AT_WORK.begin(f"part {item.number}")
+    for place in range(3):
+        at_work.AT_WORK.note(f"row {place}")
+        if (item.number, place) == (1, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (item.number, place) == (2, 1):
+            raise LackOfMemoryError(f"{at_work.AT_WORK}: out of memory")
+    return item.number
+
+
+def test_an_item_that_takes_its_process_along_is_set_aside_and_named_with_the_place(ray_pool):
+    done, items = [], [Item(number) for number in range(8)]
+    with pytest.raises(LackOfMemoryError) as error:
+        done.extend(result for _, result in ray_pool.each(working, items))
+    assert sorted(done) == [0, 3, 4, 5, 6, 7]
+    dead, lacking, advice = str(error.value).splitlines()
+    assert dead == "part 1, at row 1: its process died (WorkerCrashedError)"
+    assert lacking == "part 2, at row 1: out of memory"
+    assert "All other partitions are done" in advice
+
+
+def test_an_item_that_lacks_memory_in_this_process_is_named_when_the_others_are_done():
+    done, items = [], [Item(number) for number in (2, 3, 4)]
+    with pytest.raises(LackOfMemoryError, match="^part 2, at row 1: out of memory\nAll other partitions are done"):
+        done.extend(result for _, result in Inline().each(working, items))
+    assert done == [3, 4]

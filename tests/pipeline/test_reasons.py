@@ -12,7 +12,7 @@ from vlmill.pipeline.core.step import Count
 
 FAILED = {
     "bad_file",
-    *("bad_row", "bad_page", "empty_row", "unsupported_media", "unsupported_content"),
+    *("bad_row", "bad_page", "empty_row", "too_many_characters", "unsupported_media", "unsupported_content"),
     *("bad_url", "forbidden_address", "name_lookup", "connection", "timed_out", "too_many_redirects"),
     *("http_client_error", "http_server_error", "http_unexpected", "truncated_body", "too_many_bytes", "empty_body"),
     *("robots_txt", "robots_unknown", "ai_preference", "tdm_reserved"),

@@ -14,6 +14,7 @@ from vlmill.api.builds import build_recipe
 from vlmill.api.runs import Run, open_run
 from vlmill.api.training import train_run
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.places import take_local_path
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.engine.store import Store
@@ -148,7 +149,7 @@ class _Prepared:
         self, source_run: str | Path | None, workers: int | None, ray: str | None, console: Console
     ) -> Mapping[tuple[str, int], Path]:
         """The run of every training, with its data."""
-        reused = Path(source_run) if source_run else None
+        reused = take_local_path(source_run) if source_run else None
         make = partial(build_recipe, workers=workers, ray=ray, console=console)
         return prepare_runs(self.root, self.trials, make, reused)
 
@@ -165,7 +166,7 @@ def _prepare(
     said = {key: value if isinstance(value, str) else format_yaml(value) for key, value in (settings or {}).items()}
     asked, places = read_ablation(path, said), {name: str(place) for name, place in (sources or {}).items()}
     planned = list_trials(asked, places, limit, find_named_code(list(map(str, filters)), [], {}))
-    return _Prepared(asked, planned, Path(out) if out else Path("build") / f"ablate-{path.stem}")
+    return _Prepared(asked, planned, take_local_path(out) if out else Path("build") / f"ablate-{path.stem}")
 
 
 def _show_plan(plan: AblationPlan, console: Console) -> None:

@@ -15,6 +15,7 @@ from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
+from vlmill.pipeline.core.places import take_local_path
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_recipe
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
@@ -77,9 +78,9 @@ def check_recipe(
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    kept = read_kept_sources(find_run(str(recipe), Path(out) if out else None))
+    kept = read_kept_sources(find_run(str(recipe), take_local_path(out) if out else None))
     found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
-    return check_readable(found, Path(out) if out else None, workers)
+    return check_readable(found, take_local_path(out) if out else None, workers)
 
 
 def estimate_training(

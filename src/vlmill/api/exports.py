@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlmill.api.run_tables import RunTables
 from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.places import take_local_path
 
 if TYPE_CHECKING:
     from vlmill.mixtures.export.run_export import ExportResult
@@ -60,4 +61,4 @@ class RunExports(RunTables):
             },
             "export",
         )
-        return export_run(self.folder, settings, Path(out), tell or (lambda _: None))
+        return export_run(self.folder, settings, take_local_path(out), tell or (lambda _: None))

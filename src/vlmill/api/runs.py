@@ -18,6 +18,7 @@ from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.mixtures.report.card import verify_card
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.places import take_local_path
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
 from vlmill.pipeline.reports.contamination import Contamination, read_contamination
@@ -248,7 +249,8 @@ class Run(RunExports):
         """
         from vlmill.mixtures.disclosure import FOLDER, write_disclosure
 
-        return write_disclosure(self.folder, Path(out) if out else self.folder / FOLDER, str(self.folder))
+        place = take_local_path(out) if out else self.folder / FOLDER
+        return write_disclosure(self.folder, place, str(self.folder))
 
     def disclosure_figure(self, name: str) -> Any:
         """One figure of `disclose`, computed anew: a number, or numbers by name.
@@ -389,7 +391,8 @@ class Run(RunExports):
         """
         from vlmill.train.run import evaluate_stage
 
-        return evaluate_stage(self.folder, stage, samples, Path(export) if export else None, machine)[1]
+        exported = take_local_path(export) if export else None
+        return evaluate_stage(self.folder, stage, samples, exported, machine)[1]
 
 
 def open_run(folder: str | Path) -> Run:
@@ -398,7 +401,7 @@ def open_run(folder: str | Path) -> Run:
     Raises:
         StoreError: it holds no run.
     """
-    run = Run(Path(folder))
+    run = Run(take_local_path(folder))
     _ = run.recipe  # a folder without one is no run
     return run
 
