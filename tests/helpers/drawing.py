@@ -120,7 +120,7 @@ def _measure(layout: Layout, box: Box, corners: Sequence[float], view: Size, pix
         return Drawing(layout.size, box, tuple(placed), _find_edges(light) if light.max() > 0.5 else None)
     found = list(_find_edges(light))
     for axis in (0, 1):
-        if placed[axis + 2] - placed[axis] < LEAST or layout.size[axis] < REACH:
+        if placed[axis + 2] - placed[axis] < LEAST or layout.size[axis] < 2 * REACH:
             placed[axis] = placed[axis + 2] = found[axis] = found[axis + 2] = float("nan")
     return Drawing(layout.size, box, tuple(placed), tuple(found))
 
