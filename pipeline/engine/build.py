@@ -20,7 +20,6 @@ from pathlib import Path
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
-from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.engine import benchmarks, deduping
@@ -36,10 +35,10 @@ from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weight
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.table_history import MatchTakedowns
 from vlmill.pipeline.engine.timings import TimingLog
-from vlmill.pipeline.engine.workdir import copy_list, copy_tokenizer
+from vlmill.pipeline.engine.workdir import copy_lists, copy_tokenizer
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import FilterStep, ReadsLists, reads_tables
+from vlmill.pipeline.filters import FilterStep, reads_tables
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.find_boxes import FindBoxes
@@ -51,7 +50,6 @@ from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 from vlmill.pipeline.steps.token_lengths import make_length_step
 from vlmill.pipeline.takedown import Match, TakedownList
-from vlmill.pipeline.takedown.rules import LIST
 
 PHASES = ("survey", "benchmarks", "write", "curate", "signals", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
@@ -337,12 +335,7 @@ class Build:
     @cached_property
     def _lists(self) -> tuple[File, ...]:
         """The lists that filters and fetch read, in the run's folder."""
-        gone, path = [], self.root / LIST
-        if self.rules:
-            gone = [File(LIST, LIST, hash_file(path), path.stat().st_size)]
-        wanted = [filter_.lists for filter_ in self.recipe.filters if isinstance(filter_, ReadsLists)]
-        taken = (copy_list(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
-        return (*taken, *gone)
+        return copy_lists(self.root, self.base, self.recipe.filters, self.rules)
 
     # -- running ---------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,10 @@ from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
+from vlmill.pipeline.filters import Filter, ReadsLists
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 PINS = "hub.lock.yaml"
 """Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root,
@@ -102,6 +104,14 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
     if editions.get(path) != place:
         write_atomically(noted, seal_yaml(format_yaml({**editions, path: place})))
     return File(name, place, sha256, input_file.stat().st_size)
+
+
+def copy_lists(root: Path, base: Path | None, filters: Iterable[Filter], rules: TakedownList) -> tuple[File, ...]:
+    """The lists that filters read, copied as `copy_list` does, and that of takedowns where something stands on it."""
+    wanted = [filter_.lists for filter_ in filters if isinstance(filter_, ReadsLists)]
+    taken = [copy_list(root, base, path, name) for lists in wanted for name, path in lists.items()]
+    path = root / LIST
+    return (*taken, *([File(LIST, LIST, hash_file(path), path.stat().st_size)] if rules else []))
 
 
 def copy_tokenizer(root: Path, base: Path | None, path: str | None) -> File | None:
