@@ -32,6 +32,7 @@ STEP_NAMES = (
         "image_stats",
         "match",
         "written",
+        "boxes",
         "signature",
         "contamination",
         "decontaminate",
