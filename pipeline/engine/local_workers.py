@@ -234,7 +234,7 @@ def fork_workers() -> None:
 def _serve_items(connection: Connection) -> None:
     """A worker's life: items in, results out, until the driver's end is closed."""
     items, lock = SimpleQueue[bytes](), threading.Lock()
-    threading.Thread(target=_listen, args=(connection, items), daemon=True).start()
+    threading.Thread(target=_take_items, args=(connection, items), daemon=True).start()
 
     def say(kind: str, said: Any) -> None:
         with lock:
@@ -250,8 +250,8 @@ def _serve_items(connection: Connection) -> None:
             say("error", _make_portable(error))
 
 
-def _listen(connection: Connection, items: SimpleQueue[bytes]) -> None:
-    """Take items as they come. Where the driver is gone, this process ends, whatever it is at."""
+def _take_items(connection: Connection, items: SimpleQueue[bytes]) -> None:
+    """Receive items as they come. Where the driver is gone, this process ends, whatever it is at."""
     try:
         while True:
             items.put(connection.recv_bytes())
