@@ -28,7 +28,7 @@ from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
 from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor
-from vlmill.pipeline.engine.finding import Finder, run_unfinished
+from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weights, score_partitions
@@ -85,7 +85,7 @@ class Build:
         self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
-        self.finder = Finder(root)
+        self.finder = ReceiptFinder(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
         self.shared = SharedSteps()
 

@@ -29,7 +29,7 @@ FoundChain = tuple[tuple[str, Receipt], ...]
 """(folder, receipt) of every step of a chain."""
 
 
-class Finder(Store):
+class ReceiptFinder(Store):
     """A run's folder in which nothing is done."""
 
     only_finds: ClassVar[bool] = True
@@ -108,7 +108,7 @@ class NotDone(Exception):  # noqa: N818 - it is still to be done
 
 
 def run_unfinished(
-    finder: Finder, executor: Executor, chains: Sequence[Chain], memory: int = 0
+    finder: ReceiptFinder, executor: Executor, chains: Sequence[Chain], memory: int = 0
 ) -> Iterator[tuple[int, TimedReceipts | BadFileError]]:
     """Yield (index of a chain, what it comes to): first of those that are done, then of the others as results come.
 

@@ -52,7 +52,7 @@ class LocalWorkers:
 
     def __init__(self, width: int, variables: Mapping[str, str], *, at_once: bool) -> None:
         self.width, self.variables, self.at_once = width, variables, at_once
-        self._workers, self._parents = list[_Worker](), list[subprocess.Popen[bytes]]()
+        self._workers, self._parents = list[_Process](), list[subprocess.Popen[bytes]]()
         self._spent = 0.0
 
     def expect(self, rows: int) -> None:
@@ -105,7 +105,7 @@ class LocalWorkers:
         self, function: Callable[[Item], Result], items: Sequence[Item], first: int, width: int, heavy: list[str]
     ) -> Iterator[tuple[int, Result]]:
         """Run the items from `first` on, `width` at once; those that could not be done are named in `heavy`."""
-        queue, busy = ItemQueue(range(first, len(items))), dict[Any, tuple[_Worker, int]]()  # by connection
+        queue, busy = ItemQueue(range(first, len(items))), dict[Any, tuple[_Process, int]]()  # by connection
         try:
             while queue.waiting or queue.aside or busy:
                 self._fill()
@@ -133,7 +133,7 @@ class LocalWorkers:
         function: Callable[[Item], Result],
         items: Sequence[Item],
         queue: ItemQueue,
-        busy: dict[Any, tuple[_Worker, int]],
+        busy: dict[Any, tuple[_Process, int]],
         width: int,
     ) -> None:
         """Give an item to each worker that is free, as long as there are any, to `width` in all."""
@@ -143,7 +143,7 @@ class LocalWorkers:
                 busy[worker.connection] = worker, number
 
 
-class _Worker:
+class _Process:
     """The driver's side of a worker."""
 
     def __init__(self, connection: Connection) -> None:
@@ -192,7 +192,7 @@ def count_memory() -> int:
     return here
 
 
-def _start_workers(number: int, variables: Mapping[str, str]) -> tuple[list[_Worker], subprocess.Popen[bytes]]:
+def _start_workers(number: int, variables: Mapping[str, str]) -> tuple[list[_Process], subprocess.Popen[bytes]]:
     """Workers, and the process that they will be forked off."""
     pairs = [socket.socketpair() for _ in range(number)]
     theirs = [their.fileno() for _, their in pairs]
@@ -209,7 +209,7 @@ def _start_workers(number: int, variables: Mapping[str, str]) -> tuple[list[_Wor
     )
     for _, their in pairs:
         their.close()
-    return [_Worker(Connection(our.detach())) for our, _ in pairs], parent
+    return [_Process(Connection(our.detach())) for our, _ in pairs], parent
 
 
 def fork_workers() -> None:

@@ -12,7 +12,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine import local_workers
 from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest
 from vlmill.pipeline.engine.executor import Inline
-from vlmill.pipeline.engine.finding import Finder, run_unfinished
+from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Counting(Inline):
 
 def run(root, chains):
     """The partitions that workers were given, after the manifest was written."""
-    executor, finder, found = Counting(), Finder(root), {}
+    executor, finder, found = Counting(), ReceiptFinder(root), {}
     for _, (receipts, _) in run_unfinished(finder, executor, chains):
         found |= {(receipt.partition, receipt.key): receipt for _, receipt in receipts}
     finder.write_manifest("steps/write", found)
@@ -91,6 +91,6 @@ def test_a_build_with_nothing_to_do_starts_no_process(tmp_path, monkeypatch):
 
     monkeypatch.setattr(local_workers, "_start_workers", lambda *_: pytest.fail("a process was started"))
     with open_executor(2, None) as pool:
-        assert list(run_unfinished(Finder(tmp_path), pool, [])) == []
+        assert list(run_unfinished(ReceiptFinder(tmp_path), pool, [])) == []
         ChainRunner(tmp_path)(make_chains("a")[0])
-        assert len(list(run_unfinished(Finder(tmp_path), pool, make_chains("a")))) == 1
+        assert len(list(run_unfinished(ReceiptFinder(tmp_path), pool, make_chains("a")))) == 1
