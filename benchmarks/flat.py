@@ -1,7 +1,8 @@
 """Whether the tasks of dedupe stay as large as they are while a run grows: `python -m benchmarks.flat`.
 
-Writes what `signature`, the filters and `pairs` leave of so many samples, from numbers alone: partitions of 10,000, half
-web documents and half pairs, each with a text and an image, a tenth of them copies and a twentieth similar to another.
+Writes what `signature`, the filters and `pairs` leave of so many samples, from numbers alone: partitions of 10,000,
+half web documents and half pairs, each with a text and an image, a tenth of them copies and a twentieth similar to
+another.
 Then, each in a process of its own: `resolve` as a build runs it, one task after the other; the places of a block of
 partitions; and `candidates` of the first bucket. Prints seconds and the most memory of a process, which is that of its
 largest task, and the slopes on logarithmic axes. `--commands` prints the most memory of every command that reads a run
@@ -18,6 +19,8 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -113,7 +116,8 @@ def write_places(path: Path, number: int, kind: str, size: int) -> None:
     owners = np.repeat(np.arange(ROWS), PLACES_OF[kind])
     places = np.random.default_rng(number + 7).integers(0, 2**64, owners.size, dtype=np.uint64)
     order = np.argsort(places)
-    table = pa.table([places[order], keys[owners[order]], owners[order] * 100, owners[order] * 100 + 100], schema=PLACES)
+    starts = owners[order] * 100
+    table = pa.table([places[order], keys[owners[order]], starts, starts + 100], schema=PLACES)
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
 
 
@@ -140,21 +144,17 @@ def resolve_run(files: Mapping[str, Path], folder: Path, size: int, shares: int)
     partitions = {f"web/{number:05d}-0000": 2 * ROWS for number in range(size // ROWS)}
     step = Dedupe().resolve(tuple(partitions), {}, ("taste",), ())
     blocks = cut_blocks(partitions, {})
-    perform, tasks = perform_here(folder), list[int]()
+    perform = perform_here(folder)
     if len(blocks) == 1:
         perform("resolve", {"all": step}, files)
-        return 1
-
-    def count(name, steps, given):  # type: ignore[no-untyped-def]
-        tasks.append(len(steps))
-        return perform(name, steps, given)
-
-    resolve_blocks(step, blocks, shares, files, count)
-    return sum(tasks)
+    else:
+        resolve_blocks(step, blocks, shares, files, perform)
+    return sum(1 for _ in folder.glob("*/*"))
 
 
 def find_candidates(files: Mapping[str, Path], folder: Path, size: int, shares: int) -> int:
-    """Places of the first block, where there are blocks, and the first bucket's candidates; returns the buckets."""
+    """Places of all blocks, where there are blocks, and the first bucket's candidates; returns the buckets."""
+    del shares
     partitions = sorted({name.rpartition("/")[0] for name in files if name.startswith("web/")})
     buckets, perform = Dedupe().count_buckets(size, size), perform_here(folder)
     placed: Mapping[str, Path] = files
@@ -176,7 +176,7 @@ def measure(work: Callable[..., int], *arguments: object) -> dict[str, float]:
     return found
 
 
-def _work(sender, work, arguments):  # type: ignore[no-untyped-def]
+def _work(sender: Connection, work: Callable[..., int], arguments: Sequence[object]) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, wall = time.process_time(), time.perf_counter()
     number = work(*arguments)
@@ -187,7 +187,7 @@ def _work(sender, work, arguments):  # type: ignore[no-untyped-def]
 
 def print_slopes(name: str, sizes: Sequence[int], found: Mapping[int, Mapping[str, float]]) -> None:
     """Between each two sizes, on logarithmic axes."""
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in pairwise(sizes):
         slopes = {
             unit: math.log(found[large][unit] / found[small][unit]) / math.log(large / small) for unit in ("mib", "cpu")
         }
@@ -220,11 +220,9 @@ def main() -> None:
                 ]
                 found = {unit: median(run[unit] for run in runs) for unit in runs[0]}
                 results[work][size] = found
-                print(
-                    f"{work:<10} {size:>9,} samples: {found['cpu']:7.1f} s of CPU, {found['mib']:5.0f} MiB at most, "
-                    f"{found['before']:.0f} before, {found['number']:.0f} {'tasks' if work == 'resolve' else 'buckets'}",
-                    flush=True,
-                )
+                number = f"{found['number']:.0f} {'tasks' if work == 'resolve' else 'buckets'}"
+                spent = f"{found['cpu']:7.1f} s of CPU, {found['mib']:5.0f} MiB at most, {found['before']:.0f} before"
+                print(f"{work:<10} {size:>9,} samples: {spent}, {number}", flush=True)
     for work, by_size in results.items():
         print_slopes(work, arguments.sizes, by_size)
     if arguments.json:
