@@ -177,7 +177,7 @@ export function drawSampleLine(line, opened, told = null) {
   const said = told ?? Object.entries(line.values ?? {}).map(([name, values]) => `${nameDimension(name)} ${values.map(formatValue).join(", ")}`).join("; ");
   const dot = makeDot(sourceColour(line.source));
   dot.title = line.source;
-  const card = make("button", { type: "button", className: `sample${line.outcome === "kept" ? "" : " gone"}`, title: line.id },
+  const card = make("button", { type: "button", className: `sample${["kept", "undecided"].includes(line.outcome) ? "" : " gone"}`, title: line.id },
     line.picture ? make("span", { className: "thumb" }, makePicture(line.picture, 240)) : make("span", { className: "thumb words" }, line.text || "no text"),
     make("span", { className: "sample-text" }, line.picture ? line.text : ""),
     make("span", { className: "sample-foot" }, make("span", { className: "named" }, dot, said || (run.index > 0 && line.images > 1 ? `${line.images} images` : line.source)), makeOutcome(line.outcome)));
