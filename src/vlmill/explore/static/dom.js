@@ -33,7 +33,7 @@ export function formatShort(value) {
   return Number.isInteger(value) ? formatNumber(value) : size >= 100 ? formatNumber(Math.round(value)) : String(Number(value.toPrecision(3)));
 }
 // An id without its middle: the file and row are what tells it from others.
-export const shortenId = (id) => (id.length > 34 ? `${id.slice(0, 12)}\u2026${id.slice(-20)}` : id);
+export const shortenId = (id) => (id.length > 28 ? `${id.slice(0, 9)}\u2026${id.slice(-18)}` : id);
 export const formatBytes = (value) => (value >= 1e9 ? `${(value / 1e9).toPrecision(3)} GB` : value >= 1e6 ? `${(value / 1e6).toPrecision(3)} MB` : `${Math.ceil(value / 1e3)} kB`);
 export function formatValue(value) {
   if (!Number.isFinite(value)) return "";
