@@ -65,6 +65,18 @@ export async function ask(path, query = {}, signal = undefined) {
   return data;
 }
 
+// The answer to a question that the index is needed for, asked again until it is there; null where the view was left.
+export async function askIndexed(path, view, current) {
+  for (;;) {
+    try { return await ask(path); } catch (error) {
+      if (!(error instanceof Preparing)) throw error;
+      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read, once for this state of the run. Overview and build are there already.")));
+      await pause(600);
+      if (!current()) return null;
+    }
+  }
+}
+
 // Only the newest of several requests is answered: those before it are given up.
 export function makeLatest() {
   let control = null;

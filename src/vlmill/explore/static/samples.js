@@ -1,7 +1,7 @@
 // View 2: samples by what they are, with histograms that filter each other.
 import { openDetail } from "./detail.js";
 import { Histogram } from "./histogram.js";
-import { ask, debounce, formatNumber, formatShare, formatValue, make, makeDot, makeLatest, makeOutcome, makePicture, makeSelect, makeSource, Preparing, reasonColour, run, sourceColour } from "./dom.js";
+import { askIndexed, debounce, formatNumber, formatShare, formatValue, make, makeDot, makeLatest, makeOutcome, makePicture, makeSelect, makeSource, reasonColour, run, sourceColour } from "./dom.js";
 
 const PAGE = 36, REASONS = 9;
 const FIRST = ["characters", "tokens", "images", "short_side", "ratio", "sharpness"];
@@ -9,15 +9,8 @@ const NAMES = { characters: "characters", tokens: "tokens", images: "images", te
 export const nameDimension = (name) => NAMES[name] ?? name.replace("upstream.", "upstream: ");
 
 export async function showSamples(view, query, current) {
-  let about;
-  for (;;) {
-    try { about = await ask("/api/dimensions"); break; } catch (error) {
-      if (!(error instanceof Preparing)) throw error;
-      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read, once for this state of the run. Figures and the build are there already.")));
-      await new Promise((done) => { addEventListener("indexed", done, { once: true }); setTimeout(done, 2000); });
-      if (!current()) return null;
-    }
-  }
+  const about = await askIndexed("/api/dimensions", view, current);
+  if (!about) return null;
   view.replaceChildren();
   return new Samples(view, query, about).begin();
 }

@@ -1,21 +1,14 @@
 // View 3: bounds with a slider: counts and samples on both sides at once, then the change to copy.
 import { openDetail } from "./detail.js";
-import { ask, formatChange, formatNumber, formatShare, formatValue, make, makeCopied, makeLatest, makeSelect, makeSource, makeSvg, makeTable, pause, Preparing, run } from "./dom.js";
+import { ask, askIndexed, formatChange, formatNumber, formatShare, formatValue, make, makeCopied, makeLatest, makeSelect, makeSource, makeSvg, makeTable, pause, run } from "./dom.js";
 import { drawSampleLine, nameDimension } from "./samples.js";
 import { askSetting } from "./what_if.js";
 
 const WIDTH = 800, HEIGHT = 170;
 
 export async function showThresholds(view, query, current) {
-  let bounds;
-  for (;;) {
-    try { bounds = await ask("/api/bounds"); break; } catch (error) {
-      if (!(error instanceof Preparing)) throw error;
-      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read.")));
-      await pause(700);
-      if (!current()) return null;
-    }
-  }
+  const bounds = await askIndexed("/api/bounds", view, current);
+  if (!bounds) return null;
   view.replaceChildren();
   const main = make("div", { className: "results" }), list = make("div", { className: "panel list" });
   const state = { slider: null };
