@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vlmill.explore.index import Index
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.filters import CustomFilter
 from vlmill.pipeline.page.colours import choose_colours, choose_reason_colours
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.overview import count_bytes, list_odd, sum_levels
 
 
@@ -37,14 +38,15 @@ def describe_run(root: Path, recipe: Recipe) -> dict[str, Any]:
         "odd": [asdict(line) for line in list_odd(root, recipe, funnel)],
         "colours": {
             "sources": choose_colours(recipe.list_groups()),
-            "reasons": choose_reason_colours(_list_reasons(funnel)),
+            "reasons": choose_reason_colours(list_reasons(recipe)),
         },
     }
 
 
-def _list_reasons(funnel: Mapping[str, LevelCounts]) -> list[str]:
-    lines = [line for levels in funnel.values() for line in levels.values()]
-    return sorted({reason for line in lines for how in ("dropped", "failed") for reason in line[how]})
+def list_reasons(recipe: Recipe) -> list[str]:
+    """Every reason that something of a run can be lost for: the closed list, custom filters, values of signals."""
+    custom = [f"filter:{one.name}" for one in recipe.filters if isinstance(one, CustomFilter)]
+    return [*map(str, Reason), *custom, *(f"signal:{value}" for value in recipe.list_values())]
 
 
 def describe_index(index: Index) -> dict[str, Any]:
