@@ -9,7 +9,8 @@ from typing import Any
 
 from vlmill.pipeline.core.yaml_format import format_yaml_inline
 from vlmill.pipeline.inputs.hub import is_hub
-from vlmill.pipeline.reports.proposal import Attempt, Proposal
+from vlmill.pipeline.reports.attempts import Attempt
+from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES
 
 COMMENTS_FROM = 42
