@@ -5,7 +5,7 @@ benchmarks  one chain per partition, then one  read, image stats, the index that
 write       one chain per partition, one flow  read, fetch, image stats, match; servers write texts that become nodes
 curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
 signals     one flow over all, then a chain each  models score images and texts; clusters, quantiles; filters on signals
-dedupe      one task per bucket, then one     pairs, resolve
+dedupe      one task per bucket, then one     pairs, resolve; of a large run over blocks and buckets
 shard       one chain per partition, policy    render, token lengths
 outcomes    one chain per partition            counts of what is kept, where no shards are made
 """
@@ -330,9 +330,11 @@ class Build:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run_chains(
-        self, phase: str, chains: Sequence[Chain]
+        self, phase: str, chains: Sequence[Chain], memory: int = 0
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled.
+
+        Each takes so many bytes of memory, where that is known.
 
         Raises:
             BadFileError: input files are bad, with a line for each; the other chains are run before it is said.
@@ -341,7 +343,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in self.executor.each(TimedChainRunner(self.root), chains):
+        for index, done in self.executor.each(TimedChainRunner(self.root), chains, memory):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()

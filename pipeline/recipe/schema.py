@@ -363,12 +363,13 @@ class Recipe:
         within = [name for name, signal in self.clusters.items() if signal.of == semantic.of]
         return self.models[semantic.of].of, semantic.within or within[0]
 
-    def list_semantic_steps(self) -> tuple[CompareVectors, ...]:
-        """The steps that compare vectors, for the buckets of clusters."""
+    def list_semantic_steps(self, buckets: int | None = None) -> tuple[CompareVectors, ...]:
+        """The steps that compare vectors, for so many buckets of clusters, or as the recipe says."""
         if self.dedupe is None or self.dedupe.semantic is None:
             return ()
         clusters = self.clusters[self._find_semantic()[1]].clusters
-        return self.dedupe.semantic_steps(clusters, {name: source.priority for name, source in self.sources.items()})
+        priority = {name: source.priority for name, source in self.sources.items()}
+        return self.dedupe.semantic_steps(clusters, priority, buckets)
 
     def vector_step(self) -> FileVectors | None:
         """The step that files the vectors of a partition for them."""

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.names import CUTS_FILE
+from vlmill.pipeline.dedupe.pieces import list_folders
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -116,7 +117,8 @@ def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     order += ["contamination", "decontaminate", *recipe.models]
     for name in recipe.clusters:
         order += [f"{name} {step}" for step in ("sample", "centroids", "assigned", "sizes")] + [name]
-    order += ["quantiles", "semantic", "threshold", "index", "candidates", "pairs", "resolve", *shards, "outcomes"]
+    order += ["quantiles", "semantic", "threshold", "index", "places", "candidates", "pairs", *list_folders()]
+    order += [*shards, "outcomes"]
     order += ["select", "mix", "plan", "lock", "repetition"]
     place = order.index(step.step) if step.step in order else len(order)
     return PHASES.index(step.phase), place, step.step
