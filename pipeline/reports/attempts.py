@@ -78,6 +78,7 @@ class Attempt:
     options: Mapping[str, Any]
     tried: int
     pages: tuple[Page, ...]
+    samples: int = 0  # about so many the whole file gives
     why: str = ""  # why the first rows failed that did, or why the file is not of this kind
 
     @property
@@ -108,11 +109,13 @@ def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
     """What a kind makes of the first rows of a file."""
     source: Source = parse_block(SOURCES[kind], dict(options), f"options of {kind}")
     try:
-        rows = list(source.rows(path, range(min(TRIED, len(source.survey(path))))))
+        there = len(source.survey(path))
+        rows = list(source.rows(path, range(min(TRIED, there))))
     except VlmillError as error:
-        return Attempt(kind, options, 0, (), str(error))
+        return Attempt(kind, options, 0, (), why=str(error))
     made = tuple(page for row in rows for page in row.pages[:1])
-    return Attempt(kind, options, len(rows), made, _find_failure(rows))
+    samples = there * sum(len(row.pages) for row in rows) // max(1, len(rows))
+    return Attempt(kind, options, len(rows), made, samples, _find_failure(rows))
 
 
 def _find_failure(rows: Sequence[SourceRow]) -> str:

@@ -58,6 +58,7 @@ class Proposal:
     columns: Mapping[str, str]  # of the first row -> what is in it
     chosen: Attempt | None  # None where no kind fits
     others: tuple[Attempt, ...] = ()  # what was tried besides, the best first
+    samples: int = 0  # about so many all files give
     images: str | None = None  # where the paths of its images start
     listed: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # rows to be written, of a folder of pictures
     notes: tuple[str, ...] = ()  # what a person should know
@@ -99,7 +100,8 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
         notes += [f"{one} is left out: no kind reads it ({why})" for one, why in opened.refused.items()]
     pattern = make_pattern(names, [one for one in found if one not in {*names}])
     columns = {column: opened.cells.describe(column) for column in opened.cells.columns}
-    return Proposal(place, name, suffixes, root, pattern, columns, best, ranked, images, notes=tuple(notes))
+    samples = best.samples * len(names) if best else 0
+    return Proposal(place, name, suffixes, root, pattern, columns, best, ranked, samples, images, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
             try:
                 cells = Cells(read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ())
             except SourceError as error:
-                tried.append(Attempt("table", {}, 0, (), str(error)))
+                tried.append(Attempt("table", {}, 0, (), why=str(error)))
             options = recognise_columns(cells) if named is None else name_columns(cells, named)
             tried += [try_kind(path, kind, one) for kind, one in options]
         attempts += tried
@@ -215,10 +217,9 @@ def _examine_pictures(
     best = choose_attempt(attempts)
     columns = {column: cells.describe(column) for column in cells.columns}
     others = tuple(one for one in attempts if one is not best)
-    listed = tuple(beside.rows)
-    return Proposal(
-        place, name, suffixes, root, f"{name}.jsonl", columns, best, others, root, listed, tuple(beside.list_notes())
-    )
+    notes, file = tuple(beside.list_notes()), f"{name}.jsonl"
+    listed, count = tuple(beside.rows), len(beside.described)
+    return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes)
 
 
 def _list_notes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ COMMENTS_FROM = 42
 """The column that comments stand at."""
 
 HELD_OUT = 0.1
+
+SEEN = 2000
+"""Samples that a model that starts from nothing is shown at least, as far as `EPOCHS` go: some minutes of a core."""
+
+EPOCHS = (3, 30)
+"""Epochs of many samples, and of the fewest."""
 
 
 def begin_recipe(place: str) -> str:
@@ -68,7 +75,8 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     yield "    mixture:", ""
     yield f"      shares: {{{name}: 1}}", "one source; add others, and their shares"
     yield "      unit: samples", ""
-    yield "      epochs: 3", ""
+    epochs = min(max(EPOCHS[0], math.ceil(SEEN / max(1, found.samples))), EPOCHS[1])
+    yield f"      epochs: {epochs}", f"of about {found.samples:,} samples; pretrained parts need fewer"
     yield "      sequence_length: 1024", "tokens of a packed sequence"
     yield "      tiles_per_sequence: 64", "images, or tiles of images, in a sequence at most"
     yield f"      held_out: {{{name}: {HELD_OUT}}}", "not trained on; vlmill evaluate asks it"

@@ -115,3 +115,14 @@ def test_a_few_pictures_named_by_path_among_bytes_are_not_searched_for(tmp_path)
         row["foto"] = {"bytes": "aGk=", "path": "a.png"}
     found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
     assert not any("no image file" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("rows", "files", "epochs"), [(5, 1, 30), (100, 1, 20), (100, 4, 5), (1000, 1, 3)])
+def test_the_fewer_rows_there_are_the_more_often_they_are_shown(rows, files, epochs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for file in range(files):
+        lines = [{"question": f"What is {row}?", "answer": f"It is {row}."} for row in range(rows)]
+        json_lines(tmp_path / f"data/{file}.jsonl", lines)
+    assert vlmill("new", "data") == 0
+    assert api.load_recipe("data.yaml").recipe.stages[0].mixture["epochs"] == epochs
