@@ -117,7 +117,7 @@ def test_a_few_pictures_named_by_path_among_bytes_are_not_searched_for(tmp_path)
     assert not any("no image file" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("rows", "files", "epochs"), [(5, 1, 30), (100, 1, 20), (100, 4, 5), (1000, 1, 3)])
+@pytest.mark.parametrize(("rows", "files", "epochs"), [(5, 1, 16), (200, 1, 10), (100, 4, 5), (1000, 1, 3)])
 def test_the_fewer_rows_there_are_the_more_often_they_are_shown(rows, files, epochs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
@@ -125,4 +125,5 @@ def test_the_fewer_rows_there_are_the_more_often_they_are_shown(rows, files, epo
         lines = [{"question": f"What is {row}?", "answer": f"It is {row}."} for row in range(rows)]
         json_lines(tmp_path / f"data/{file}.jsonl", lines)
     assert vlmill("new", "data") == 0
-    assert api.load_recipe("data.yaml").recipe.stages[0].mixture["epochs"] == epochs
+    (stage,) = api.load_recipe("data.yaml").recipe.stages
+    assert stage.mixture["epochs"] == epochs
