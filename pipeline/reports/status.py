@@ -113,7 +113,7 @@ def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     filters = [filter_.name for filter_ in recipe.filters if filter_.name in recipe.unscored_verdict_steps()]
     shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "signals", "lengths")]
     order = ["survey", "read", "hosts", "asked", "fetch", "retry", "takedown", "image_stats", "match"]
-    order += [*recipe.list_writers(), WriteTexts.name, *filters, "signature"]
+    order += [*recipe.list_writers(), WriteTexts.name, "boxes", *filters, "signature"]
     order += ["contamination", "decontaminate", *recipe.models]
     for name in recipe.clusters:
         order += [f"{name} {step}" for step in ("sample", "centroids", "assigned", "sizes")] + [name]
