@@ -59,7 +59,8 @@ def find_tar_writer() -> Any:
     """
     if PACKAGE in sys.modules or "torch" in sys.modules:
         return import_module(PACKAGE).TarWriter
-    sys.modules["torch"] = None  # type: ignore[assignment] - what makes `import torch` an ImportError
+    # None makes `import torch` an ImportError
+    sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         return import_module(PACKAGE).TarWriter
     finally:
