@@ -60,7 +60,7 @@ def make_cards(mixture: PlannedMixture, loss: Loss, seed: int) -> list[Card]:
     tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
     found = [list(_choose_segments(mixture, entry, seed)) for entry in range(len(mixture.sources))]
     turns = [each[turn] for turn in range(max(map(len, found), default=0)) for each in found if turn < len(each)]
-    return [_make_card(mixture, sequence, place, tokenizer, loss) for sequence, place in turns]
+    return [make_card(mixture, sequence, place, tokenizer, loss) for sequence, place in turns]
 
 
 def _choose_segments(mixture: PlannedMixture, entry: int, seed: int) -> Iterator[tuple[int, int]]:
@@ -81,8 +81,8 @@ def _choose_segments(mixture: PlannedMixture, entry: int, seed: int) -> Iterator
         yield from ((int(sequence), int(place)) for sequence, place in every[chosen])
 
 
-def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
-    """A segment, and the sequence that it is packed into."""
+def make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
+    """A segment of a plan by its sequence and its place there, and what it is packed with; pure but for reading."""
     segments = mixture.sequence(sequence)
     segment = segments[place]
     (stored,) = mixture.read([segment])

@@ -144,12 +144,8 @@ def enter_dedupe(
         )
     if before is None:
         return []
-    if not (root / "steps/dedupe/resolve/manifest.json").exists():
+    if not enter_resolved(root, now, partitions):
         return ["the run has not come to dedupe: the answer is what the filters alone would keep"]
-    files = (file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files)
-    resolved = {file.name: root / file.path for file in files}
-    for partition in partitions:
-        partition.now["dedupe"] = resolved[name_resolved_verdicts(f"{partition.source}/{partition.name}")]
     if after is None:
         return []
     priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
@@ -174,6 +170,17 @@ def enter_dedupe(
         )
     _resolve_duplicates(root, then, after, partitions, folder / "resolve")
     return []
+
+
+def enter_resolved(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> bool:
+    """Enter the verdicts of dedupe that the run has; False where it has not come to them, or has no dedupe."""
+    if now.dedupe is None or not (root / "steps/dedupe/resolve/manifest.json").exists():
+        return False
+    files = (file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files)
+    resolved = {file.name: root / file.path for file in files}
+    for partition in partitions:
+        partition.now["dedupe"] = resolved[name_resolved_verdicts(f"{partition.source}/{partition.name}")]
+    return True
 
 
 def _check_semantic(before: Dedupe, after: Dedupe) -> None:
