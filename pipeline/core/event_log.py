@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import append_text
+
 EVENTS = "logs/events.jsonl"
 
 LONGEST = 2000
@@ -32,10 +35,8 @@ class EventLog:
         fields = {name: value[:LONGEST] if isinstance(value, str) else value for name, value in fields.items()}
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "pid": os.getpid(), "event": event}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**line, **fields}, ensure_ascii=False) + "\n")
-        except OSError:  # the work itself will say more
+            append_text(self.path, json.dumps({**line, **fields}, ensure_ascii=False) + "\n")
+        except (OSError, StoreError):  # the work itself will say more
             return
 
     @contextmanager

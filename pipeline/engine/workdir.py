@@ -6,13 +6,12 @@ It is locked and pinned, has the recipe's lists, and is swept of what no manifes
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.files import remove_folder, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
@@ -168,7 +167,7 @@ def forget_versions(root: Path) -> None:
         if _are_impure(Receipt.from_json(receipt) for receipt in receipts):
             path.unlink()
         else:
-            shutil.rmtree(path.parent)
+            remove_folder(path.parent)
 
 
 def _are_impure(receipts: Iterable[Receipt]) -> bool:
