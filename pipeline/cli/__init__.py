@@ -77,8 +77,8 @@ def read_options(
     VERBOSE.set(verbose)
 
 
-RUN_FOLDERS = {"build": ("out",), "check": ("out", "from_run"), "what_if": ("out",)}
-"""Parameters of commands that name the folder of a run; of other commands it is DIR."""
+RUN_FOLDERS = {"build": ("out",), "check": ("out", "from_run"), "what_if": ("out",), "train": (), "evaluate": ()}
+"""Parameters of commands that name the folder of a run, which may be on object storage; of other commands it is DIR."""
 
 RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})
 """Commands that keep what they did when they are interrupted."""
@@ -90,7 +90,7 @@ def _take_path(command: str, name: str, value: Any) -> Any:
         return value
     if name in RUN_FOLDERS.get(command, ("directory",)):
         return take_run_folder(value)
-    return take_local_path(value, f"--{name.strip('_')}")
+    return take_local_path(value, "DIR" if name == "directory" else f"--{name.strip('_')}")
 
 
 def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import append_text
+from vlmill.pipeline.core.run_path import put_logs
 
 EVENTS = "logs/events.jsonl"
 
@@ -47,5 +48,7 @@ class EventLog:
             yield
         except BaseException as error:
             self.write("failed", command=command, error=type(error).__name__, message=str(error))
+            put_logs()
             raise
         self.write("end", command=command)
+        put_logs()

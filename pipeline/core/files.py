@@ -101,7 +101,7 @@ def move_file(file: Path, target: Path) -> None:
 
 
 def copy_file(file: Path, target: Path) -> None:
-    """Copy a file of the run in the run. What is there is never changed in place: a folder may be made of hard links."""
+    """Copy a file of the run in the run. Nothing is changed in place, since a folder may be made of hard links."""
     if isinstance(target, RunPath):
         target.write_bytes(file.read_bytes())
     else:

@@ -31,8 +31,9 @@ def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Pa
     if found := ADDRESS.fullmatch(str(place)):
         raise StoreError(
             f"{found['scheme']}://{found['place']}: {what} is a path of a local or shared file system, and no address; "
-            "give a path such as build/run. Addresses work for input files (--source NAME=ADDRESS) and for the shards "
-            "of a training (--shards ADDRESS)"
+            "give a path such as build/run. Addresses work for input files (--source NAME=ADDRESS), for the shards of a "
+            f"training (--shards ADDRESS), and for the folder of a run ({SCHEME}://BUCKET/RUN) in what builds it and "
+            "looks at it"
         )
     return Path(place)
 
@@ -48,8 +49,8 @@ def take_run_folder(place: str | PathLike[str]) -> Path:
         return Path(place)
     if found["scheme"] != SCHEME or "@" in found["place"].partition("/")[0]:
         raise StoreError(
-            f"{found['scheme']}://{found['place'].rpartition('@')[2]}: a run's folder is a path, or {SCHEME}://BUCKET/RUN "
-            "on object storage; keys come from the environment"
+            f"{found['scheme']}://{found['place'].rpartition('@')[2]}: a run's folder is a path, or "
+            f"{SCHEME}://BUCKET/RUN on object storage; keys come from the environment"
         )
     bucket, _, key = found["place"].strip("/").partition("/")
     if not (bucket and key):

@@ -1,9 +1,10 @@
 """Paths of a run that lies on object storage: an address for people, a local file for libraries.
 
-`RunPath("s3://bucket/run") / "steps/web/read/manifest.json"` is a `Path`. Its text is the address. Whoever opens it, or
-passes it to a library (`os.fspath`), gets a local copy of the object as it is now (`core/scratch.py`). What a run writes
-goes through `write_bytes`, `create`, `take_file` and `append_text`: one object each, whole or not at all. Nothing is
-renamed or changed in place, and every other way of writing is an error. A folder exists as long as an object is in it.
+`RunPath("s3://bucket/run") / "steps/web/read/manifest.json"` is a `Path`. Its text is the address. Whoever opens it,
+or passes it to a library (`os.fspath`), gets a local copy of the object as it is now (`core/scratch.py`). What a run
+writes goes through `write_bytes`, `create`, `take_file` and `append_text`: one object each, whole or not at all.
+Nothing is renamed or changed in place, and every other way of writing is an error. A folder exists as long as an object
+is in it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PosixPath
 from typing import Any, NoReturn
 
@@ -93,7 +95,7 @@ class RunPath(PosixPath):
 
     def stat(self, **_: Any) -> os.stat_result:
         """That of the local copy: size and type count, times do not."""
-        return os.stat(os.fspath(self))
+        return Path(os.fspath(self)).stat()
 
     def iterdir(self) -> Iterator[RunPath]:
         """What is right in this folder, ordered by name."""
@@ -224,8 +226,10 @@ class _Log:
 
     def put(self) -> None:
         if self._changed and self._process == os.getpid():
-            self._path.write_bytes(bytes(self._text))
-            self._changed, self._put = False, time.monotonic()
+            with suppress(StoreError):  # a log holds up no work, which will say more
+                self._path.write_bytes(bytes(self._text))
+                self._changed = False
+            self._put = time.monotonic()
 
 
 _LOGS = dict[str, _Log]()

@@ -56,8 +56,8 @@ class Lease:
         number = int(self._path.name)
         if any(int(path.name) > number for path in _list_leases(self._path.parent.parent)):
             raise StoreError(
-                f"{self._path.parent.parent}: this build could not be heard of for {PATIENCE:.0f} s, and another one has "
-                "taken the folder over; what is committed is kept. Wait for the other one"
+                f"{self._path.parent.parent}: this build could not be heard of for {PATIENCE:.0f} s, and another one "
+                "has taken the folder over; what is committed is kept. Wait for the other one"
             )
 
     def release(self) -> None:

@@ -6,6 +6,7 @@ asked for. How much there is, is estimated elsewhere (estimate.py).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -194,7 +195,7 @@ def check_tokenizer(recipe: Recipe, base: Path) -> None:
             f"tokenizer: there is no file {path}; give the path of a tokenizer.json, relative to the recipe"
         )
     try:
-        Tokenizer.from_file(str(path))
+        Tokenizer.from_file(os.fspath(path))
     except Exception as error:  # tokenizers raises no other class
         raise RecipeError(f"tokenizer: {path} is no tokenizer.json: {error}") from error
     load_tokenizer(path, find_format(recipe.chat))

@@ -87,7 +87,7 @@ class RunEstimate:
     sources: tuple[SourceEstimate, ...]
     workers: int
     stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
-    free: int = 0  # bytes on the disk of the run's folder
+    free: int | None = 0  # bytes on the disk of the run's folder; None: it has no end
     signals: tuple[SignalEstimate, ...] = ()
     clusters: tuple[ClustersEstimate, ...] = ()
 

@@ -128,7 +128,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
             forecast = forecast_build(root.absolute(), recipe, found.base, found.moved)
         except VlmillError as error:
             faults.append(str(error))
-    if free < estimate.needed:
+    if free is not None and free < estimate.needed:
         faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
     return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast)
 
@@ -198,8 +198,8 @@ def _check_disk(recipe: Recipe, root: Path, inputs: InputCheck) -> None:
     free = _find_free(root)
     if free is not None and free < size // LEAST_SHARE:
         raise SourceError(
-            f"{_find_existing(root)} has {free:,} bytes free, and the input files have {size:,}: see how much a run needs with "
-            "vlmill check, and give another disk with --out, or fewer rows with --limit"
+            f"{_find_existing(root)} has {free:,} bytes free, and the input files have {size:,}: see how much a "
+            "run needs with vlmill check, and give another disk with --out, or fewer rows with --limit"
         )
 
 
