@@ -31,8 +31,8 @@ def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Pa
     if found := ADDRESS.fullmatch(str(place)):
         raise StoreError(
             f"{found['scheme']}://{found['place']}: {what} is a path of a local or shared file system, and no address; "
-            "give a path such as build/run. Addresses work for input files (--source NAME=ADDRESS), for the shards of a "
-            f"training (--shards ADDRESS), and for the folder of a run ({SCHEME}://BUCKET/RUN) in what builds it and "
+            "give a path such as build/run. Addresses work for input files (--source NAME=ADDRESS), for the shards of "
+            f"a training (--shards ADDRESS), and for the folder of a run ({SCHEME}://BUCKET/RUN) in what builds it and "
             "looks at it"
         )
     return Path(place)

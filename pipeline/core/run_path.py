@@ -13,7 +13,7 @@ import atexit
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PosixPath
@@ -97,13 +97,13 @@ class RunPath(PosixPath):
         """That of the local copy: size and type count, times do not."""
         return Path(os.fspath(self)).stat()
 
-    def iterdir(self) -> Iterator[RunPath]:
+    def iterdir(self) -> Generator[RunPath, None, None]:
         """What is right in this folder, ordered by name."""
         folders, objects = self._store.list_folder(self._key)
         names = [*folders, *(found.key for found in objects)]
         yield from (self / name.rstrip("/").rpartition("/")[2] for name in sorted(names))
 
-    def glob(self, pattern: str, **_: Any) -> Iterator[RunPath]:
+    def glob(self, pattern: str) -> Generator[RunPath, None, None]:
         """What matches below this folder: of a pattern of one part files and folders, of others files alone."""
         from fsspec.utils import glob_translate  # noqa: PLC0415 - every command imports this module, few need that one
 
@@ -116,7 +116,7 @@ class RunPath(PosixPath):
             if matches(found.key[start:]):
                 yield self / found.key[start:]
 
-    def rglob(self, pattern: str, **_: Any) -> Iterator[RunPath]:
+    def rglob(self, pattern: str) -> Generator[RunPath, None, None]:
         """The same at any depth."""
         yield from self.glob(f"**/{pattern}")
 
