@@ -305,8 +305,17 @@ class _Planner(DefaultLoadPlanner):
 
 
 def gather_weights(model: PreTrainedModel) -> dict[str, Any]:
-    """All weights on the CPU of the first rank, from all ranks' shares; every rank has to call it."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    """All weights on the CPU of the first rank, from all ranks' shares; every rank has to call it.
+
+    Shares have one size, so a tensor whose rows do not divide by the ranks is a view of a longer one. A file of weights
+    takes no such views; here each tensor has memory of its own size.
+    """
+    whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return {name: _own_memory(value) for name, value in whole.items()}
+
+
+def _own_memory(value: Any) -> Any:
+    return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
 
 
 @contextmanager

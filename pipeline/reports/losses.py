@@ -54,6 +54,7 @@ class Loss:
     url: str  # of the image, or of the document
     image: int | None  # that can be shown: its number in the partition
     detail: str = ""  # what the source said of a row or page; what a sample or node fell with
+    sha256: str = ""  # of the image as it came
 
     @property
     def where(self) -> str:
@@ -123,7 +124,7 @@ def _read_losses(root: Path, tables: PartitionTables, all_verdict_steps: Sequenc
     paths = tables.paths(root)
     verdicts, image_stats = (
         read_verdicts_by_sample(paths, all_verdict_steps),
-        read_image_stats(paths[IMAGE_STATS_FILE], ()),
+        read_image_stats(paths[IMAGE_STATS_FILE], ("sha256",)),
     )
     for row, sample in enumerate(read_samples(paths[SAMPLES_FILE])):
         mine = verdicts.get(row, [])
@@ -189,6 +190,7 @@ def _make_loss(
         text=text[:EXCERPT] + ("..." if len(text) > EXCERPT else ""),
         url=(sample.url if node == WHOLE_SAMPLE else sample.nodes[node].url) or "",
         image=shown[0] if shown else None,
+        sha256=image_stats[shown[0]].sha256 if shown else "",
     )
 
 

@@ -412,6 +412,8 @@ def test_only_what_shapes_the_result_is_in_the_key():
         "retries",
         "threads",
         "user_agent",
+        "honour_hosts",
+        "unknown_hosts",
     ]
     plain = Fetch()
     tuned = Fetch(
@@ -421,6 +423,8 @@ def test_only_what_shapes_the_result_is_in_the_key():
         retries=9,
         threads=1,
         user_agent="me/1",
+        honour_hosts=False,
+        unknown_hosts="refuse",
     )
     files = {"images.parquet": "0" * 64}
     for make in (lambda fetch: fetch, Retry):

@@ -281,10 +281,9 @@ def processed(case, processor, size):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tokenizers, monkeypatch, name):
-    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, dynamic_module_utils
+def test_transformers_processor_and_model_see_what_our_shards_show(tmp_path, tokenizers, dynamic_modules, name):
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     reader, ours = of_shards(tmp_path / "run", case, SIZES, tokenizers)
     folder = export_model(tmp_path / "export", ours, reader.family, reader.tokenizer, reader.mixture.chat)
@@ -355,10 +354,9 @@ def asked(case, processor, tokenizer, family, model, pictures, questions):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tokenizers, monkeypatch, name):
-    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, dynamic_module_utils
+def test_an_export_answers_several_questions_at_once_as_each_alone(tmp_path, tokenizers, dynamic_modules, name):
+    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     family, ours = made(case, tokenizers, 3)
     folder = export_model(tmp_path / "export", ours, family, tokenizers[case.chat], FORMATS[case.chat])
@@ -610,10 +608,9 @@ def assert_all_in(folder, dtype):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_an_export_in_half_precision_is_read_and_run_as_it_is(tmp_path, tokenizers, monkeypatch, name):
-    from transformers import AutoModelForImageTextToText, dynamic_module_utils
+def test_an_export_in_half_precision_is_read_and_run_as_it_is(tmp_path, tokenizers, dynamic_modules, name):
+    from transformers import AutoModelForImageTextToText
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     case = CASES[name]
     family, model = made(case, tokenizers)
     folder = export_model(tmp_path / "export", model, family, tokenizers[case.chat], FORMATS[case.chat], torch.bfloat16)

@@ -121,11 +121,10 @@ def test_the_exports_processor_writes_a_conversation_as_training_reads_it(tokeni
 
 
 def test_a_pretrained_persimmon_of_a_tokenizer_without_marks_is_trained_from_and_exported_as_published(
-    tmp_path, tokenizers, monkeypatch
+    tmp_path, tokenizers, dynamic_modules
 ):
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PersimmonConfig, dynamic_module_utils
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PersimmonConfig
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     sizes = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = AutoModelForCausalLM.from_config(PersimmonConfig(vocab_size=280, **sizes)).to(torch.bfloat16)
     text.save_pretrained(tmp_path / "text")

@@ -18,7 +18,6 @@ from transformers import (
     AutoProcessor,
     LlamaConfig,
     LlamaForCausalLM,
-    dynamic_module_utils,
 )
 
 from tests.helpers.chats import PUBLISHED
@@ -218,9 +217,8 @@ def test_marks_that_the_model_has_are_not_drawn_anew(tmp_path):
 
 @pytest.mark.parametrize(("name", "positions"), [("qwen2.5-vl", None), ("qwen2.5-vl", "rope_tie"), ("gemma3", None)])
 def test_a_published_checkpoint_is_trained_on_in_its_own_chat_and_exported_in_its_own_dtype(
-    tmp_path, monkeypatch, name, positions
+    tmp_path, dynamic_modules, name, positions
 ):
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     published = PUBLISHED[name]
     folder, case = published.write(tmp_path / "model"), CASES[MODELS[name]]
     tokenizer = published.tokenizer()
