@@ -77,7 +77,7 @@ def read_options(
     VERBOSE.set(verbose)
 
 
-RUN_FOLDERS = {"build": ("out",), "check": ("out", "from_run"), "what_if": ("out",), "train": (), "evaluate": ()}
+RUN_FOLDERS = {"build": ("out",), "check": ("out", "from_run"), "what_if": ("out",)}
 """Parameters of commands that name the folder of a run, which may be on object storage; of other commands it is DIR."""
 
 RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})

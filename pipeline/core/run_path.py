@@ -160,6 +160,22 @@ class RunPath(PosixPath):
         etag = self._store.write(self._key, file)
         get_scratch().adopt(str(self), file, etag)
 
+    def put_file(self, file: Path) -> None:
+        """Put a copy of a local file there."""
+        self._store.write(self._key, file)
+
+    def copy_to(self, file: Path) -> None:
+        """Copy the object to a local file that is not there yet.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        found = self.find_object()
+        if found is None:
+            raise FileNotFoundError(f"{self} is not there")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._store.download(found, file)
+
     def append_text(self, text: str) -> None:
         """Add to a log that one process writes; it is put every few seconds, and when the process ends."""
         log = _LOGS.get(str(self))
