@@ -1,4 +1,4 @@
-"""A Hub on loopback for the tests of sources on the Hugging Face Hub, and an S3 server for runs on object storage."""
+"""A Hub on loopback for the tests of sources on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 from huggingface_hub import constants
 
 from tests.helpers.hub import Hub
-from tests.helpers.object_storage import make_bucket, name_environment, serve_objects
-from vlmill.pipeline.core.run_path import RunPath
 
 
 @pytest.fixture
@@ -37,24 +35,3 @@ def here(monkeypatch, tmp_path, waits):
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
         yield server
-
-
-@pytest.fixture(scope="session")
-def s3_server():
-    """The port of an S3 server."""
-    with serve_objects() as port:
-        yield port
-
-
-@pytest.fixture
-def s3(s3_server, monkeypatch):
-    """The address of an empty bucket on that server, which this process and its children can reach."""
-    for name, value in name_environment(s3_server).items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{make_bucket(s3_server)}"
-
-
-@pytest.fixture(params=["folder", "s3"])
-def root(request, tmp_path):
-    """A run's folder, on this machine and on object storage."""
-    return RunPath(f"{request.getfixturevalue('s3')}/run") if request.param == "s3" else tmp_path / "run"

@@ -75,10 +75,3 @@ def test_so_does_the_api(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["run", "a:b/c", "/x/s3:y/z", "build/s3:/b", "run:align"])
 def test_a_path_is_taken_as_it_is(place):
     assert take_local_path(place) == Path(place)
-
-
-@pytest.mark.parametrize("arguments", [["train", "s3://bkt/out"], ["evaluate", "s3://bkt/out"]])
-def test_what_does_not_work_on_object_storage_yet_says_what_does(arguments):
-    refused = CliRunner().invoke(app, arguments).exception
-    assert isinstance(refused, StoreError)
-    assert "--shards ADDRESS" in str(refused)
