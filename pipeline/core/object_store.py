@@ -83,9 +83,7 @@ class ObjectStore:
                 "'.[s3]'"
             ) from error
         self.bucket, self._obstore = bucket, obstore
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", ""))
-        client = {"timeout": "120s", "connect_timeout": "10s", "allow_http": endpoint.startswith("http://")}
-        self._store: Any = from_url(bucket, client_options=client, retry_config=RETRIES)
+        self._store: Any = from_url(bucket, **describe_client())
 
     def find(self, key: str) -> StoredObject | None:
         """An object without its bytes; None where there is none."""
@@ -193,12 +191,12 @@ class ObjectStore:
                 raise FileNotFoundError(f"{self.bucket}/{key} is not there") from None
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the local disk
-            code = _find_code(str(error))
+            code = find_code(str(error))
             cure = CURES.get(code, LATER)
             raise StoreError(f"cannot {verb} {self.bucket}/{key} ({code}): {cure}") from None
 
 
-def _find_code(answer: str) -> str:
+def find_code(answer: str) -> str:
     """What a service has said, in a word; nothing else of its answer."""
     if found := CODE.search(answer):
         return found[1]
@@ -216,6 +214,13 @@ def _describe_object(meta: Any) -> StoredObject:
 
 def _get_tag(meta: Any) -> str:
     return str(meta["e_tag"] or "")
+
+
+def describe_client() -> dict[str, Any]:
+    """How this process asks a service: time limits and retries; plain HTTP only where the environment says so."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", ""))
+    client = {"timeout": "120s", "connect_timeout": "10s", "allow_http": endpoint.startswith("http://")}
+    return {"client_options": client, "retry_config": RETRIES}
 
 
 @lru_cache(64)

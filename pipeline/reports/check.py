@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import fsspec
 from tokenizers import Tokenizer
 
 from vlmill.pipeline.chat.encode import load_tokenizer
@@ -24,6 +23,7 @@ from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import Filter, ReadsLists, TextQuality
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
+from vlmill.pipeline.inputs.ranges import find_filesystem
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
@@ -169,8 +169,7 @@ def resolve_root(root: str, base: Path) -> str:
 
 def is_copied(file: InputFile) -> bool:
     """Whether a file has to be copied to this machine before a row of it can be read."""
-    local = "://" not in file.url or file.url.startswith(("file://", "local://"))
-    return not local and not (file.on_hub and file.ranged)
+    return not file.on_disk and not file.ranged
 
 
 def _find_error(check: Callable[[], object]) -> VlmillError | None:
@@ -289,5 +288,6 @@ def _read_byte(file: InputFile) -> None:
         with hub.RemoteFile(file.url, file.size).open() as remote:
             remote.read(1)
         return
-    with fsspec.open(file.url, "rb", block_size=1 << 16) as opened:
+    filesystem, path = find_filesystem(file.url)
+    with filesystem.open(path, "rb", block_size=1 << 16) as opened:
         opened.read(1)

@@ -222,7 +222,7 @@ def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -
     """
     if len(files) == 1 or first is None:
         return first
-    if all(not is_copied(file) and not file.on_hub and source.ranged(file.name) for file in files[:COUNTED]):
+    if all(file.on_disk and source.ranged(file.name) for file in files[:COUNTED]):
         counted = first
         for file in files[1:COUNTED]:
             with open_input(file) as path:
