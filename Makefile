@@ -1,12 +1,13 @@
 # make demo   the main job offline, on data that ships with the project
 # make test   lint, types, tests
+# make docs   the manual as a site with offline search, links checked
 VENV := .venv
 BIN := $(VENV)/bin
 FITS := -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do $$python $(FITS) 2>/dev/null && echo $$python && break; done)
 DEMO ?= demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint docs clean
 
 install: $(VENV)/installed
 
@@ -34,5 +35,10 @@ lint: install
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "wrote build/docs/index.html"
+
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build docs/generated *.egg-info

@@ -27,7 +27,7 @@ from vlmill.pipeline.core.scores import Scores, read_embeddings, write_embedding
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.dedupe import semantic
 from vlmill.pipeline.dedupe.semantic import CompareVectors, FileVectors, SemanticRule
-from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops
+from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops, select_things
 from vlmill.pipeline.dedupe.signature import OUTLINE
 from vlmill.pipeline.signals.clusters import Clusters
 from vlmill.pipeline.steps.clusters import AssignClusters, CountClusters, SampleVectors, TrainCentroids, ValueClusters
@@ -114,7 +114,8 @@ def drop(out: Path, number: int) -> pl.DataFrame:
         key=pl.col("order").cast(pl.UInt64) + 1,
     )
     pairs = pl.read_parquet(sorted(out.glob("*/semantic.pairs.parquet")))
-    return find_semantic_drops(nodes, orders.with_columns(source=pl.lit("made")), pairs, SemanticRule("image", MIN, ()))
+    rule = SemanticRule("image", MIN, ())
+    return find_semantic_drops(select_things(nodes, orders.with_columns(source=pl.lit("made")), rule), pairs, rule)
 
 
 def check_sample(parts: Sequence[Path], out: Path) -> Iterator[str]:

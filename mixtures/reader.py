@@ -76,6 +76,7 @@ class Stored:
     sizes: tuple[tuple[int, int], ...]  # (width, height) of the originals
     tokens: tuple[int, ...]  # placeholders per image, as the index has them
     parts: tuple[Mapping[str, bytes], ...]  # per image: encoded pictures by part name
+    boxes: tuple[Sequence[Mapping[str, Any]], ...] = ()  # per node: what its coordinates mark, as shards have it
 
     def find(self, segment: Segment) -> Found:
         """What of it a segment holds. A document that goes on behind the segment does not end with it."""
@@ -230,11 +231,13 @@ class PlannedMixture:
             named = [node["parts"] for node in record["nodes"] if node["kind"] == "image"]
             nodes = read_nodes(record)
             parts = tuple({name.split(".")[1]: members[name] for name in names} for names in named)
+            boxes = tuple(node.get("boxes", ()) for node in record["nodes"])
         return Stored(
             nodes=nodes,
             sizes=tuple(zip(index.width[here].tolist(), index.height[here].tolist(), strict=True)),
             tokens=tuple(index.tokens[here].tolist()),
             parts=parts,
+            boxes=boxes,
         )
 
     @contextmanager

@@ -68,8 +68,8 @@ def find_steps(root: Path, stage: str, name: str) -> list[int]:
     steps = StepSequences(mixture, training)
     found_in = {
         step
-        for source, shard, place in _find_sample(mixture, name)
-        for sequence in _find_sequences(mixture, source, shard, place)
+        for source, shard, place in find_sample(mixture, name)
+        for sequence in find_sequences(mixture, source, shard, place)
         for step in steps.find_steps(sequence)
     }
     return sorted(found_in)
@@ -113,16 +113,18 @@ def _describe_seen(lineages: LineageTables, sequence: int, segment: Segment) -> 
     )
 
 
-def _find_sample(mixture: PlannedMixture, name: str) -> Iterator[tuple[int, int, int]]:
-    """Where a sample lies in the shards of a mixture: (source, shard, row)."""
+def find_sample(mixture: PlannedMixture, name: str, below: str = "") -> Iterator[tuple[int, int, int]]:
+    """Where a sample lies in the mixture's shards whose path begins with `below`: (source, shard, row)."""
     for source, listed in enumerate(mixture.lock["sources"]):
         for shard, file in enumerate(listed["shards"]):
+            if not file["path"].startswith(below):
+                continue
             ids = read_columns(mixture.root / file["index"], file["index_sha256"], ["id"])["id"].to_pylist()
             if name in ids:
                 yield source, shard, ids.index(name)
 
 
-def _find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
+def find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The sequences of the plan that hold segments of a sample."""
     for block in mixture.lock["plan"]["blocks"]:
         table = read_columns(mixture.folder / block["path"], block["sha256"], ["segments"])

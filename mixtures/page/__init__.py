@@ -33,6 +33,7 @@ from vlmill.pipeline.chat.encode import Loss
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import NotBuiltError
 from vlmill.pipeline.page import escape_script, render_page
+from vlmill.pipeline.page.colours import choose_colours
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import read_funnel
@@ -68,7 +69,7 @@ def render_mixture_page(
         stats[name]["loss_shares"] = shares.get(name, {})
     mixtures = {name: PlannedMixture(root, name) for name in stats}
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
-    colours = plots.choose_colours(recipe.list_groups())
+    colours = choose_colours(recipe.list_groups())
     maps = embedding_map.read_maps(root, recipe)
     index = search.index_samples(root, recipe, _list_measured_policies(root, recipe, policies), samples)
     stacks = [

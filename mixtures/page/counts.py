@@ -160,8 +160,8 @@ def count_overlap(root: Path, recipe: Recipe) -> dict[str, Rows]:
 
 def _read_overlap(root: Path) -> dict[str, Rows]:
     """What dedupe counted before it dropped anything: contents of a source that stand in another as well."""
-    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
-    files = (file for file in receipt.files if file.name == "overlap.json")
+    made = (file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files)
+    files = (file for file in made if file.name == "overlap.json")
     found = [json.loads(read_checked(root / file.path, file.sha256)) for file in files]
     return {kind: count_shared(matrices["near"]) for overlap in found for kind, matrices in overlap.items()}
 

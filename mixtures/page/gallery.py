@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from vlmill.mixtures import get_source
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.reader import PlannedMixture, Stored, read_columns
+from vlmill.pipeline.boxes.marks import mark_tiles
 from vlmill.pipeline.chat.encode import (
     IGNORE,
     WHOLE,
@@ -59,7 +60,7 @@ def make_cards(mixture: PlannedMixture, loss: Loss, seed: int) -> list[Card]:
     tokenizer = load_tokenizer(mixture.tokenizer, mixture.chat)
     found = [list(_choose_segments(mixture, entry, seed)) for entry in range(len(mixture.sources))]
     turns = [each[turn] for turn in range(max(map(len, found), default=0)) for each in found if turn < len(each)]
-    return [_make_card(mixture, sequence, place, tokenizer, loss) for sequence, place in turns]
+    return [make_card(mixture, sequence, place, tokenizer, loss) for sequence, place in turns]
 
 
 def _choose_segments(mixture: PlannedMixture, entry: int, seed: int) -> Iterator[tuple[int, int]]:
@@ -80,8 +81,8 @@ def _choose_segments(mixture: PlannedMixture, entry: int, seed: int) -> Iterator
         yield from ((int(sequence), int(place)) for sequence, place in every[chosen])
 
 
-def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
-    """A segment, and the sequence that it is packed into."""
+def make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: Tokenizer, loss: Loss) -> Card:
+    """A segment of a plan by its sequence and its place there, and what it is packed with; pure but for reading."""
     segments = mixture.sequence(sequence)
     segment = segments[place]
     (stored,) = mixture.read([segment])
@@ -102,7 +103,7 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
         "length": mixture.lock["sequence_length"],
         "nodes": [segment.first, segment.first + len(nodes), len(stored.nodes)],
         "cut": cut.begin > 0 or cut.end != WHOLE,
-        "pictures": _render_pictures(mixture, stored, layouts, mine),
+        "pictures": _render_pictures(mixture, stored, layouts, mine, slice(segment.first, segment.first + len(nodes))),
         "text": list(_decode_runs(nodes, encoded, tokenizer, get_mark_id(tokenizer, mixture.chat.image))),
         "neighbours": [
             {"id": mixture.about(other)["id"], "entry": mixture.sources[other.source], "tokens": other.tokens}
@@ -112,25 +113,33 @@ def _make_card(mixture: PlannedMixture, sequence: int, place: int, tokenizer: To
 
 
 def _render_pictures(
-    mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice
+    mixture: PlannedMixture, stored: Stored, layouts: Sequence[Layout], mine: slice, texts: slice
 ) -> list[dict[str, Any]]:
-    """The first images of a segment with their tiles, and what each costs."""
-    shown = zip(stored.parts[mine][:PICTURES], layouts, strict=False)
+    """The first images of a segment with their tiles and what its `texts` mark in them, and what each costs."""
+    places = [place for place, node in enumerate(stored.nodes) if node.kind == "image"][mine]
+    regions = [region for found in stored.boxes[texts] for region in found]
+    marked = [[region for region in regions if region["image"] == place] for place in places]
+    shown = zip(stored.parts[mine][:PICTURES], layouts, marked, strict=False)
     return [
         {
-            "picture": make_data_url(draw_tiles(mixture, parts, layout), LONGEST),
+            "picture": make_data_url(draw_tiles(mixture, parts, layout, found), LONGEST),
             "size": list(layout.size),
             "tiles": layout.tiles,
             "tokens": layout.tokens,
         }
-        for parts, layout in shown
+        for parts, layout, found in shown
     ]
 
 
-def draw_tiles(mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: Layout) -> Image.Image:
-    """The encoder's inputs for an image: its tiles in their grid, seams between them, the overview on the left."""
+def draw_tiles(
+    mixture: PlannedMixture, encoded: Mapping[str, bytes], layout: Layout, regions: Sequence[Mapping[str, Any]] = ()
+) -> Image.Image:
+    """The encoder's inputs for an image: its tiles in their grid, seams between them, the overview on the left.
+
+    Regions, as shards hold them, are drawn on all that show the whole view.
+    """
     parts = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in encoded.items()}
-    tiles = mixture.policy.tiles(parts, layout)
+    tiles = mark_tiles(mixture.policy.tiles(parts, layout), layout, mixture.policy.view(layout), regions)
     rows, columns = layout.grid
     overview = [] if layout.overview is None else [tiles.pop(layout.overview)]
     if len(tiles) != rows * columns:  # a policy whose tiles are no grid: side by side

@@ -1,16 +1,8 @@
-// Fills the gallery and searches the index. Nothing leaves the page.
+// Fills the gallery and searches the index. Nothing leaves the page. `card.js` stands before it.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const { index, cards, colours, marks } = read("data");
 const CARDS = 9, ROWS = 50;
-
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
-const dot = (source) => { const mark = make("span", { className: "dot" }); mark.style.background = colours[source]; return mark; };
-const chip = (...children) => make("span", { className: "chip" }, ...children);
-const number = (value) => value.toLocaleString("en");
+const dot = (source) => makeDot(colours[source]);
 
 // -- the index: a line per sample, searched by its lower-case letters
 
@@ -55,35 +47,9 @@ function shownCards(wanted, found) {
 
 // -- a card
 
-const markPattern = new RegExp("(" + marks.map((mark) => mark.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") + ")");
-function run({ text, supervised, image }) {
-  if (image) return [make("span", { className: "mark picture-mark", textContent: `image: ${number(image)} tokens` })];
-  return text.split(markPattern).filter(Boolean).map((piece) =>
-    make("span", { className: (marks.includes(piece) ? "mark " : "") + (supervised ? "supervised" : ""), textContent: piece }));
-}
-function packed(card) {
-  return make("div", { className: "packed", title: `sequence ${card.sequence} of ${card.stage}` }, ...card.neighbours.map((other, place) => {
-    const segment = make("i", { className: place === card.place ? "me" : "", title: `${other.id}\n${other.tokens} tokens` });
-    segment.style.width = `${(100 * other.tokens) / card.length}%`;
-    segment.style.background = colours[other.entry.split("@")[0]];
-    return segment;
-  }));
-}
 function drawn(card) {
-  const [first, last, whole] = card.nodes, n = ids.get(card.id);
-  const cut = last - first < whole ? [chip(`nodes ${first + 1} to ${last} of ${whole}`)] : [];
-  if (card.cut) cut.push(chip("cut inside a text"));
-  const told = n === undefined ? [] : [chip(index.languages[rows.language[n]])];
-  return make("div", { className: "card" },
-    make("div", { className: "mono" }, card.id),
-    make("div", { className: "chips" }, chip(dot(card.source), `${card.stage}: ${card.entry}`), ...told, chip(`${number(card.tokens)} tokens, ${number(card.supervised)} supervised`),
-      ...cut, ...(card.licence ? [chip(card.licence)] : [])),
-    ...(card.pictures.length ? [make("div", { className: "pictures" }, ...card.pictures.map((shown) => make("figure", {},
-      make("img", { src: shown.picture, loading: "lazy", decoding: "async", alt: "" }),
-      make("figcaption", {}, `${shown.size.join(" x ")} px, ${shown.tiles} ${shown.tiles === 1 ? "tile" : "tiles"}, ${number(shown.tokens)} tokens`))))] : []),
-    make("div", { className: "text" }, ...card.text.flatMap(run)),
-    packed(card),
-    make("div", { className: "soft", style: "font-size:.78rem" }, `sequence ${number(card.sequence)}, ${card.neighbours.length === 1 ? "alone" : `${card.neighbours.length} segments`}`));
+  const n = ids.get(card.id);
+  return drawCard(card, { colours, marks, chips: n === undefined ? [] : [index.languages[rows.language[n]]] });
 }
 
 // -- a line of the index
@@ -95,8 +61,8 @@ function line(n) {
   const reason = index.reasons[rows.reason[n]];
   const outcome = open[rows.reason[n]] ? reason : lost[rows.reason[n]] ? reason.replace("lost: ", "") : reason ? `kept, without: ${reason}` : "kept";
   const cells = [make("span", { className: "mono" }, dot(index.sources[rows.source[n]]), idOf(n)), index.languages[rows.language[n]],
-    make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: outcome }), number(rows.images[n]),
-    ...tokens.map((column) => (column[n] === null ? "" : number(column[n]))), rows.text[n]];
+    make("span", { className: lost[rows.reason[n]] ? "lost" : "", textContent: outcome }), formatNumber(rows.images[n]),
+    ...tokens.map((column) => (column[n] === null ? "" : formatNumber(column[n]))), rows.text[n]];
   return make("tr", {}, ...cells.map((cell, place) => make("td", { className: numeric(place) ? "number" : "" }, cell)));
 }
 
@@ -111,7 +77,7 @@ function update() {
   document.getElementById("rows").replaceChildren(heading, ...found.slice(0, limits.rows).map(line));
   document.getElementById("more-cards").hidden = chosen.length <= limits.cards;
   document.getElementById("more-rows").hidden = found.length <= limits.rows;
-  form.querySelector("output").textContent = `${number(found.length)} samples, ${number(chosen.length)} cards`;
+  form.querySelector("output").textContent = `${formatNumber(found.length)} samples, ${formatNumber(chosen.length)} cards`;
   document.documentElement.dataset.searched = (performance.now() - started).toFixed(1);
 }
 form.addEventListener("input", () => { limits = { cards: CARDS, rows: ROWS }; update(); });

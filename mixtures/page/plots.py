@@ -6,23 +6,20 @@ The page draws them, and shows numbers under the mouse.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import altair as alt
 
 from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.page.counts import Counted, Rows
+from vlmill.pipeline.page.colours import KEPT_COLOUR, choose_colours, choose_reason_colours
 
-PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e", "#ff8ab7", "#9498a0")
-"""Observable's ten, which most people can distinguish; further sources start again."""
-
-REASONS = ("#7f3c8d", "#11a579", "#e68310", "#e73f74", "#008695", "#80ba5a", "#4b4b8f", "#f97b72", "#cf1c90", "#9b8816")
-"""Of reasons: others than those of sources, so that no reason looks like a source."""
-
-GREY, INK = "#c8cdd6", "#3b4252"
+GREY, INK = KEPT_COLOUR, "#3b4252"
 KEPT = "kept"
 OTHERS = "other reasons"
+MOST_REASONS = 9
+"""That have a colour in a plot, the most frequent ones; the others are together."""
 LANGUAGES = 20
 """The most frequent, in a plot."""
 
@@ -40,11 +37,6 @@ LETTERS = 10
 
 Plot = dict[str, Any]
 """title, note, spec."""
-
-
-def choose_colours(sources: Sequence[str]) -> dict[str, str]:
-    """A colour for each source, the same in every plot."""
-    return {source: PALETTE[place % len(PALETTE)] for place, source in enumerate(sources)}
 
 
 def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[str, str]) -> list[Plot]:
@@ -252,7 +244,7 @@ def _count_outcomes(funnel: Mapping[str, Any], level: str) -> Rows:
     for line in counted.values():
         whole.update(line["dropped"])
         whole.update(line["failed"])
-    named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[: len(REASONS) - 1]]
+    named = [reason for reason, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))[:MOST_REASONS]]
     rows = []
     for source, line in counted.items():
         lost = {**line["dropped"], **line["failed"]}
@@ -268,7 +260,8 @@ def _count_outcomes(funnel: Mapping[str, Any], level: str) -> Rows:
 
 def _plot_funnel(rows: Rows) -> Any:
     outcomes = [outcome for _, outcome in sorted({(row["place"], row["outcome"]) for row in rows})]
-    shades = [GREY, *REASONS][: len(outcomes)] if outcomes[0] == KEPT else list(REASONS[: len(outcomes)])
+    named = {KEPT: GREY, OTHERS: INK}
+    shades = [named.get(outcome) or choose_reason_colours([outcome])[outcome] for outcome in outcomes]
     return (
         make_chart(rows)
         .mark_bar()

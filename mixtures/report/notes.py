@@ -9,7 +9,7 @@ entries is nearly the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from vlmill.mixtures.report.shared_pictures import find_shared_pictures
 from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.schema import Recipe
 
 PLACE = ("source", "file", "row", "page")
@@ -60,6 +63,7 @@ def write_notes(
             "so that they are counted anew"
         )
     sources = sorted({get_source(shard["path"]) for source in lock["sources"] for shard in source["shards"]})
+    yield from _describe_boxes(root, recipe, stage, sources)
     if recipe.dedupe is None:
         if len(sources) > 1:
             yield "the recipe's dedupe is null, so what entries have in common was not looked for"
@@ -71,6 +75,22 @@ def write_notes(
                 f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more "
                 "stay in both"
             )
+
+
+def _describe_boxes(root: Path, recipe: Recipe, stage: str, sources: Sequence[str]) -> Iterator[str]:
+    """What came of the coordinates in texts of each source, under the policy of a stage."""
+    policy = next(item.policy for item in recipe.stages if item.name == stage)
+    for source in sources:
+        if recipe.sources[source].boxes is None:
+            continue
+        found = total_counts(read_manifest(root, f"steps/{source}/boxes"))["boxes"]
+        shown = total_counts(read_manifest(root, f"shards/{source}/{policy}"))
+        boxes, clipped = shown.get("boxes", Count()), shown.get("clipped_boxes", Count())
+        bad, cut = found.came - found.kept, boxes.lost.get(Reason.BOX_CUT_AWAY, 0)
+        yield (
+            f"{source}: {found.came:,} boxes in texts: {boxes.kept:,} kept ({clipped.kept:,} of them in part), {cut:,} "
+            f"cut away by policy {policy}, {bad:,} bad"
+        )
 
 
 def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mapping[str, Any]) -> Iterator[str]:

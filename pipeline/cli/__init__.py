@@ -19,6 +19,7 @@ from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
 from vlmill.pipeline.cli.clean import clean
 from vlmill.pipeline.cli.disclose import disclose
+from vlmill.pipeline.cli.explore import explore
 from vlmill.pipeline.cli.export import export
 from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
@@ -120,6 +121,7 @@ for command in (
     report,
     what_if,
     stats,
+    explore,
     diff,
     trace,
     verify,

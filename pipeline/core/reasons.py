@@ -83,6 +83,9 @@ class Reason(StrEnum):
     TOO_MANY_SCANS = "too_many_scans", FAILED  # of a JPEG: each is a pass over all pixels
     UNRENDERABLE = "unrenderable", FAILED  # the image policy has no answer for this size
     CRASHED = "crashed", FAILED  # the decoder died of it
+    # failed: coordinates in a text
+    BAD_BOX = "bad_box", FAILED  # outside of their frame, too many or too few numbers, corners the wrong way round
+    BOX_WITHOUT_IMAGE = "box_without_image", FAILED  # no image that they are of, or several that they may be of
     # failed: a question to a server; what it refused is http_client_error
     BAD_ANSWER = "bad_answer", FAILED  # never of the declared form
     # dropped: a decision of a filter
@@ -121,6 +124,7 @@ class Reason(StrEnum):
     CONTAMINATED_IMAGE = "contaminated_image", DROPPED  # an image of an evaluation set
     CONTAMINATED_TEXT = "contaminated_text", DROPPED  # a question of an evaluation set
     PAGE_CAP = "page_cap", DROPPED  # past the number of pages that a source reads of one document
+    BOX_CUT_AWAY = "box_cut_away", DROPPED  # coordinates of what the image policy does not show
     # dropped: by hand
     TAKEN_DOWN = "taken_down", DROPPED  # by `vlmill takedown`; its text and bytes are gone from the folder
     # dropped: a consequence

@@ -1,17 +1,18 @@
 """Dedupe: exact and near duplicates of texts and images, within and across sources.
 
-    signature       per partition   hashes that let similar things meet, and what similarity is measured on
+    signature    per partition   hashes that let similar things meet, and what similarity is measured on
+    places       per block       of a run of many partitions: their places in one file, for the buckets
     candidates   per bucket      which texts and images of everything are worth comparing
     pairs        per share       how similar they are: no threshold, no filter
     semantic     per partition   vectors by cluster, where the recipe asks for it; then per bucket, how similar they are
-    resolve      once            which of them go, among what the filters left
+    resolve      once            which of them go, among what the filters left; of a large run per block and bucket
 
 A new threshold, another filter or a new priority redoes `resolve` alone, which takes seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -20,12 +21,27 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, FindCandidates
 from vlmill.pipeline.dedupe.domain import LEAST
+from vlmill.pipeline.dedupe.gather import GatherPlaces, cut_partitions
 from vlmill.pipeline.dedupe.pairs import FLOORS, MeasurePairs
 from vlmill.pipeline.dedupe.resolve import Resolve
 from vlmill.pipeline.dedupe.semantic import CompareVectors, FileVectors, Semantic, SemanticRule, Thing
 from vlmill.pipeline.dedupe.signature import ComputeSignatures
 
-__all__ = ["CompareVectors", "ComputeSignatures", "Dedupe", "FileVectors", "FindCandidates", "MeasurePairs", "Resolve"]
+__all__ = [
+    "CompareVectors",
+    "ComputeSignatures",
+    "Dedupe",
+    "FileVectors",
+    "FindCandidates",
+    "GatherPlaces",
+    "MeasurePairs",
+    "Resolve",
+]
+
+TEXT_BYTES, IMAGE_BYTES = 2_600, 10_700
+"""What looking for candidates takes in memory for a text and for an image of a bucket (docs/measurements.md)."""
+BUCKET_BYTES = 128 << 20
+"""Of these for a bucket, until there are 8,192 buckets: then they grow, to 0.5 GB at 141 million documents."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -61,9 +77,9 @@ class Dedupe:
     host_images: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the web documents of one host that show images, from which an image leaves them all, if they are three
     or more: logos and banners of hosts with few documents, which `boilerplate` does not reach."""
-    buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] = (
-        16  # tasks that look for candidates, and that measure them
-    )
+    buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] | None = None
+    """Tasks that look for candidates, and that measure them; null: as many as the run's texts and images take, at 128
+    MiB each."""
     semantic: Semantic | None = None
     """Which vectors of a signal are compared as well, within the clusters of another; null: none. Pairs and pages go
     with their images, web documents lose the image or paragraph, conversations are not asked."""
@@ -73,28 +89,43 @@ class Dedupe:
         """The step for each partition."""
         return ComputeSignatures(containment=self.containment is not None, mirror=self.mirror)
 
-    def candidates(self) -> tuple[FindCandidates, ...]:
-        """The steps for the buckets."""
+    def count_buckets(self, texts: int, images: int) -> int:
+        """How many buckets a run has that files so many texts and images. Pure; grows with both."""
+        size = texts * TEXT_BYTES + images * IMAGE_BYTES
+        return self.buckets or min(max(1, -(-size // BUCKET_BYTES)), 1 << BUCKET_BITS)
+
+    def places(self, partitions: Sequence[str]) -> tuple[GatherPlaces, ...]:
+        """The steps that file the places of partitions together; none of a few.
+
+        Args:
+            partitions: All of them, as `<source>/<partition>`.
+        """
+        return cut_partitions(partitions, containment=self.containment is not None)
+
+    def candidates(self, buckets: int | None = None) -> tuple[FindCandidates, ...]:
+        """The steps for the buckets; as many as are asked for, or as the recipe says."""
+        count = buckets or self.buckets or 1
         return tuple(
-            FindCandidates(bucket=bucket, buckets=self.buckets, cap=self.cap, containment=self.containment is not None)
-            for bucket in range(self.buckets)
+            FindCandidates(bucket=bucket, buckets=count, cap=self.cap, containment=self.containment is not None)
+            for bucket in range(count)
         )
 
-    def pair_steps(self) -> tuple[MeasurePairs, ...]:
+    def pair_steps(self, buckets: int | None = None) -> tuple[MeasurePairs, ...]:
         """The steps for the shares of the candidates."""
+        count = buckets or self.buckets or 1
         return tuple(
-            MeasurePairs(share=share, shares=self.buckets, containment=self.containment is not None, mirror=self.mirror)
-            for share in range(self.buckets)
+            MeasurePairs(share=share, shares=count, containment=self.containment is not None, mirror=self.mirror)
+            for share in range(count)
         )
 
-    def semantic_steps(self, clusters: int, priority: Mapping[str, int]) -> tuple[CompareVectors, ...]:
+    def semantic_steps(
+        self, clusters: int, priority: Mapping[str, int], buckets: int | None = None
+    ) -> tuple[CompareVectors, ...]:
         """The steps for the buckets of clusters; none where no vectors are compared."""
         if self.semantic is None:
             return ()
-        return tuple(
-            CompareVectors(bucket, self.buckets, clusters, self.semantic.floor, priority)
-            for bucket in range(self.buckets)
-        )
+        count = buckets or self.buckets or 1
+        return tuple(CompareVectors(bucket, count, clusters, self.semantic.floor, priority) for bucket in range(count))
 
     def resolve(
         self,

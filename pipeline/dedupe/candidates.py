@@ -27,6 +27,9 @@ BUCKET_BITS = picture_places.GROUP_BITS
 """Leading bits of a place that say which bucket it belongs to, so that groups stay whole; there are at most 8,192
 buckets."""
 
+FILE = "file"
+"""Column of the places of a block: which of the partitions, in the order of their names (gather.py)."""
+
 ROW_GROUP = 4096
 
 CANDIDATES = pa.schema(
@@ -83,7 +86,7 @@ class FindCandidates:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The places of all partitions."""
+        """The places of all partitions, or of blocks of them."""
         kinds = list_kinds(containment=self.containment)
         return tuple(f"*/*/{thing}.places.parquet" for thing in (*(kind.name for kind in kinds), "line"))
 
@@ -213,9 +216,12 @@ def _read_columns(
     Partitions are in the order of their names.
     """
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{thing}.places.parquet")]
-    parts = [read_span(path, names, first, last) for path in paths]
-    files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-    return [np.concatenate(column) for column in zip(*parts, strict=True)], files
+    gathered = FILE in pq.read_schema(paths[0]).names
+    parts = [read_span(path, (*names, FILE) if gathered else names, first, last) for path in paths]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    if gathered:
+        return columns[:-1], columns[-1]
+    return columns, np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
 
 
 def split_range(number: int, parts: int, bits: int) -> tuple[int, int]:

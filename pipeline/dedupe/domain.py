@@ -83,18 +83,28 @@ def find_repeated(
     return found[sums >= LEAST], sums[sums >= LEAST]
 
 
-def find_common_paragraphs(nodes: pl.DataFrame, least: int) -> pl.DataFrame:
-    """The nodes all of whose lines stand in at least `least` documents, and in how many `documents` the rarest does.
+def list_line_places(nodes: pl.DataFrame) -> pl.DataFrame:
+    """The `places` of lines that may be repeated, a row each, with what the nodes have besides.
+
+    Args:
+        nodes: Text nodes with lists of `places`; null where a node has none.
+    """
+    return nodes.explode("places").drop_nulls("places")
+
+
+def find_common_paragraphs(nodes: pl.DataFrame, repeated: pl.DataFrame) -> pl.DataFrame:
+    """The nodes all of whose lines are repeated, and in how many `documents` the rarest stands.
 
     Args:
         nodes: Text nodes with `order`, `node`, `places`, the places of those of their lines that may be repeated, and
             `whole`, whether these are all of their lines.
-        least: Documents.
+        repeated: `places` of lines that stand in enough documents, and in how many.
     """
-    lines = nodes.explode("places").drop_nulls("places")
-    lines = lines.with_columns(documents=pl.col("order").n_unique().over("places"))
-    rarest = lines.filter("whole").group_by("order", "node").agg(pl.col("documents").min())
-    return rarest.filter(pl.col("documents") >= least)
+    lines = list_line_places(nodes.filter("whole")).join(repeated, on="places", how="left")
+    rarest = lines.group_by("order", "node").agg(
+        pl.col("documents").min(), repeated=pl.col("documents").is_not_null().all()
+    )
+    return rarest.filter("repeated").drop("repeated")
 
 
 def find_host_images(shown: pl.DataFrame, same: str, share: float) -> pl.DataFrame:
@@ -111,14 +121,22 @@ def find_host_images(shown: pl.DataFrame, same: str, share: float) -> pl.DataFra
     return hosted.filter((pl.col("documents") >= LEAST_SHOWN) & (pl.col("documents") >= share * pl.col("of")))
 
 
-def find_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
-    """Documents that show the same addresses as one before them: `order` and `keeper`.
+def list_albums(shown: pl.DataFrame) -> pl.DataFrame:
+    """The `addresses` that documents show, in one text: `order` and this.
 
     Args:
         shown: Image nodes of documents with `order` and `url`. A document with an image that has no address is like no
-            other.
+            other, and left out.
     """
     addresses = pl.col("url").unique().sort().cast(pl.String).str.join(" ", ignore_nulls=False)
-    albums = shown.group_by("order").agg(addresses=addresses).drop_nulls().sort("order")
-    albums = albums.with_columns(keeper=pl.col("order").first().over("addresses"))
+    return shown.group_by("order").agg(addresses=addresses).drop_nulls().sort("order")
+
+
+def find_same_addresses(albums: pl.DataFrame) -> pl.DataFrame:
+    """Documents that show the same addresses as one before them: `order` and `keeper`.
+
+    Args:
+        albums: `order` and `addresses` of documents.
+    """
+    albums = albums.sort("order").with_columns(keeper=pl.col("order").first().over("addresses"))
     return albums.filter(pl.col("order") != pl.col("keeper")).select("order", "keeper")

@@ -5,6 +5,7 @@ Part of step `resolve`, before anything is dropped for being there twice. Pure f
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -28,14 +29,37 @@ def compute_overlap(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, An
             one.
         images: The image nodes of these: `order`, `key`, `label`.
     """
+    return {kind: measure_overlap(things) for kind, things in list_things(samples, images).items()}
+
+
+def list_things(samples: pl.DataFrame, images: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """`images` and `texts` with `label`, `order`, `source`, `key`; the arguments are those of `compute_overlap`."""
     texts = samples.filter(pl.col("text") != make_text_key("")).select(
         "order", "source", key="text", label=pl.coalesce("label", "text")
     )
     images = images.select("order", "key", "label").join(samples.select("order", "source"), on="order")
-    return {"images": _measure_overlap(images), "texts": _measure_overlap(texts)}
+    columns = ["label", "order", "source", "key"]
+    return {"images": images.select(columns), "texts": texts.select(columns)}
 
 
-def _measure_overlap(things: pl.DataFrame) -> dict[str, Any]:
+def add_overlaps(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The overlap of all things from those of whole clusters: numbers are added up."""
+    return {kind: _add_parts([part[kind] for part in parts]) for kind in ("images", "texts")}
+
+
+def _add_parts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = sorted({name for part in parts for name in part["sources"]})
+    whole: dict[str, Any] = {"sources": {name: sum(part["sources"].get(name, 0) for part in parts) for name in names}}
+    for degree in ("exact", "near"):
+        matrices = [part[degree] for part in parts]
+        whole[degree] = {
+            row: {column: sum(matrix.get(row, {}).get(column, 0) for matrix in matrices) for column in names}
+            for row in names
+        }
+    return whole
+
+
+def measure_overlap(things: pl.DataFrame) -> dict[str, Any]:
     """Of things with `order`, `source`, `key` and `label`."""
     sizes = things.group_by("source").agg(size=pl.col("key").n_unique())
     sources = dict(sizes.sort("source").iter_rows())

@@ -1,12 +1,12 @@
 """Step `pairs`: the measured similarity of candidates, for one share of them, over all sources.
 
 Knows no threshold and no filter, so a new threshold or another filter leaves it as it is. It needs in memory its share
-of the candidates, and a batch of evidence at a time.
+of the candidates, and CHUNK of evidence at a time. One file of evidence is open at a time, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,10 @@ from vlmill.pipeline.dedupe.candidates import (
 BATCH = 32
 """Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair, and 128 pairs take a third
 longer each."""
+
+CHUNK = 1 << 24
+"""Numbers of evidence, of one byte or four, that are read at once: for the candidates that these are of, each file is
+opened once."""
 
 PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
 """Sorted by keys, one < other."""
@@ -82,7 +86,7 @@ class MeasurePairs:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """All candidates, and the evidence of all partitions, which is mapped."""
+        """All candidates, and the evidence of all partitions, of which is read what is compared."""
         kinds = list_kinds(containment=self.containment)
         evidence = dict.fromkeys(f"*/{kind.evidence}.evidence.npy" for kind in kinds)
         return (*(f"*/{kind.name}.candidates.parquet" for kind in kinds), *evidence)
@@ -96,7 +100,7 @@ class MeasurePairs:
         counts, measures = {}, _list_measures(mirror=self.mirror)
         for kind in list_kinds(containment=self.containment):
             found = _read_candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
-            table = _measure_pairs(kind, found, _map_evidence(kind, inputs), measures[kind.name])
+            table = _measure_pairs(kind, found, _list_evidence(kind, inputs), measures[kind.name])
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
             counts[f"{kind.name}_pairs"] = Count(found["one"].size, found["one"].size)
         return counts
@@ -120,26 +124,45 @@ def _read_candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found
     return {name: column[order[new]] for name, column in columns.items()}
 
 
-def _map_evidence(kind: Kind, inputs: Inputs) -> list[NDArray[Any]]:
-    """The evidence of all partitions, in the order of their names; mapped, not read."""
-    names = sorted(name for name in inputs if name.endswith(f"/{kind.evidence}.evidence.npy"))
-    return [read_array(inputs[name]) for name in names]
+def _list_evidence(kind: Kind, inputs: Inputs) -> list[Path]:
+    """The evidence of all partitions, in the order of their names."""
+    return [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind.evidence}.evidence.npy")]
 
 
-def _measure_pairs(kind: Kind, found: Found, evidence: list[NDArray[Any]], measure: Measure) -> pa.Table:
+def _measure_pairs(kind: Kind, found: Found, evidence: Sequence[Path], measure: Measure) -> pa.Table:
     """PAIRS at or above the floor."""
     similarity = np.empty(found["one"].size)
-    for start in range(0, similarity.size, BATCH):
-        rows = range(start, min(start + BATCH, similarity.size))
-        similarity[start : start + BATCH] = measure(
-            *(
-                [
-                    evidence[found[f"{end}_file"][row]][found[f"{end}_start"][row] : found[f"{end}_stop"][row]]
-                    for row in rows
-                ]
-                for end in ("one", "other")
-            )
-        )
+    for first, last in _cut_chunks(found):
+        one, other = (_read_evidence(found, end, first, last, evidence) for end in ("one", "other"))
+        for start in range(0, last - first, BATCH):
+            batch = slice(start, min(start + BATCH, last - first))
+            similarity[first + batch.start : first + batch.stop] = measure(one[batch], other[batch])
     kept = similarity >= FLOORS[kind.name]
     columns = found["one"][kept], found["other"][kept], similarity[kept]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=PAIRS)
+
+
+def _cut_chunks(found: Found) -> Iterator[tuple[int, int]]:
+    """First and stop of the candidates whose evidence is read at once: CHUNK numbers of it, one candidate at least."""
+    lengths = sum(found[f"{end}_stop"] - found[f"{end}_start"] for end in ("one", "other"))
+    ends, start = np.cumsum(lengths), 0
+    while start < ends.size:
+        held = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, held + CHUNK, side="right")))
+        yield start, stop
+        start = stop
+
+
+def _read_evidence(found: Found, end: str, first: int, last: int, evidence: Sequence[Path]) -> list[NDArray[Any]]:
+    """What the candidates [first, last) are measured on at one end. File by file, each opened once."""
+    files, starts, stops = (found[f"{end}_{name}"][first:last] for name in ("file", "start", "stop"))
+    taken, opened, number = list[NDArray[Any]]([_NOTHING] * files.size), _NOTHING, -1
+    for row in np.argsort(files, kind="stable").tolist():
+        if files[row] != number:
+            number = int(files[row])
+            opened = read_array(evidence[number])
+        taken[row] = np.array(opened[starts[row] : stops[row]])
+    return taken
+
+
+_NOTHING = np.empty(0, np.uint8)

@@ -23,7 +23,7 @@ never the first to arrive.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,18 +37,22 @@ from vlmill.pipeline.core.names import OUTLINE_FILE, name_resolved_verdicts, nam
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, SampleId, Verdict, write_verdicts
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.dedupe.captions import keep_best_captions
 from vlmill.pipeline.dedupe.components import find_components
-from vlmill.pipeline.dedupe.contained import find_contained
-from vlmill.pipeline.dedupe.domain import find_common_paragraphs, find_host_images, find_same_addresses
+from vlmill.pipeline.dedupe.left import Left
+from vlmill.pipeline.dedupe.node_rules import (
+    CloseVectors,
+    CommonImages,
+    CopiedImages,
+    HostImages,
+    RepeatedImages,
+    RepeatedParagraphs,
+    SameAddresses,
+)
 from vlmill.pipeline.dedupe.overlap import compute_overlap
+from vlmill.pipeline.dedupe.rule import Rule
+from vlmill.pipeline.dedupe.sample_rules import ContainedTexts, CopiedPages, CopiedPictures, CopiedTexts, CopiedTurns
 from vlmill.pipeline.dedupe.semantic import SemanticRule
-from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops
-from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
 from vlmill.pipeline.dedupe.survivors import read_survivors
-
-DROPS = pl.Schema({"order": pl.UInt32, "node": pl.Int32, "reason": pl.String, "score": pl.Float64, "keeper": pl.UInt32})
-"""Samples (`node` WHOLE_SAMPLE) and nodes that go. `order` and `keeper` are places in the order of preference."""
 
 
 @dataclass(frozen=True)
@@ -96,66 +100,54 @@ class Resolve:
         """The libraries that calculate and write."""
         return {library: version(library) for library in ("numpy", "polars", "pyarrow")}
 
+    def list_stages(self) -> tuple[tuple[Rule, ...], ...]:
+        """The rules in their order; those of one stage look at what the stages before left."""
+        same = "label" if self.near_images else "key"
+        copies = CopiedImages(same) if self.across_documents else RepeatedImages(same)
+        samples = (
+            CopiedTexts(),
+            CopiedPages(self.by_picture),
+            CopiedPictures(self.by_picture),
+            CopiedTurns(self.near_images),
+        )
+        said = () if self.paragraphs is None else (RepeatedParagraphs(self.paragraphs),)
+        stages: tuple[tuple[Rule, ...], ...] = (
+            () if self.containment is None else (ContainedTexts(self.containment),),
+            samples,
+            (CommonImages(same, self.boilerplate),),
+            () if self.host_images is None else (HostImages(same, self.host_images),),
+            (SameAddresses(),) if self.same_addresses else (),
+            (*said, copies),
+            () if self.semantic is None else (CloseVectors(self.semantic),),
+        )
+        return tuple(stage for stage in stages if stage)
+
+    @property
+    def texts_too(self) -> bool:
+        """Whether texts of documents are compared beside whole documents."""
+        return self.semantic is not None and self.semantic.thing == "text"
+
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Cluster, keep one of each cluster, and write why the others go."""
-        texts_too = self.semantic is not None and self.semantic.thing == "text"
-        samples, every = read_survivors(
-            inputs, self.partitions, self.filters, self.priority, self._repeats(inputs), all_texts=texts_too
+        samples, nodes = read_survivors(
+            inputs, self.partitions, self.filters, self.priority, self._repeats(inputs), all_texts=self.texts_too
         )
-        texts = _find_clusters(samples.filter("long")["text"], _read_pairs(inputs, "text"), self.text)
-        samples = samples.join(texts, left_on="text", right_on="key", how="left").sort("order")
-        documents, images = self._drop_documents(samples, inputs), every.filter(pl.col("kind") == "image")
-        nodes = every.join(documents, on="order", how="anti")
-        clusters = _find_clusters(images["key"], _read_pairs(inputs, "image"), self.image)
-        images = images.join(clusters, on="key").sort("order", "node")
-        shown = images.join(documents, on="order", how="anti")
-        pages = self._drop_pages(samples.join(documents, on="order", how="anti"), nodes, shown)
-        asked_of = shown if self.near_images else shown.with_columns(label="key")
-        turns = _drop_turns(nodes.filter((pl.col("kind") == "text") & (pl.col("unit") == TURNS)), asked_of)
-        web = nodes.filter(pl.col("unit") == DOCUMENT).join(pages, on="order", how="anti")
-        drops = [documents, pages, turns, *self._drop_of_web(web, shown.join(web, on=["order", "node"], how="semi"))]
-        drops.append(self._drop_semantic(every, samples, pl.concat(drops), inputs))
-        self._write(folder, samples, pl.concat(drops).sort("order", "node"))
-        overlap = compute_overlap(samples, images)
-        (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
-        return _count_samples(samples, pl.concat(drops))
-
-    def _drop_documents(self, samples: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
-        """Documents whose text is that of another, similar, or on request contained in it."""
-        texts = samples.filter((pl.col("unit") == DOCUMENT) & pl.col("long"))
-        if self.containment is None:
-            return _drop_copied_texts(texts)
-        pairs = _read_pairs(inputs, "contained").filter(pl.col("similarity") >= self.containment)
-        contained = find_contained(texts, pairs)
-        contained = contained.with_columns(reason=pl.lit(Reason.CONTAINED_TEXT.value), node=pl.lit(WHOLE_SAMPLE))
-        contained = contained.select(DROPS.names()).cast(DROPS)
-        return pl.concat([_drop_copied_texts(texts.join(contained, on="order", how="anti")), contained])
-
-    def _drop_pages(self, samples: pl.DataFrame, nodes: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
-        """Pages and pairs that are those of another."""
-        samples = samples.join(_collect_albums(shown), on="order", how="left").with_columns(
-            pl.col("shows", "files").fill_null("")
+        images = nodes.filter(pl.col("kind") == "image")["key"]
+        left = Left.begin(
+            samples,
+            nodes,
+            _find_clusters(samples.filter("long")["text"], read_pairs(inputs, "text"), self.text),
+            _find_clusters(images, read_pairs(inputs, "image"), self.image),
         )
-        single = pl.col("source").is_in(self.by_picture) & (pl.col("unit") == PAGE) & (pl.col("shows") != "")
-        captioned = keep_best_captions(samples.filter(single), nodes)
-        by_picture = _drop_samples(
-            captioned,
-            reason=pl.when("same_files")
-            .then(pl.lit(Reason.EXACT_IMAGE.value))
-            .otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
-            score=pl.when("same_files").then(1.0).otherwise("likeness"),
-        )
-        return pl.concat([by_picture, _drop_whole_pages(samples.filter(~single))])
-
-    def _drop_semantic(
-        self, nodes: pl.DataFrame, samples: pl.DataFrame, drops: pl.DataFrame, inputs: Inputs
-    ) -> pl.DataFrame:
-        """What is similar by its vector to something else that the other rules left."""
-        if self.semantic is None:
-            return DROPS.to_frame()
-        left = nodes.join(drops.filter(pl.col("node") == WHOLE_SAMPLE), on="order", how="anti")
-        left = left.join(drops, on=["order", "node"], how="anti")
-        return find_semantic_drops(left, samples, _read_pairs(inputs, "semantic"), self.semantic).cast(DROPS)
+        overlap = compute_overlap(left.samples, left.images)
+        for stage in self.list_stages():
+            drops = [apply_rule(rule, left, inputs) for rule in stage]
+            left = left.without(pl.concat(drops))
+        names = samples.select(keeper="order", **{f"keeper_{name}": name for name in SampleId._fields})
+        named = left.drops.join(names, on="keeper", how="left")
+        write_drops(folder, self.partitions, samples, named)
+        write_overlap(folder, overlap)
+        return count_drops(samples, left.drops)
 
     def _repeats(self, inputs: Inputs) -> NDArray[np.uint64]:
         """Places of the lines that may have to go; the filters may have left less of them."""
@@ -167,68 +159,15 @@ class Resolve:
         )
         return repeats["place"].sort().to_numpy()
 
-    def _drop_of_web(self, nodes: pl.DataFrame, shown: pl.DataFrame) -> list[pl.DataFrame]:
-        """What goes of the web documents that are left: nodes, and their images in clusters.
 
-        Images that are everywhere go first, so that documents are not called the same for the logo of their site; and a
-        document that goes counts for no paragraph.
-        """
-        common = self._drop_common(shown)
-        shown = shown.join(common, on=["order", "node"], how="anti")
-        again = _drop_same_addresses(shown) if self.same_addresses else DROPS.to_frame()
-        shown, nodes, common = (frame.join(again, on="order", how="anti") for frame in (shown, nodes, common))
-        said = DROPS.to_frame()
-        if self.paragraphs is not None:
-            said = find_common_paragraphs(nodes, self.paragraphs).select(
-                "order", "node", reason=pl.lit(Reason.REPEATED_PARAGRAPH.value), score="documents", keeper=None
-            )
-        return [common, again, said.cast(DROPS), self._drop_copies(shown)]
-
-    def _drop_common(self, shown: pl.DataFrame) -> pl.DataFrame:
-        """Images of documents that stand in too many of them, or in too many of their host's."""
-        same = "label" if self.near_images else "key"
-        counted = shown.with_columns(documents=pl.col("order").n_unique().over(same))
-        common = counted.filter(pl.col("documents") > self.boilerplate)
-        drops = [common.select("order", "node", reason=pl.lit(Reason.BOILERPLATE_IMAGE.value), score="documents")]
-        if self.host_images is not None:
-            rare = counted.join(common, on=["order", "node"], how="anti")
-            own = find_host_images(rare, same, self.host_images)
-            drops.append(own.select("order", "node", reason=pl.lit(Reason.HOST_IMAGE.value), score="documents"))
-        return pl.concat(drops).with_columns(keeper=None).cast(DROPS)
-
-    def _drop_copies(self, shown: pl.DataFrame) -> pl.DataFrame:
-        """Images of documents that come again."""
-        same = "label" if self.near_images else "key"
-        place = pl.struct("order", "node")
-        shown = shown.with_columns(
-            first=pl.col("key").first().over(same if self.across_documents else ["order", same]),
-            keeper=pl.col("order").first().over(same) if self.across_documents else pl.col("order"),
-            again=place != place.first().over(same if self.across_documents else ["order", same]),
-        )
-        exact = pl.col("key") == pl.col("first")
-        copies = shown.filter("again").select(
-            "order",
-            "node",
-            reason=pl.when(exact).then(pl.lit(Reason.EXACT_IMAGE.value)).otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
-            score=pl.when(exact).then(1.0).otherwise("best"),
-            keeper="keeper",
-        )
-        return copies.cast(DROPS)
-
-    def _write(self, folder: Path, samples: pl.DataFrame, drops: pl.DataFrame) -> None:
-        """One file of verdicts for each partition."""
-        names = samples.select(keeper="order", **{f"keeper_{name}": name for name in SampleId._fields})
-        rows = drops.join(samples.select("order", "partition", "sample"), on="order").join(
-            names, on="keeper", how="left"
-        )
-        by_partition = {key[0]: frame for key, frame in rows.partition_by("partition", as_dict=True).items()}
-        for partition in self.partitions:
-            found = by_partition[partition].iter_rows(named=True) if partition in by_partition else ()
-            path = folder / name_resolved_verdicts(partition)
-            write_verdicts(path, [_make_verdict(row) for row in found])
+def apply_rule(rule: Rule, left: Left, inputs: Inputs) -> pl.DataFrame:
+    """DROPS of a rule where everything is one block and one bucket."""
+    answers = rule.decide(rule.claim(left), lambda kind: read_pairs(inputs, kind))
+    return rule.drop(left, answers)
 
 
-def _read_pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
+def read_pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
+    """The pairs of a kind of all shares, each once."""
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind}.pairs.parquet")]
     return pl.read_parquet(paths, glob=False).unique()
 
@@ -245,86 +184,26 @@ def _find_clusters(keys: pl.Series, pairs: pl.DataFrame, threshold: float) -> pl
     return pl.DataFrame({"key": left, "label": labels}).join(best, on="key", how="left")
 
 
-def _drop_copied_texts(texts: pl.DataFrame) -> pl.DataFrame:
-    """Documents whose text is that of another, or similar."""
-    texts = texts.with_columns(keeper=pl.col("order").first().over("label"), kept=pl.col("text").first().over("label"))
-    exact = pl.col("text") == pl.col("kept")
-    return _drop_samples(
-        texts,
-        reason=pl.when(exact).then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.NEAR_TEXT.value)),
-        score=pl.when(exact).then(1.0).otherwise("best"),
-    )
+def write_overlap(folder: Path, overlap: Mapping[str, object]) -> None:
+    """Write `overlap.json`."""
+    (folder / "overlap.json").write_text(json.dumps(overlap, sort_keys=True, indent=1), encoding="utf-8")
 
 
-def _drop_whole_pages(samples: pl.DataFrame) -> pl.DataFrame:
-    """Pages, pairs and documents of little text whose images and text are those of another, or similar."""
-    compared = samples.filter((pl.col("unit") == PAGE) | ((pl.col("unit") == DOCUMENT) & ~pl.col("long")))
-    compared = compared.with_columns(says=pl.coalesce("label", "text")).sort("order")
-    thing = ["shows", "says"]
-    compared = compared.with_columns(
-        keeper=pl.col("order").first().over(thing),
-        same_files=pl.col("files") == pl.col("files").first().over(thing),
-        same_text=pl.col("text") == pl.col("text").first().over(thing),
-    )
-    exact = (
-        pl.when(pl.col("files") == "").then(pl.lit(Reason.EXACT_TEXT.value)).otherwise(pl.lit(Reason.EXACT_IMAGE.value))
-    )
-    return _drop_samples(
-        compared,
-        reason=pl.when(~pl.col("same_files"))
-        .then(pl.lit(Reason.NEAR_IMAGE.value))
-        .when(~pl.col("same_text"))
-        .then(pl.lit(Reason.NEAR_TEXT.value))
-        .otherwise(exact),
-        score=pl.when(~pl.col("same_files")).then("likeness").when(~pl.col("same_text")).then("best").otherwise(1.0),
-    )
+def write_drops(folder: Path, partitions: Sequence[str], samples: pl.DataFrame, drops: pl.DataFrame) -> None:
+    """One file of verdicts for each partition.
 
-
-def _drop_same_addresses(shown: pl.DataFrame) -> pl.DataFrame:
-    """Documents whose images have the addresses that those of an earlier one have."""
-    reason = pl.lit(Reason.SAME_ADDRESSES.value)
-    again = find_same_addresses(shown).with_columns(node=pl.lit(WHOLE_SAMPLE), reason=reason, score=pl.lit(1.0))
-    return again.select(DROPS.names()).cast(DROPS)
-
-
-def _drop_turns(spoken: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
-    """Turns whose images, question and answer are those of another turn; samples all of whose turns are."""
-    said = pl.concat_str("role", pl.col("key").cast(pl.String), separator=" ").str.join("\n")
-    turns = spoken.filter(pl.col("role") != "system").group_by("order", "turn").agg(says=said, nodes="node")
-    turns = turns.join(_collect_albums(shown), on="order").sort("order", "turn")
-    thing = ["shows", "says"]
-    turns = turns.with_columns(
-        keeper=pl.col("order").first().over(thing),
-        first=pl.col("turn").first().over(thing),
-        same_files=pl.col("files") == pl.col("files").first().over(thing),
-    )
-    turns = turns.with_columns(again=(pl.col("order") != pl.col("keeper")) | (pl.col("turn") != pl.col("first")))
-    turns = turns.with_columns(all_again=pl.col("again").all().over("order"))
-    turns = turns.filter("again").select(
-        "order",
-        "nodes",
-        "keeper",
-        "all_again",
-        reason=pl.when("same_files").then(pl.lit(Reason.EXACT_IMAGE.value)).otherwise(pl.lit(Reason.NEAR_IMAGE.value)),
-        score=pl.when("same_files").then(1.0).otherwise("likeness"),
-    )
-    whole = turns.filter("all_again").unique("order", keep="first", maintain_order=True)
-    whole = whole.with_columns(node=pl.lit(WHOLE_SAMPLE, pl.Int32))
-    partitions = turns.filter(~pl.col("all_again")).explode("nodes").rename({"nodes": "node"})
-    return pl.concat([frame.select(DROPS.names()).cast(DROPS) for frame in (whole, partitions)])
-
-
-def _collect_albums(shown: pl.DataFrame) -> pl.DataFrame:
-    """What images a sample shows, in their order: clusters, contents, and the least of their best similarities."""
-    labels, keys = (pl.col(name).cast(pl.String).str.join(" ") for name in ("label", "key"))
-    return shown.group_by("order", maintain_order=True).agg(shows=labels, files=keys, likeness=pl.col("best").min())
-
-
-def _drop_samples(samples: pl.DataFrame, reason: pl.Expr, score: pl.Expr) -> pl.DataFrame:
-    """Drops of the whole samples that are not their own keepers."""
-    drops = samples.filter(pl.col("order") != pl.col("keeper"))
-    drops = drops.select("order", "keeper", node=pl.lit(WHOLE_SAMPLE, pl.Int32), reason=reason, score=score)
-    return drops.select(DROPS.names()).cast(DROPS)
+    Args:
+        folder: Where.
+        partitions: `<source>/<partition>`.
+        samples: `order`, `partition` and `sample` of theirs.
+        drops: DROPS with the id of the keeper, as `keeper_source` and so on.
+    """
+    rows = drops.join(samples.select("order", "partition", "sample"), on="order")
+    by_partition = {key[0]: frame for key, frame in rows.partition_by("partition", as_dict=True).items()}
+    for partition in partitions:
+        found = by_partition[partition].iter_rows(named=True) if partition in by_partition else ()
+        path = folder / name_resolved_verdicts(partition)
+        write_verdicts(path, [_make_verdict(row) for row in found])
 
 
 def _make_verdict(row: Mapping[str, object]) -> Verdict:
@@ -333,7 +212,7 @@ def _make_verdict(row: Mapping[str, object]) -> Verdict:
     return Verdict(row["sample"], row["node"], "dedupe", Reason(row["reason"]), row["score"], other)  # type: ignore[arg-type]
 
 
-def _count_samples(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
+def count_drops(samples: pl.DataFrame, drops: pl.DataFrame) -> Counts:
     """The counts over samples that the filters left, and over their nodes."""
     whole = drops.filter(pl.col("node") == WHOLE_SAMPLE).join(samples.select("order", "left"), on="order")
     counts = {"deduped": Count(), "deduped_nodes": Count()}

@@ -19,18 +19,14 @@ from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE
 REASONS = {"image": Reason.SEMANTIC_IMAGE, "text": Reason.SEMANTIC_TEXT}
 
 
-def find_semantic_drops(
-    nodes: pl.DataFrame, samples: pl.DataFrame, pairs: pl.DataFrame, rule: SemanticRule
-) -> pl.DataFrame:
+def find_semantic_drops(things: pl.DataFrame, pairs: pl.DataFrame, rule: SemanticRule) -> pl.DataFrame:
     """`order`, `node`, `reason`, `score` and `keeper` of what goes; pure.
 
     Args:
-        nodes: what is left: `order`, `node`, `kind`, `role`, `unit`, `key`.
-        samples: `order` and `source`.
+        things: what is compared, in the order of preference: `order`, `node`, `unit`, `key`.
         pairs: `one`, `other`, `similarity` of contents.
         rule: the recipe's.
     """
-    things = _select_things(nodes, samples, rule)
     first = things.unique("key", keep="first", maintain_order=True).with_row_index("rank")
     held = _find_keepers(first, pairs.filter(pl.col("similarity") >= rule.min))
     copies = (
@@ -56,10 +52,15 @@ def find_semantic_drops(
     return pl.concat([whole.select(columns), parts.select(columns)])
 
 
-def _select_things(nodes: pl.DataFrame, samples: pl.DataFrame, rule: SemanticRule) -> pl.DataFrame:
-    """The nodes that are compared, in the order of preference.
+def select_things(nodes: pl.DataFrame, samples: pl.DataFrame, rule: SemanticRule) -> pl.DataFrame:
+    """The nodes that are compared, in the order of preference: `order`, `node`, `unit`, `key`.
 
     Images of pages, pairs and documents; texts of documents, where they are no part of a conversation.
+
+    Args:
+        nodes: what is left: `order`, `node`, `kind`, `role`, `unit`, `key`.
+        samples: `order` and `source`.
+        rule: the recipe's.
     """
     sources = [name for name in samples["source"].unique() if _is_asked(name, rule.sources)]
     asked = samples.filter(pl.col("source").is_in(sources)).select("order")

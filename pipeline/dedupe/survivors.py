@@ -14,6 +14,7 @@ from vlmill.pipeline.core.names import OUTLINE_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import ImageStats, Node, Sample, SampleId, Verdict
 from vlmill.pipeline.dedupe.domain import hash_places
+from vlmill.pipeline.dedupe.left import BLOCK_BITS
 from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
 
@@ -25,6 +26,7 @@ def read_survivors(
     lines: NDArray[np.uint64],
     *,
     all_texts: bool = False,
+    block: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Samples that the filters left, and the nodes that they left of these. Independent of the order of `parts`.
 
@@ -35,6 +37,7 @@ def read_survivors(
         priority: Source -> number; the lower one comes first.
         lines: Places of the lines of documents that are wanted, sorted.
         all_texts: Whether texts of documents without wanted lines are wanted as well.
+        block: The number of these partitions among the blocks that all are cut into, in the order of preference.
 
     Returns:
         Samples in the order of preference (priority of the source, 0 if it has none, then id): their place in it
@@ -48,6 +51,7 @@ def read_survivors(
     ranks = pl.col("source").replace_strict(dict(priority), default=0, return_dtype=pl.Int64)
     samples = pl.concat([samples for samples, _ in found]).with_columns(priority=ranks)
     samples = samples.sort("priority", "source", "file", "row", "page").with_row_index("order")
+    samples = samples.with_columns(pl.col("order").cast(pl.UInt64) + (block << BLOCK_BITS))
     nodes = pl.concat([nodes for _, nodes in found])
     nodes = nodes.join(samples.select("order", "partition", "sample"), on=["partition", "sample"])
     return samples, nodes.drop("partition", "sample").sort("order", "node")

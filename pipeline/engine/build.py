@@ -5,7 +5,7 @@ benchmarks  one chain per partition, then one  read, image stats, the index that
 write       one chain per partition, one flow  read, fetch, image stats, match; servers write texts that become nodes
 curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
 signals     one flow over all, then a chain each  models score images and texts; clusters, quantiles; filters on signals
-dedupe      one task per bucket, then one     pairs, resolve
+dedupe      one task per bucket, then one     pairs, resolve; of a large run over blocks and buckets
 shard       one chain per partition, policy    render, token lengths
 outcomes    one chain per partition            counts of what is kept, where no shards are made
 """
@@ -41,8 +41,10 @@ from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import FilterStep, ReadsLists, reads_tables
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.steps.find_boxes import FindBoxes
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
+from vlmill.pipeline.steps.render_boxes import add_boxes
 from vlmill.pipeline.steps.retry_images import RetryImages
 from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.signal_columns import AddSignalColumns
@@ -267,10 +269,7 @@ class Build:
     def _curation(self, name: str, *, scored: bool = True) -> Iterator[ChainStep]:
         """What is found out about a partition of a source."""
         folder = f"steps/{name}"
-        yield from self._facts(name)
-        if step := self.recipe.write_step():
-            yield from self._scores(name, self.recipe.list_writers())
-            yield ChainStep(f"{folder}/{step.name}", step)
+        yield from (*self._facts(name), *self._texts(name))
         on_signals = [filter_ for filter_ in self.recipe.filters if reads_tables(filter_)]
         for filter_ in self.recipe.filters:
             if filter_ not in on_signals:
@@ -289,6 +288,14 @@ class Build:
             for filter_ in on_signals:
                 yield ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_))
 
+    def _texts(self, name: str) -> Iterator[ChainStep]:
+        """Texts that servers write, and coordinates that stand in texts."""
+        if step := self.recipe.write_step():
+            yield from self._scores(name, self.recipe.list_writers())
+            yield ChainStep(f"steps/{name}/{step.name}", step)
+        if self.recipe.has_boxes():
+            yield ChainStep(f"steps/{name}/boxes", FindBoxes(self.recipe.sources[name].boxes))
+
     def _scores(self, name: str, signals: Iterable[str]) -> Iterator[ChainStep]:
         """What models say of a partition of a source."""
         for called in signals:
@@ -304,7 +311,8 @@ class Build:
             file_number=partition.input_file.number,
             chunk=partition.chunk,
         )
-        steps = [ChainStep(folder, render)]
+        boxes = self.recipe.sources[partition.input_file.source].boxes
+        steps = [ChainStep(folder, add_boxes(render, boxes, self.recipe.boxes))]
         if values := self.recipe.list_values():
             steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values, self.recipe.list_labels())))
         if self.recipe.tokenizer:
@@ -330,9 +338,11 @@ class Build:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run_chains(
-        self, phase: str, chains: Sequence[Chain]
+        self, phase: str, chains: Sequence[Chain], memory: int = 0
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled.
+
+        Each takes so many bytes of memory, where that is known.
 
         Raises:
             BadFileError: input files are bad, with a line for each; the other chains are run before it is said.
@@ -341,7 +351,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in self.executor.each(TimedChainRunner(self.root), chains):
+        for index, done in self.executor.each(TimedChainRunner(self.root), chains, memory):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()

@@ -37,12 +37,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 class Executor(Protocol):
     """Runs one function over many items."""
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+    ) -> Iterator[tuple[int, Result]]:
         """Yield (index of the item, its result) as results come.
 
         An item whose process died or lacked memory is tried again, elsewhere, and at last when nothing else runs. Where
         that fails as well, all others are done before an error names it, and the sample at which it was. Any other
-        error of a function is raised at once.
+        error of a function is raised at once. No more items run at once than have room for the bytes of `memory` that
+        each takes; one alone always runs.
         """
         ...
 
@@ -58,8 +61,11 @@ class Executor(Protocol):
 class Inline:
     """Runs everything in this process, one item after the other; what steps note is noted in its meter."""
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+    ) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one."""
+        del memory  # they run one after the other
         heavy = list[str]()
         for index, item in enumerate(items):
             try:
@@ -93,11 +99,13 @@ class OnRay:
 
         return ray.remote(num_cpus=0, max_restarts=-1)(_Notes).remote()
 
-    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+    ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
-        remote = ray.remote(num_cpus=1, max_retries=0)(_run_noting)
+        remote = ray.remote(num_cpus=1, max_retries=0, memory=_bound_memory(memory))(_run_noting)
         waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
         heavy, code, looked = list[int](), _hash_package(), 0.0
         while waiting or flying:
@@ -136,6 +144,14 @@ class OnRay:
         from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
 
         return run_flow_on_ray(flow, jobs, partial(_check_code, _hash_package()), self.ATTEMPTS)
+
+
+def _bound_memory(memory: int) -> int | None:
+    """The bytes to ask of Ray: what the largest node has at most, which a task then has to itself."""
+    import ray  # noqa: PLC0415
+
+    largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    return min(memory, largest) or None
 
 
 class _ItemLost(Exception):  # noqa: N818 - not yet an error: it is tried again

@@ -142,8 +142,8 @@ def list_filtered_tables(
             tables = _add_files(tables, _group_files(root, f"steps/{source}/{name}"))
     if "dedupe" not in wanted:
         return tables
-    (resolved,) = read_manifest(root, "steps/dedupe/resolve")
-    verdicts = {file.name: replace(file, name=name_verdicts("dedupe")) for file in resolved.files}
+    resolved = (file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files)
+    verdicts = {file.name: replace(file, name=name_verdicts("dedupe")) for file in resolved}
     return _add_files(tables, {at.partition: (verdicts[name_resolved_verdicts(str(at))],) for at in tables})
 
 

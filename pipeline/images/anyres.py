@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Channel, Layout, Quality, Side, Size, check_size
+from vlmill.pipeline.images.places import place_in_square, scale_point
+from vlmill.pipeline.images.policy import Channel, Layout, Point, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,6 +83,16 @@ class AnyRes:
         top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
         padded[top : top + height, left : left + width] = parts["canvas"]
         return [np.asarray(parts.get("overview", parts["canvas"])), *pixels.cut_tiles(padded, self.side)]
+
+    def view(self, layout: Layout) -> Size:
+        """The canvas without its padding, whose features the model drops; of a letterboxed image the square."""
+        return (self.side, self.side) if layout.tiles == 1 else layout.canvas
+
+    def place(self, point: Point, layout: Layout) -> Point:
+        """A point on the canvas, or in the letterboxed square. Pure."""
+        if layout.tiles == 1:
+            return place_in_square(point, layout.size, self.side)
+        return scale_point(point, layout.size, layout.canvas)
 
     def _tiled(self, size: Size) -> Layout:
         height, width = choose_pinpoint(size, self.pinpoints)

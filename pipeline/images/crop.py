@@ -9,7 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, Unrenderable, check_size
+from vlmill.pipeline.images.places import scale_point
+from vlmill.pipeline.images.policy import Layout, Point, Quality, Side, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,13 +50,27 @@ class Crop:
             return self.side, int(self.side * height / width)
         return int(self.side * width / height), self.side
 
+    def _find_corner(self, size: Size) -> Size:
+        """What is cut away at the left and above, in pixels of the resized image."""
+        width, height = self._resized(size)
+        return (width - self.side) // 2, (height - self.side) // 2
+
     def render(self, image: Image.Image, layout: Layout) -> Mapping[str, Image.Image]:
         """`canvas`: the centre."""
-        width, height = self._resized(layout.size)
-        left, top = (width - self.side) // 2, (height - self.side) // 2
+        (width, height), (left, top) = self._resized(layout.size), self._find_corner(layout.size)
         whole = image.resize((width, height), pixels.BICUBIC)
         return {"canvas": whole.crop((left, top, left + self.side, top + self.side))}
 
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:  # noqa: ARG002
         """The square."""
         return [np.asarray(parts["canvas"])]
+
+    def view(self, layout: Layout) -> Size:
+        """The square."""
+        return layout.canvas
+
+    def place(self, point: Point, layout: Layout) -> Point:
+        """A point in the square, or beside it. Pure."""
+        x, y = scale_point(point, layout.size, self._resized(layout.size))
+        left, top = self._find_corner(layout.size)
+        return x - left, y - top

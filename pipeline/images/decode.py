@@ -159,11 +159,16 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
     Broken EXIF turns nothing, as in browsers: it is no reason to lose the pixels.
     """
+    return ImageOps.exif_transpose(image) if read_orientation(image) != 1 else image
+
+
+def read_orientation(image: Image.Image) -> int:
+    """How an opened image is to be turned as its EXIF says: 1 to 8, and 1 (not at all) where that is broken."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises whatever it runs into
         orientation = 1
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+    return int(orientation) if orientation in range(2, 9) else 1
 
 
 def _composite_on_white(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
+from vlmill.pipeline.images.places import ShowsWholeImage
 from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, config=STRICT)
-class InternVL:
+class InternVL(ShowsWholeImage):
     """`GotOcr2ImageProcessorPil` with `crop_to_patches`, which InternVL uses: bicubic, aspect ratio nearly kept.
 
     The overview (InternVL's thumbnail: the whole image in one tile) comes last; a single tile has none. Stored are

@@ -8,7 +8,8 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
-from vlmill.pipeline.images.policy import Channel, Layout, Quality, Side, Size, check_size
+from vlmill.pipeline.images.places import place_in_square
+from vlmill.pipeline.images.policy import Channel, Layout, Point, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,3 +49,11 @@ class Letterbox:
     def tiles(self, parts: Mapping[str, np.ndarray], layout: Layout) -> list[np.ndarray]:
         """The square."""
         return [pixels.restore_letterbox(parts["canvas"], layout.size, self.side, self.fill)]
+
+    def view(self, layout: Layout) -> Size:  # noqa: ARG002
+        """The square, padding included."""
+        return self.side, self.side
+
+    def place(self, point: Point, layout: Layout) -> Point:
+        """A point in the square. Pure."""
+        return place_in_square(point, layout.size, self.side)

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
+from vlmill.pipeline.images.places import ShowsWholeImage
 from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LONGEST_CANVAS = 16_383
 
 
 @dataclass(frozen=True, config=STRICT)
-class Native:
+class Native(ShowsWholeImage):
     """`Qwen2VLImageProcessorPil`, which Qwen2-VL, Qwen2.5-VL and Qwen3-VL use.
 
     Both sides are rounded to whole groups of `merge` x `merge` patches (bicubic), so the aspect ratio is nearly kept.

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
+from vlmill.pipeline.images.places import ShowsWholeImage
 from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, config=STRICT)
-class NaViT:
+class NaViT(ShowsWholeImage):
     """`Idefics2ImageProcessorPil` before it pads a batch, which the trainer does (below and to the right, with a mask).
 
     With `split` the quarters of the image, each resized for itself, come before the whole. Of a small image the image

@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.images.places import ShowsWholeImage
 from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, Unrenderable, check_size
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Bound = Annotated[int, Field(ge=1, le=16_383)]
 
 
 @dataclass(frozen=True, config=STRICT)
-class Patches:
+class Patches(ShowsWholeImage):
     """`FuyuImageProcessorPil`, whose patches reach the language model without a vision tower.
 
     An image within `width` x `height` keeps every pixel; a larger one is shrunk to fit (bilinear). Below and to the

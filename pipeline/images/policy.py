@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 """(width, height) in pixels, as Pillow has it."""
 
+Point = tuple[float, float]
+"""(x, y) in pixels from the upper left corner of a picture, as pipeline/images/places.py says."""
+
 Quality = Annotated[int, Field(ge=1, le=100)] | None
 """Of JPEG, as Pillow counts; None stores without loss."""
 
@@ -87,6 +90,17 @@ class Policy(Protocol):
 
         They stand in the order that the model class wants and may be views of one array. All have one shape, except
         under a policy that keeps aspect ratios (NaViT).
+        """
+        ...
+
+    def view(self, layout: Layout) -> Size:
+        """The size in pixels of the one rectangle in which the model sees the image, or what is left of it. Pure."""
+        ...
+
+    def place(self, point: Point, layout: Layout) -> Point:
+        """Where a point of the image, in pixels of `layout.size`, lies in the view, in pixels of `view`. Pure.
+
+        Outside of the view where the policy cuts it away.
         """
         ...
 

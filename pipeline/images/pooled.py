@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
+from vlmill.pipeline.images.places import ShowsWholeImage
 from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Pooled:
+class Pooled(ShowsWholeImage):
     """One bilinear resize to a square: `Gemma3ImageProcessorPil` without pan and scan.
 
     Stored is the square, or of a small image the image itself (`Layout.enlarged`).

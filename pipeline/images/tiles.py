@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.images import pixels
+from vlmill.pipeline.images.places import ShowsWholeImage
 from vlmill.pipeline.images.policy import Layout, Quality, Side, Size, check_size
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ MOST_SIDE = 4096  # of the canvas before it is rounded up: MAX_IMAGE_SIZE in tra
 
 
 @dataclass(frozen=True, config=STRICT)
-class Tiles:
+class Tiles(ShowsWholeImage):
     """`Idefics3ImageProcessorPil` with splitting: 364 px tiles for Idefics3, 512 px for SmolVLM.
 
     The long side is scaled to `longest`, upwards too, then both sides are resized up to whole tiles (Lanczos, twice).

@@ -43,6 +43,7 @@ def _describe_sample(one: PreviewedSample) -> dict[str, Any]:
                 "role": node.role if node.role != "none" else "",
                 "text": node.text,
                 "supervised": node.supervised,
+                "written": one.texts.get(place, ""),
                 "lost": traced.outcome.nodes[place],
                 "url": node.url or "",
                 "picture": _make_url(one.pictures[place]) if place in one.pictures else "",

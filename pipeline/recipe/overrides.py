@@ -33,6 +33,7 @@ STEP_NAMES = (
         "image_stats",
         "match",
         "written",
+        "boxes",
         "signature",
         "contamination",
         "decontaminate",

@@ -22,6 +22,7 @@ import pydantic
 from pydantic import ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+from vlmill.pipeline.boxes import ModelBoxes, SourceBoxes
 from vlmill.pipeline.chat.settings import ChatField
 from vlmill.pipeline.core.config import STRICT, Amount, KindOf, OneNamed, OneOf, Overrides, Seed, suggest_names
 from vlmill.pipeline.core.step import RUNTIME
@@ -71,6 +72,7 @@ class SourceSettings:
     options: Annotated[Source, OneOf(SOURCES)] = pydantic.Field(
         default_factory=dict, validate_default=True
     )  # of the row shape
+    boxes: SourceBoxes | None = None  # coordinates in its texts, which every image policy moves along
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
     on_bad_file: OnBadFile = "error"  # a cut or damaged input file ends the build, or is counted and left out (skip)
     max_characters: Amount = MAX_CHARACTERS  # of a sample's texts and addresses; one with more is refused
@@ -162,6 +164,7 @@ class Recipe:
     policies: Mapping[str, Annotated[Policy, OneOf(POLICIES)]] = field(
         default_factory=dict
     )  # image policies by name; a source is rendered under those of the stages that use it, without stages under all
+    boxes: ModelBoxes | None = None  # how the model is to see coordinates of texts; null: in each source's own form
     shards: ShardBounds = field(default_factory=ShardBounds)
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
     chat: ChatField = (
@@ -290,10 +293,18 @@ class Recipe:
         return dataclasses.replace(self, sources=sources, decontaminate=held)
 
     def verdict_steps(self) -> tuple[str, ...]:
-        """Steps whose verdicts count before dedupe's, in order: signals, filters, and decontaminate where it drops."""
+        """Steps whose verdicts count before dedupe's, in order.
+
+        Coordinates of texts where sources have some, signals, filters, and decontaminate where it drops.
+        """
         dropping = self.decontaminate is not None and self.decontaminate.action == "drop"
         filters = (filter_.name for filter_ in self.filters)
-        return (*self.models, *filters, *(("decontaminate",) if dropping else ()))
+        boxes = ("boxes",) if self.has_boxes() else ()
+        return (*boxes, *self.models, *filters, *(("decontaminate",) if dropping else ()))
+
+    def has_boxes(self) -> bool:
+        """Whether texts of a source hold coordinates."""
+        return any(source.boxes is not None for source in self.sources.values())
 
     def unscored_verdict_steps(self) -> tuple[str, ...]:
         """Those of them that need no signal, so that they are there before any model was asked."""
@@ -363,12 +374,13 @@ class Recipe:
         within = [name for name, signal in self.clusters.items() if signal.of == semantic.of]
         return self.models[semantic.of].of, semantic.within or within[0]
 
-    def list_semantic_steps(self) -> tuple[CompareVectors, ...]:
-        """The steps that compare vectors, for the buckets of clusters."""
+    def list_semantic_steps(self, buckets: int | None = None) -> tuple[CompareVectors, ...]:
+        """The steps that compare vectors, for so many buckets of clusters, or as the recipe says."""
         if self.dedupe is None or self.dedupe.semantic is None:
             return ()
         clusters = self.clusters[self._find_semantic()[1]].clusters
-        return self.dedupe.semantic_steps(clusters, {name: source.priority for name, source in self.sources.items()})
+        priority = {name: source.priority for name, source in self.sources.items()}
+        return self.dedupe.semantic_steps(clusters, priority, buckets)
 
     def vector_step(self) -> FileVectors | None:
         """The step that files the vectors of a partition for them."""

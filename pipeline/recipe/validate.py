@@ -105,6 +105,7 @@ def validate_recipe(recipe: Recipe) -> None:
         partial(_check_signals, recipe),
         partial(_check_clusters, recipe),
         *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
+        *(partial(_check_boxes, recipe, name) for name in recipe.sources),
         *(partial(_check_fetch, recipe, name) for name in recipe.sources),
         *(partial(_check_files, "decontaminate.against", name, settings) for name, settings in benchmarks.items()),
         *(partial(_check_policy, recipe, stage) for stage in recipe.stages),
@@ -229,6 +230,13 @@ def _check_fetch(recipe: Recipe, name: str) -> None:
         recipe.fetch_step(name)
     except ValidationError as error:
         raise RecipeError(f"sources.{name}.fetch: {error.errors()[0]['msg']}") from None
+
+
+def _check_boxes(recipe: Recipe, name: str) -> None:
+    """The form in which the model is to see coordinates is one that those of a source can be written in."""
+    boxes = recipe.sources[name].boxes
+    if boxes is not None and recipe.boxes is not None and (fault := recipe.boxes.find_misfit(boxes)):
+        raise RecipeError(f"sources.{name}.boxes: {fault}")
 
 
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:

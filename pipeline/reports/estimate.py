@@ -254,6 +254,8 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         lengths={key: make_length_step(recipe.chat, policy, recipe.model) for key, policy in policies.items()},
         image_stats=recipe.image_stats,
         dedupe=recipe.dedupe,
+        boxes=settings.boxes,
+        model_boxes=recipe.boxes,
         served={prefix: base / folder for prefix, folder in settings.serve.items()},
         signals=list_countable(recipe),
         asked=recipe.list_asking_signals(),

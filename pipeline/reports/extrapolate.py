@@ -163,7 +163,9 @@ def _count_read_rows(root: Path, source: str) -> dict[str, int]:
 
 def _count_neighbours(root: Path, recipe: Recipe) -> float:
     """Those of a place of a picture, on average, in the first bucket of the run's dedupe."""
-    first, last = split_range(0, recipe.dedupe.buckets if recipe.dedupe else 1, BUCKET_BITS)
+    made = recipe.dedupe is not None and (root / "steps/dedupe/candidates/manifest.json").exists()
+    buckets = len(read_manifest(root, "steps/dedupe/candidates")) if made else 1
+    first, last = split_range(0, buckets, BUCKET_BITS)
     filed = [
         np.stack(read_span(root / file.path, ("place", "key"), first, last))
         for source in recipe.sources

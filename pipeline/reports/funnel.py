@@ -32,9 +32,17 @@ from vlmill.pipeline.reports.losses import (
     list_refused_losses,
 )
 
-LEVELS = ("files", "rows", "samples", "nodes", "images")
-DRAWING = frozenset({Reason.UNRENDERABLE, Reason.UNDECODABLE, Reason.TOO_MANY_PIXELS})
-"""Why a policy cannot draw an image."""
+LEVELS = ("files", "rows", "samples", "nodes", "images", "boxes")
+DRAWING = frozenset(
+    {
+        Reason.UNRENDERABLE,
+        Reason.UNDECODABLE,
+        Reason.TOO_MANY_PIXELS,
+        Reason.BOX_CUT_AWAY,
+        Reason.BOX_WITHOUT_IMAGE,
+    }
+)
+"""Why a policy cannot draw an image, or does not show what a text says of it."""
 WIDE = 100
 """Columns from which a table has room for the steps."""
 
@@ -47,7 +55,8 @@ def read_funnel(root: Path) -> dict[str, LevelCounts]:
 
     `files` are counted by the survey, and shown where one was skipped; `rows` where the input file is read; samples,
     nodes and images where shards are made, under the first policy that the source is rendered under (others differ
-    only in images that they cannot render), or where there are none, where verdicts were applied to samples.
+    only in images that they cannot render, and in coordinates that they cut away), or where there are none, where
+    verdicts were applied to samples. `boxes` are regions of texts, those among them that are bad where they are found.
     """
     recipe = read_locked_recipe(root)
     funnel: dict[str, LevelCounts] = {}
@@ -67,7 +76,12 @@ def read_funnel(root: Path) -> dict[str, LevelCounts]:
 def _read_outcome(root: Path, recipe: Recipe, source: str) -> LevelCounts:
     """The counts of what was kept of a source's samples."""
     shards = (_read_counts(root, f"shards/{source}/{policy}") for policy in recipe.list_policies(source)[:1])
-    return next(shards, {}) or _read_counts(root, f"steps/{source}/outcomes")
+    found = _read_counts(root, f"steps/{source}/boxes")
+    outcome = next(shards, {}) or _read_counts(root, f"steps/{source}/outcomes")
+    if "boxes" not in outcome:
+        return {**found, **outcome}
+    boxes, came = Count.from_json(outcome["boxes"]), Count.from_json(found["boxes"])
+    return {**outcome, "boxes": Count(came.came, boxes.kept, came.lost + boxes.lost).to_json()}
 
 
 def _read_counts(root: Path, folder: str) -> LevelCounts:

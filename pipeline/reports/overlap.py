@@ -37,8 +37,8 @@ def read_overlap(root: Path) -> tuple[SourceOverlap, ...]:
     """
     if read_locked_recipe(root).dedupe is None:
         raise NotBuiltError(f"{root}: its recipe says dedupe: null, so nothing was compared; give it a dedupe block")
-    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
-    (path,) = (root / file.path for file in receipt.files if file.name == "overlap.json")
+    files = (file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files)
+    (path,) = (root / file.path for file in files if file.name == "overlap.json")
     return tuple(_list_pairs(json.loads(path.read_bytes())))
 
 

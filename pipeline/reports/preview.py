@@ -7,13 +7,16 @@ duplicates and bounds of signals are not among the verdicts.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from vlmill.pipeline.boxes.marks import mark_picture
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.names import (
     HOSTS_FILE,
@@ -21,13 +24,12 @@ from vlmill.pipeline.core.names import (
     IMAGES_FILE,
     INDEX_SUFFIX,
     LENGTHS_SUFFIX,
+    LINEAGE_SUFFIX,
     REFUSED_FILE,
     SAMPLES_FILE,
 )
 from vlmill.pipeline.core.sample import (
     IMAGES,
-    ImageStats,
-    Sample,
     read_image_stats,
     read_rows,
     read_samples,
@@ -36,6 +38,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.hosts import AskHosts, ListHosts, choose_bucket
 from vlmill.pipeline.filters import FilterStep
+from vlmill.pipeline.images import Policy
 from vlmill.pipeline.inputs.files import COPIED, InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import resolve_root
@@ -44,8 +47,8 @@ from vlmill.pipeline.reports.sample_costs import SourceWork, StepPass, read_serv
 from vlmill.pipeline.reports.trace import Traced
 from vlmill.pipeline.shards.writer import parse_members
 from vlmill.pipeline.sources import Source
+from vlmill.pipeline.steps.find_boxes import FindBoxes
 from vlmill.pipeline.steps.read import Read
-from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.row_sample import hash_rows
 from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
@@ -57,6 +60,7 @@ class PreviewedSample:
     traced: Traced
     pictures: Mapping[int, bytes]  # node -> its picture as the first policy draws it, whatever the filters say
     tokens: Mapping[str, tuple[int, int]]  # policy -> tokens of text and images, and those supervised; where it is kept
+    texts: Mapping[int, str] = field(default_factory=dict)  # node -> as the first policy has it
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
         if source.fetches:
             _bring_images(run, work, recipe.fetch_step(name))
         run.perform(work.image_stats)
+        if work.boxes:
+            run.perform(FindBoxes(work.boxes))
         for filter_ in work.filters:
             run.perform(FilterStep(filter_))
         return _describe_pass(run, recipe, work, wanted)
@@ -147,7 +153,7 @@ def _bring_images(run: StepPass, work: SourceWork, fetch: Fetch) -> None:
 
 def _describe_pass(run: StepPass, recipe: Recipe, work: SourceWork, wanted: int) -> SourcePreview:
     """What the steps left of the first samples."""
-    names = [filter_.name for filter_ in work.filters]
+    names = work.list_verdict_steps()
     samples = [sample for _, sample in zip(range(wanted), read_samples(run.files[SAMPLES_FILE]), strict=False)]
     stats = list(read_image_stats(run.files[IMAGE_STATS_FILE]))
     verdicts = read_verdicts_by_sample(run.files, names)
@@ -158,7 +164,8 @@ def _describe_pass(run: StepPass, recipe: Recipe, work: SourceWork, wanted: int)
         said = verdicts.get(row, [])
         traced = Traced(sample, "preview", stats, said, apply_verdicts(sample, said, stats), [], [])
         counted = {policy: found[str(sample.id)] for policy, found in tokens.items() if str(sample.id) in found}
-        shown.append(PreviewedSample(traced, _name_nodes(sample, stats, drawn.get(str(sample.id), {})), counted))
+        found = drawn.get(str(sample.id), _Drawn())
+        shown.append(PreviewedSample(traced, found.pictures, counted, found.texts))
     refused = (f"row {row['row']}: {row['reason']}: {row['detail']}" for row in read_rows(run.files[REFUSED_FILE]))
     left = sorted({filter_.name for filter_ in recipe.filters} - {*names})
     notes = [f"{', '.join(left)} is not asked: it needs models, or code that was not named"] if left else []
@@ -171,7 +178,7 @@ def _count_tokens(run: StepPass, work: SourceWork, policy: str, filters: Sequenc
     if "tokenizer.json" not in run.files:
         return {}
     before = dict(run.files)
-    run.perform(Render(work.policies[policy], tuple(filters), 0, 0), f"render.{policy}")
+    run.perform(work.make_render(work.policies[policy], tuple(filters)), f"render.{policy}")
     run.perform(work.lengths[policy], f"token_lengths.{policy}")
     found = dict[str, tuple[int, int]]()
     for name in sorted(name for name in run.files if name.endswith(INDEX_SUFFIX)):
@@ -183,31 +190,47 @@ def _count_tokens(run: StepPass, work: SourceWork, policy: str, filters: Sequenc
     return found
 
 
-def _draw_pictures(run: StepPass, work: SourceWork) -> dict[str, dict[int, bytes]]:
-    """Sample -> place among its nodes -> the first part of a picture as the first policy draws it, with no filter."""
+@dataclass
+class _Drawn:
+    """What shards would hold of a sample, by node as it was read."""
+
+    pictures: dict[int, bytes] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)  # of those with coordinates
+
+
+def _draw_pictures(run: StepPass, work: SourceWork) -> dict[str, _Drawn]:
+    """Sample -> pictures and texts as the first policy has them, with no filter."""
     policy = next(iter(work.policies.values()), None)
     if policy is None:
         return {}
-    before, found = dict(run.files), dict[str, dict[int, bytes]]()
-    run.perform(Render(policy, (), 0, 0), "render")
+    before, found = dict(run.files), dict[str, _Drawn]()
+    run.perform(work.make_render(policy, ()), "render")
     for name in sorted(name for name in run.files if name.endswith(INDEX_SUFFIX)):
-        data = run.files[f"{name.removesuffix(INDEX_SUFFIX)}.tar"].read_bytes()
-        for row in read_rows(run.files[name], ["id", "offset", "size"]):
-            parts = dict[int, bytes]()
-            for member, content in parse_members(data[row["offset"] : row["offset"] + row["size"]]):
-                place = member.partition(".")[0]
-                if place.isdecimal():
-                    parts.setdefault(int(place), content)
-            found[row["id"]] = parts
+        shard = name.removesuffix(INDEX_SUFFIX)
+        data, lineage = run.files[f"{shard}.tar"].read_bytes(), read_rows(run.files[f"{shard}{LINEAGE_SUFFIX}"])
+        for row, about in zip(read_rows(run.files[name], ["id", "offset", "size", "images"]), lineage, strict=True):
+            members = dict(parse_members(data[row["offset"] : row["offset"] + row["size"]]))
+            found[row["id"]] = _describe_drawn(members, [node["node"] for node in about["nodes"]], row, policy)
     run.files = before
     return found
 
 
-def _name_nodes(sample: Sample, stats: Sequence[ImageStats], parts: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Node -> picture, of parts by their place among the nodes that stay where no filter is asked.
+def _describe_drawn(
+    members: Mapping[str, bytes], nodes: Sequence[int], row: Mapping[str, Any], policy: Policy
+) -> _Drawn:
+    """A sample of a shard; `nodes` are those that stay, as they were read.
 
-    Nothing where that cannot be told, since the policy could not draw one of them.
+    A picture is its first part. With regions marked it is the input in which the model sees it whole.
     """
-    kept = apply_verdicts(sample, [], stats).kept
-    named = {kept[place]: part for place, part in parts.items() if place < len(kept)}
-    return named if all(sample.nodes[node].kind == "image" for node in named) else {}
+    record, drawn = json.loads(members["json"]), _Drawn()
+    regions = [region for node in record["nodes"] for region in node.get("boxes", ())]
+    layouts = policy.layout([(image["width"], image["height"]) for image in row["images"]]) if regions else ()
+    for number, image in enumerate(row["images"]):
+        place = image["node"]
+        parts = {part.split(".")[1]: members[part] for part in record["nodes"][place]["parts"]}
+        mine = [region for region in regions if region["image"] == place]
+        picture = next(iter(parts.values()))
+        drawn.pictures[nodes[place]] = mark_picture(policy, layouts[number], parts, mine) if mine else picture
+    marked = (place for place, node in enumerate(record["nodes"]) if node.get("boxes"))
+    drawn.texts |= {nodes[place]: record["nodes"][place]["text"] for place in marked}
+    return drawn

@@ -44,6 +44,8 @@ def _list_sample(one: PreviewedSample, *, pictures: bool) -> Iterator[str | Text
     if pictures:
         yield from (draw_cells(Image.open(io.BytesIO(data))) for _, data in sorted(one.pictures.items()))
     yield from (line for line in format_trace(one.traced) if not line.startswith("  input file"))
+    for node, text in sorted(one.texts.items()):
+        yield f"  node {node} under the first policy: {text}"
     if said := describe_tokens(one):
         yield f"  tokens: {said}"
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from vlmill.pipeline.boxes import ModelBoxes, SourceBoxes
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
@@ -41,9 +42,11 @@ from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import LARGEST
+from vlmill.pipeline.steps.find_boxes import FindBoxes
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.read import MAX_CHARACTERS, Read
 from vlmill.pipeline.steps.render import Render
+from vlmill.pipeline.steps.render_boxes import add_boxes
 from vlmill.pipeline.steps.token_lengths import CountTokens
 
 ROWS = 100
@@ -76,10 +79,20 @@ class SourceWork:
     lengths: Mapping[str, CountTokens]  # the step that counts tokens, by policy
     image_stats: ComputeImageStats
     dedupe: Dedupe | None  # how duplicates are looked for
+    boxes: SourceBoxes | None = None  # coordinates in its texts
+    model_boxes: ModelBoxes | None = None  # how the model is to see them
     served: Mapping[str, Path] = field(default_factory=dict)  # URL prefix -> folder
     signals: Mapping[str, Signal] = field(default_factory=dict)  # whose units are counted; no model is asked
     asked: Mapping[str, Ask] = field(default_factory=dict)  # signals that ask a server, by name
     max_characters: int = MAX_CHARACTERS  # of a sample
+
+    def list_verdict_steps(self) -> tuple[str, ...]:
+        """The steps whose verdicts count, in order."""
+        return (*((FindBoxes.name,) if self.boxes else ()), *(filter_.name for filter_ in self.filters))
+
+    def make_render(self, policy: Policy, verdict_steps: tuple[str, ...]) -> Render:
+        """The step that draws under a policy what these steps left."""
+        return add_boxes(Render(policy, verdict_steps, 0, 0), self.boxes, self.model_boxes)
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,8 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
 
 def _list_steps(work: SourceWork) -> Iterator[Step]:
     yield work.image_stats
+    if work.boxes:
+        yield FindBoxes(work.boxes)
     yield from map(FilterStep, work.filters)
     if work.dedupe:
         yield work.dedupe.signature()
@@ -210,7 +225,7 @@ def _list_steps(work: SourceWork) -> Iterator[Step]:
 def _render_policy(run: StepPass, work: SourceWork, name: str, policy: Policy, amounts: Counter[str]) -> None:
     """Make the shards of one policy and count their tokens."""
     before = dict(run.files)
-    run.perform(Render(policy, tuple(filter_.name for filter_ in work.filters), 0, 0), f"render.{name}")
+    run.perform(work.make_render(policy, work.list_verdict_steps()), f"render.{name}")
     indices = [path for file, path in run.files.items() if file.endswith(INDEX_SUFFIX)]
     amounts[f"shard_bytes.{name}"] = sum(row["size"] for path in indices for row in read_rows(path, ["size"]))
     if "tokenizer.json" in run.files:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.names import CUTS_FILE
+from vlmill.pipeline.dedupe.pieces import list_folders
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -112,11 +113,12 @@ def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     filters = [filter_.name for filter_ in recipe.filters if filter_.name in recipe.unscored_verdict_steps()]
     shards = [f"{name} {policy}" for policy in recipe.policies for name in ("render", "signals", "lengths")]
     order = ["survey", "read", "hosts", "asked", "fetch", "retry", "takedown", "image_stats", "match"]
-    order += [*recipe.list_writers(), WriteTexts.name, *filters, "signature"]
+    order += [*recipe.list_writers(), WriteTexts.name, "boxes", *filters, "signature"]
     order += ["contamination", "decontaminate", *recipe.models]
     for name in recipe.clusters:
         order += [f"{name} {step}" for step in ("sample", "centroids", "assigned", "sizes")] + [name]
-    order += ["quantiles", "semantic", "threshold", "index", "candidates", "pairs", "resolve", *shards, "outcomes"]
+    order += ["quantiles", "semantic", "threshold", "index", "places", "candidates", "pairs", *list_folders()]
+    order += [*shards, "outcomes"]
     order += ["select", "mix", "plan", "lock", "repetition"]
     place = order.index(step.step) if step.step in order else len(order)
     return PHASES.index(step.phase), place, step.step

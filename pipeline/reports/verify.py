@@ -279,13 +279,13 @@ def _verify_dedupe(root: Path, recipe: Recipe, counted: Iterable[_Counted]) -> I
     if recipe.dedupe is None:
         return
     found = [found for source in counted for found in source.found.values()]
-    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
+    taken = total_counts(read_manifest(root, "steps/dedupe/resolve"))
     for level, left in (
         ("deduped", sum(partition.samples_left for partition in found)),
         ("deduped_nodes", sum(partition.nodes_left for partition in found)),
     ):
-        if receipt.counts[level]["in"] != left:
-            yield f"steps/dedupe/resolve: took in {receipt.counts[level]['in']} {level}, the filters left {left}"
+        if taken[level].came != left:
+            yield f"steps/dedupe/resolve: took in {taken[level].came} {level}, the filters left {left}"
 
 
 def _count_images_with_bytes(root: Path, tables: PartitionTables) -> int:

@@ -14,7 +14,9 @@ from vlmill.pipeline.core.names import QUANTILES_FILE, SCORES_SUFFIX, name_resol
 from vlmill.pipeline.core.step import match_names
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.dedupe import Dedupe
+from vlmill.pipeline.dedupe.pieces import cut_blocks, perform_here, resolve_blocks
 from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.deduping import weigh_partitions
 from vlmill.pipeline.engine.partition_tables import list_tables_with_stats
 from vlmill.pipeline.engine.workdir import copy_list
 from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists, Threshold
@@ -141,12 +143,8 @@ def enter_dedupe(
         )
     if before is None:
         return []
-    if not (root / "steps/dedupe/resolve/manifest.json").exists():
+    if not enter_resolved(root, now, partitions):
         return ["the run has not come to dedupe: the answer is what the filters alone would keep"]
-    (receipt,) = read_manifest(root, "steps/dedupe/resolve")
-    resolved = {file.name: root / file.path for file in receipt.files}
-    for partition in partitions:
-        partition.now["dedupe"] = resolved[name_resolved_verdicts(f"{partition.source}/{partition.name}")]
     if after is None:
         return []
     priorities = [{name: source.priority for name, source in recipe.sources.items()} for recipe in (now, then)]
@@ -171,6 +169,17 @@ def enter_dedupe(
         )
     _resolve_duplicates(root, then, after, partitions, folder / "resolve")
     return []
+
+
+def enter_resolved(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> bool:
+    """Enter the verdicts of dedupe that the run has; False where it has not come to them, or has no dedupe."""
+    if now.dedupe is None or not (root / "steps/dedupe/resolve/manifest.json").exists():
+        return False
+    files = (file for receipt in read_manifest(root, "steps/dedupe/resolve") for file in receipt.files)
+    resolved = {file.name: root / file.path for file in files}
+    for partition in partitions:
+        partition.now["dedupe"] = resolved[name_resolved_verdicts(f"{partition.source}/{partition.name}")]
+    return True
 
 
 def _check_semantic(before: Dedupe, after: Dedupe) -> None:
@@ -205,9 +214,15 @@ def _resolve_duplicates(
             for filter_, path in partition.then.items()
         }
     folder.mkdir()
-    step.run({name: found[name] for name in match_names(found, step.reads)}, folder)
+    blocks = cut_blocks(weigh_partitions(root, names), step.priority)
+    if len(blocks) > 1:
+        shares = len(read_manifest(root, "steps/dedupe/pairs"))
+        resolved = resolve_blocks(step, blocks, shares, found, perform_here(folder))
+    else:
+        step.run({name: found[name] for name in match_names(found, step.reads)}, folder)
+        resolved = {path.name: path for path in folder.iterdir()}
     for partition in partitions:
-        partition.then["dedupe"] = folder / name_resolved_verdicts(f"{partition.source}/{partition.name}")
+        partition.then["dedupe"] = resolved[name_resolved_verdicts(f"{partition.source}/{partition.name}")]
 
 
 def enter_render(root: Path, now: Recipe, partitions: Sequence[WhatIfPartition]) -> None:

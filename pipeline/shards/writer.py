@@ -108,6 +108,7 @@ class ShardSample:
     sample: Sample
     kept: tuple[int, ...]  # indices of the nodes that stay, in the order in which they are read
     images: tuple[Rendered, ...]  # of the image nodes among them
+    boxes: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)  # node -> what its coordinates mark
 
 
 @dataclass
@@ -274,7 +275,8 @@ def _make_record(entry: ShardSample) -> bytes:
             "supervised": node.supervised,
         }
         if place not in images:
-            nodes.append({**shared, "text": node.text})
+            marked = entry.boxes.get(entry.kept[place])
+            nodes.append({**shared, "text": node.text, **({"boxes": list(marked)} if marked else {})})
             continue
         layout, parts = images[place].layout, images[place].parts
         names = [f"{place}.{part}.{extension}" for part, (extension, _) in parts.items()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import features
 
@@ -46,11 +46,33 @@ SHOWN = ("sha256", "width", "height")
 """The image stats that rendering needs."""
 
 
+@dataclass(frozen=True, slots=True)
+class ChangedTexts:
+    """A sample as its shard is to hold it, and what coordinates in its texts mark, by node."""
+
+    sample: Sample
+    boxes: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+class Texts:
+    """What a policy makes of a sample's texts: nothing. Coordinates are written anew by a class that derives."""
+
+    def change(
+        self, row: int, sample: Sample, outcome: Outcome, layouts: Mapping[int, Layout]
+    ) -> ChangedTexts | list[Verdict]:
+        """The sample with its texts for the layouts of the images that are shown, by node; or verdicts on some."""
+        del row, outcome, layouts
+        return ChangedTexts(sample)
+
+    def count(self, row: int, outcome: Outcome, counts: Counts) -> None:
+        """Count what else there is in a sample."""
+
+
 @dataclass(frozen=True)
 class Render:
     """Writes `<nn>.tar` with index and lineage, and `render.verdicts.parquet`.
 
-    The verdicts are of images that only rendering found fault with.
+    The verdicts are of images, and of texts about them, that only rendering found fault with.
 
     Those verdicts stand behind all filters' in the order of attribution. Samples stand in the order of samples.parquet.
     """
@@ -77,28 +99,38 @@ class Render:
         codecs = {name: features.version(name) or "" for name in ("webp", "libjpeg_turbo")}
         return {"pillow": version("pillow"), "pyarrow": version("pyarrow"), **codecs}
 
+    def open_texts(self, inputs: Inputs) -> Texts:
+        """What changes texts."""
+        del inputs
+        return Texts()
+
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the shards; counts samples, nodes, and images (image nodes). Nothing kept: no shard."""
         counts = {"samples": Count(), "nodes": Count(), "images": Count()}
         verdicts, own = read_verdicts_by_sample(inputs, self.filters), list[Verdict]()
-        renderer = _Renderer(self.policy, read_image_stats(inputs[IMAGE_STATS_FILE], SHOWN), Pictures(inputs))
+        texts, renderer = (
+            self.open_texts(inputs),
+            _Renderer(self.policy, read_image_stats(inputs[IMAGE_STATS_FILE], SHOWN), Pictures(inputs)),
+        )
         with ShardWriter(folder, self.samples, self.bytes) as shards:
             for row, sample in enumerate(read_samples(inputs[SAMPLES_FILE])):
-                outcome, images, found = _render_sample(renderer, row, sample, verdicts.get(row, []))
+                outcome, images, found, changed = _render_sample(renderer, texts, row, sample, verdicts.get(row, []))
                 own += found
+                texts.count(row, outcome, counts)
                 note_work(rows=1, failed=len(found))
                 count_sample(counts, sample, outcome)
                 if outcome.sample is None:
                     key = f"{self.file_number:05d}{self.chunk:04d}{row:06d}"
-                    shards.add(ShardSample(key, sample, order_nodes(sample.nodes, outcome.kept), images))
+                    kept = order_nodes(sample.nodes, outcome.kept)
+                    shards.add(ShardSample(key, changed.sample, kept, images, changed.boxes))
         write_verdicts(folder / name_verdicts("render"), own)
         return counts
 
 
 def _render_sample(
-    renderer: _Renderer, row: int, sample: Sample, verdicts: Sequence[Verdict]
-) -> tuple[Outcome, tuple[Rendered, ...], list[Verdict]]:
-    """What stays of a sample, its images rendered, and verdicts on those that cannot be.
+    renderer: _Renderer, texts: Texts, row: int, sample: Sample, verdicts: Sequence[Verdict]
+) -> tuple[Outcome, tuple[Rendered, ...], list[Verdict], ChangedTexts]:
+    """What stays of a sample, its images rendered, verdicts on what cannot be, and its texts.
 
     A failure may take other nodes along, and layouts may depend on how many images there are: so it is applied again.
     """
@@ -106,12 +138,17 @@ def _render_sample(
     while True:
         outcome = apply_verdicts(sample, [*verdicts, *found], renderer.image_stats)
         shown = {index: image for index in outcome.kept if (image := sample.nodes[index].image) is not None}
-        if outcome.sample is not None or not shown:
-            return outcome, (), found
-        drawn = renderer.draw(list(shown.values()))
-        if not isinstance(drawn, dict):
-            return outcome, drawn, found
-        found += [Verdict(row, index, Render.name, drawn[image]) for index, image in shown.items() if image in drawn]
+        if outcome.sample is not None:
+            return outcome, (), found, ChangedTexts(sample)
+        drawn = renderer.draw(list(shown.values())) if shown else ()
+        if isinstance(drawn, dict):
+            found += [Verdict(row, at, Render.name, drawn[image]) for at, image in shown.items() if image in drawn]
+            continue
+        layouts = {index: image.layout for index, image in zip(shown, drawn, strict=True)}
+        changed = texts.change(row, sample, outcome, layouts)
+        if isinstance(changed, ChangedTexts):
+            return outcome, drawn, found, changed
+        found += changed
 
 
 @dataclass

@@ -184,8 +184,8 @@ def test_a_trace_for_machines_has_every_node_with_its_reason_and_the_steps(run):
     assert [segment["id"] for segment in seen] == [segment.id for segment in run.stage("align").list_seen(0)]
 
 
-WORK = {"build", "train", "ablate", "disclose", "preview", "schema", "mixtures import"}
-"""Commands that make files, or print YAML or JSON as it is."""
+WORK = {"build", "train", "ablate", "disclose", "preview", "schema", "mixtures import", "explore"}
+"""Commands that make files, serve, or print YAML or JSON as it is."""
 
 
 def test_every_command_that_answers_prints_json_too():

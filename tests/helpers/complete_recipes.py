@@ -43,7 +43,8 @@ VISION_KINDS = ("siglip", "clip", "dinov2")
 
 def list_complete_recipes() -> list[str]:
     """The shipped recipes that have stages, of their own or of one that they include, and read the Hub."""
-    return [path.stem for path in sorted(Path(str(files("vlmill.recipes"))).glob("*.yaml")) if _is_complete(path.stem)]
+    names = [path.stem for path in sorted(Path(str(files("vlmill.recipes"))).glob("*.yaml"))]
+    return [name for name in names if not name.startswith("quickstart") and _is_complete(name)]
 
 
 def _is_complete(name: str) -> bool:

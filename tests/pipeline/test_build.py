@@ -117,10 +117,9 @@ def test_a_second_build_does_nothing(recipe, built):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, monkeypatch, workers):
+def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a relative folder has to mean the same in every worker
-    assert vlmill("build", recipe, "--out", "run", "--workers", workers) == 0
+    assert vlmill("build", recipe, "--out", "run", "--workers", 2) == 0
     assert product(tmp_path / "run") == product(built)
 
 

@@ -129,9 +129,13 @@ def run(
     priority=None,
     filters=("taste",),
     captioned=("captions", "more"),
+    also=None,
     **knobs,
 ):
-    """All verdicts as {(sample, node): verdict}, from partitions of `cuts` samples, files in shuffled order."""
+    """All verdicts as {(sample, node): verdict}, from partitions of `cuts` samples, files in shuffled order.
+
+    `also` is given the step, its inputs, and the folder with what it left.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         root, dedupe = Path(folder or temporary), Dedupe(**{"buckets": 2, **knobs})
         partitions = {}
@@ -162,6 +166,8 @@ def run(
         resolve = dedupe.resolve(partitions=tuple(names), priority=priority or {}, filters=filters, captioned=captioned)
         counts = resolve.run(inputs, root / "resolved")
         assert all(count.balanced() for count in counts.values())
+        if also:
+            also(resolve, inputs, root / "resolved", counts)
         found = {}
         for partition, rows in partitions.items():
             path = root / "resolved" / f"{partition.replace('/', '.')}.dedupe.verdicts.parquet"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +24,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.dedupe import ComputeSignatures, Dedupe
 from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, IMAGE, TEXT, find_candidates
 from vlmill.pipeline.dedupe.components import find_components
+from vlmill.pipeline.dedupe.gather import FEW, cut_partitions
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), unique=True, max_size=40)
 
@@ -135,3 +138,37 @@ def test_places_are_sorted_so_that_a_bucket_is_a_run_of_row_groups(tmp_path):
         bounds = [file.metadata.row_group(number).column(0).statistics for number in range(file.num_row_groups)]
     assert all(before.max <= after.min for before, after in pairwise(bounds))
     assert bounds[-1].max > 1 << 63
+
+
+def test_places_of_blocks_and_few_open_files_give_the_same_pairs(tmp_path, monkeypatch):
+    """Three hundred partitions of the same texts, and 64 files that may be open besides those that are."""
+    texts = [prose(100, number // 2) + " and more" * (number % 2) for number in range(12)]
+    inputs = {
+        f"web/{number:05d}/{name.rpartition('/')[2]}": path
+        for name, path in signed(tmp_path / "partition", texts).items()
+        for number in range(300)
+    }
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 64, limits[1]))
+    try:
+        ((counts, rows),) = pairs_of(inputs, tmp_path, buckets=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert counts["text_candidates"].kept == len(rows) == 6
+    partitions = [f"web/{number:05d}" for number in range(300)]
+    steps = cut_partitions(partitions, containment=False)
+    assert [step.first for step in steps] == list(range(0, 300, FEW))
+    monkeypatch.setattr("vlmill.pipeline.dedupe.gather.SLICE", 3000)
+    placed = {}
+    for number, step in enumerate(steps):
+        target = tmp_path / f"places-{number:05d}"
+        target.mkdir()
+        step.run(inputs, target)
+        placed |= {f"places/{number:05d}/{path.name}": path for path in target.iterdir()}
+    (step,) = Dedupe(buckets=1).candidates()
+    (tmp_path / "again").mkdir()
+    step.run(placed, tmp_path / "again")
+    made = tmp_path / "buckets1/candidates-00000"
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()
+    }

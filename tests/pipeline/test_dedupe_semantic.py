@@ -18,7 +18,7 @@ from vlmill.pipeline.core.scores import read_embeddings
 from vlmill.pipeline.core.vectors import quantise_vectors
 from vlmill.pipeline.dedupe import semantic
 from vlmill.pipeline.dedupe.semantic import PER_BAND, CompareVectors, FileVectors, SemanticRule
-from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops
+from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops, select_things
 from vlmill.pipeline.dedupe.signature import OUTLINE
 
 CLUSTERS, FLOOR = 4, 0.9
@@ -179,7 +179,7 @@ def drop(rows, pairs, rule=RULE, sources=()):
     orders = sorted({row[0] for row in rows})
     named = pl.DataFrame({"order": pl.Series(orders, dtype=pl.UInt32), "source": [*sources] or ["web"] * len(orders)})
     table = pl.DataFrame([(*sorted(pair), cosine) for pair, cosine in pairs.items()], schema, orient="row")
-    found = find_semantic_drops(nodes_of(rows), named, table, rule)
+    found = find_semantic_drops(select_things(nodes_of(rows), named, rule), table, rule)
     return {(order, node): (keeper, score) for order, node, _, score, keeper in found.iter_rows()}
 
 
@@ -241,5 +241,6 @@ def test_texts_of_documents_are_compared_and_captions_and_turns_are_not():
     named = pl.DataFrame({"order": pl.Series(range(4), dtype=pl.UInt32), "source": "web"})
     table = pl.DataFrame({"one": [1, 1, 1], "other": [2, 3, 4], "similarity": [0.97] * 3})
     table = table.cast({"one": pl.UInt64, "other": pl.UInt64})
-    found = find_semantic_drops(nodes, named, table, SemanticRule("text", 0.95, ()))
+    rule = SemanticRule("text", 0.95, ())
+    found = find_semantic_drops(select_things(nodes, named, rule), table, rule)
     assert found.rows() == [(1, 0, "semantic_text", 0.97, 0)]

@@ -18,6 +18,7 @@ FAILED = {
     *("robots_txt", "robots_unknown", "ai_preference", "tdm_reserved"),
     *("opted_out", "not_an_image", "out_of_memory", "fetch_error", "missing_file"),
     *("undecodable", "too_many_pixels", "too_many_scans", "unrenderable", "crashed"),
+    *("bad_box", "box_without_image"),
     "bad_answer",
 }
 

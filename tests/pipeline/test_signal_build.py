@@ -96,10 +96,9 @@ def forbid_models(monkeypatch):
     monkeypatch.setattr(SignalWorker, "score_chunk", refuse)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_scores_are_the_same_bytes_with_any_number_of_workers(folder, workers):
-    assert build(folder, f"workers{workers}", workers, "--until", "signals") == 0
-    assert hash_steps(folder / f"workers{workers}") == hash_steps(folder / "run")
+def test_the_scores_are_the_same_bytes_with_any_number_of_workers(folder):
+    assert build(folder, "workers", 2, "--until", "signals") == 0
+    assert hash_steps(folder / "workers") == hash_steps(folder / "run")
 
 
 def test_the_values_are_those_of_each_text_and_image(folder):

@@ -112,6 +112,7 @@ COMMANDS = {
     "clean": [(WORKS, "clean run"), (WORKS, "clean run --yes")],
     "disclose": [(WORKS, "disclose run")],
     "export": [(WORKS, "export run --to llava --out exported")],
+    "explore": [(REFUSES, "explore run/steps")],  # of a run it serves until it is interrupted, and runs no code
     "preview": [(WORKS, "preview recipe.yaml"), (REFUSES, "preview inline.yaml")],
     "train": [(WORKS, "train run --device cpu --threads 1")],
     "evaluate": [(WORKS, "evaluate run --device cpu --threads 1")],

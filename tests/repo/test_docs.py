@@ -66,6 +66,12 @@ def test_the_readme_is_short():
     assert len(read_page(README).split()) <= 1300
 
 
+def test_the_site_has_every_page_of_the_manual_once():
+    index = read_page(ROOT / "docs/index.rst")
+    listed = [name for name in re.findall(r"^   ([a-z-]+)$", index, re.MULTILINE) if name != "python"]
+    assert sorted(listed) == [path.stem for path in MANUAL]
+
+
 def test_architecture_is_short_and_its_lines_fit():
     text = read_page(ARCHITECTURE)
     assert len(text.split()) <= 3500
@@ -146,25 +152,10 @@ def test_commands_and_their_options_exist(page):
 def test_options_in_the_text_are_options_of_a_command(page):
     others = {"--nproc-per-node", "--no-deps", "--constraint", "--editable", "--exclude", "--include", "--help"}
     others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
-    others |= {
-        "--images",
-        "--count",
-        "--repeats",
-        "--corpus",
-        "--kills",
-        "--pictures",
-        "--half",
-        "--number",
-        "--tiny",
-        "--vectors",
-        "--sizes",
-        "--run",
-        "--documents",
-        "--language-model",
-        "--nsfw",
-    }  # benchmarks
     others |= {"--data_path", "--image_folder", "--check"}  # LLaVA, sha256sum
     others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
+    benchmarks = "".join(read_page(path) for path in (ROOT / "benchmarks").glob("*.py"))
+    others |= set(re.findall(r"""add_argument\("(--[\w-]+)""", benchmarks))
     known = others.union(BEFORE, *COMMANDS.values())
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", read_page(page))) - known == set()
 

@@ -16,7 +16,8 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.train.validate import validate_whole_recipe
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path for package in ("pipeline", "mixtures", "train") for path in (ROOT / package).rglob("*.py"))
+FOLDERS = ("pipeline", "mixtures", "train", "src/vlmill/explore")
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

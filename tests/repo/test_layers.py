@@ -20,7 +20,7 @@ MODULES = {
 LAYERS = (
     {"core"},
     {"images", "chat", "verdicts", "inputs", "fetch"},
-    {"sources", "filters", "dedupe", "shards"},
+    {"boxes", "sources", "filters", "dedupe", "shards"},
     {"decontaminate", "takedown", "signals"},
     {"steps"},
     {"recipe"},

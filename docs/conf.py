@@ -1,0 +1,56 @@
+"""How Sphinx makes a site of these pages: `make docs`, which writes `build/docs`.
+
+Links are checked, and search works without a network.
+"""
+
+# ruff: noqa: INP001 - no package: Sphinx reads this file
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import vlmill
+
+HERE = Path(__file__).parent
+COMMANDS = HERE / "generated" / "commands.md"  # made from the code, and not kept
+
+project, author = "vlmill", "vlmill contributors"
+copyright = author  # noqa: A001 - the name that Sphinx reads
+release = version = vlmill.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["conf.py"]
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_title = f"vlmill {release}"
+html_show_sourcelink = False
+html_copy_source = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+COMMANDS.parent.mkdir(exist_ok=True)
+subprocess.run(  # noqa: S603 - a command of ours
+    [sys.executable, "-m", "typer", "vlmill.pipeline.cli", "utils", "docs", "--name", "vlmill", "--output", COMMANDS],
+    check=True,
+    stdout=subprocess.DEVNULL,
+)
+
+
+def name_files(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Name files of the repository that are no pages of the site, where they are linked."""
+    source[0] = re.sub(r"\[`?([^]`]+)`?\]\(\.\./[^)]+\)", r"`\1`", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", name_files)

@@ -1,0 +1,40 @@
+"""The colours of sources and reasons, the same ones in every page: those of files and those of `vlmill explore`.
+
+A reason's colour depends on the reason alone, a source's on its place in the recipe, so neither changes with what
+happens to be shown. All stand on white and on dark grounds, and always beside their name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from vlmill.pipeline.core.reasons import Reason
+
+SOURCES = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+"""Ten that people with any colour vision tell apart (Petroff 2021, arXiv:2107.02270); further sources start again."""
+
+REASONS = ("#cc6677", "#44aa99", "#ddcc77", "#aa4499", "#117733", "#88ccee", "#882255", "#999933", "#6666bb")
+"""Of reasons: Paul Tol's scheme `muted` (Colour Schemes, technical note 3.2, 2021), its indigo lighter so that it shows
+on dark grounds."""
+
+KEPT_COLOUR = "#c8cdd6"
+"""Of what is kept: quiet, so that losses are seen."""
+
+PLACES = {str(reason): place for place, reason in enumerate(Reason)}
+
+
+def choose_colours(sources: Sequence[str]) -> dict[str, str]:
+    """A colour for each source, by its place."""
+    return {source: SOURCES[place % len(SOURCES)] for place, source in enumerate(sources)}
+
+
+def choose_reason_colours(reasons: Iterable[str]) -> dict[str, str]:
+    """A colour for each reason, whatever others there are: by its place in the closed list, else by a hash of it."""
+    return {reason: REASONS[_place_reason(reason) % len(REASONS)] for reason in reasons}
+
+
+def _place_reason(reason: str) -> int:
+    if reason in PLACES:
+        return PLACES[reason]
+    return hashlib.sha256(reason.encode()).digest()[0]
