@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import multiprocessing
+import resource
 import subprocess
 import sys
 import tarfile
@@ -83,7 +84,7 @@ def make(folder: Path, images: int) -> None:
     recipe = {
         "name": "benchmark",
         "sources": {"web": {"kind": "obelics", "files": "documents.parquet"}},
-        "partition": {"rows": 200},
+        "partition": {"rows": 20},
         "filters": [],
         "dedupe": None,
         "policies": {"large": POLICY},
@@ -145,9 +146,9 @@ def run_build(folder: Path, port: int, workers: int) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def measured(work: Callable[[], None]) -> tuple[float, float]:
-    """Wall seconds, and the peak memory (proportional set size, MB) of this process and its children together."""
-    peak, stop = [0.0], Event()
+def measured(work: Callable[[], None]) -> tuple[float, float, float]:
+    """Wall and CPU seconds, and the peak memory (proportional set size, MB) of this process and its children."""
+    peak, stop, cpu = [0.0], Event(), _count_cpu()
     base = _memory()
 
     def watch() -> None:
@@ -163,7 +164,13 @@ def measured(work: Callable[[], None]) -> tuple[float, float]:
         spent = time.perf_counter() - began
         stop.set()
         watcher.join()
-    return spent, peak[0]
+    return spent, _count_cpu() - cpu, peak[0]
+
+
+def _count_cpu() -> float:
+    """CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _memory() -> float:
@@ -208,8 +215,8 @@ def compare(images: int, workers: int) -> list[str]:
         server.start()
         port = ready.get()
         try:
-            plain, plain_memory = measured(lambda: run_bare(folder, images, port, workers))
-            built, built_memory = measured(lambda: run_build(folder, port, workers))
+            plain, plain_cpu, plain_memory = measured(lambda: run_bare(folder, images, port, workers))
+            built, built_cpu, built_memory = measured(lambda: run_build(folder, port, workers))
         finally:
             server.kill()
             server.join()
@@ -218,19 +225,23 @@ def compare(images: int, workers: int) -> list[str]:
         f"{plain:.1f}",
         f"{built:.1f}",
         f"{built / plain:.2f}",
+        f"{plain_cpu:.1f}",
+        f"{built_cpu:.1f}",
+        f"{built_cpu / plain_cpu:.2f}",
         f"{plain_memory:.0f}",
         f"{built_memory:.0f}",
     ]
 
 
 def main() -> None:
-    """Print the table for N and 10 N images."""
+    """Print the table for both sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="the smaller of the two sizes")
+    parser.add_argument("--times", type=int, default=10, help="how much larger the other is")
     parser.add_argument("--workers", type=int, default=2, help="processes of both")
     arguments = parser.parse_args()
-    table = Table("images", "bare s", "build s", "ratio", "bare MB", "build MB")
-    for images in (arguments.images, 10 * arguments.images):
+    table = Table("images", "bare s", "build s", "ratio", "bare CPU s", "build CPU s", "ratio", "bare MB", "build MB")
+    for images in sorted({arguments.images, arguments.times * arguments.images}):
         table.add_row(*compare(images, arguments.workers))
     Console().print(table)
 

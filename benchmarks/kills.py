@@ -1,7 +1,7 @@
-"""SIGKILLs at random moments of a build on Ray: `python -m benchmarks.kills [--kills 20] [--recipe quickstart]`.
+"""SIGKILLs at random moments of a build with workers: `python -m benchmarks.kills [--kills 20] [--recipe quickstart]`.
 
-Builds the recipe once in one process. Then builds it on Ray and kills the driver again and again, each time at a random
-moment after it has come further than the last one. A build that comes to its end is compared by the sha256 of
+Builds the recipe once in one process. Then builds it with two and kills the driver again and again, each time at a
+random moment after it has come further than the last one. A build that comes to its end is compared by the sha256 of
 everything under shards/ and mixtures/, and begun anew if there are kills left.
 """
 

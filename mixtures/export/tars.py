@@ -11,13 +11,13 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmill.mixtures.export.base import ExportedShard, ExportPart, PictureFolder, list_configs
 from vlmill.mixtures.export.record import Record
 from vlmill.pipeline.core.yaml_format import format_yaml
+from vlmill.pipeline.shards.tar_file import TarFile
 
 INDEX = ".idx"
 """What Energon calls the offsets of samples behind the name of a tar: 8 bytes each, the lowest first."""
@@ -33,25 +33,22 @@ class TarShard:
     """A tar, and the offsets of its samples."""
 
     def __init__(self, path: Path) -> None:
-        from webdataset import TarWriter  # noqa: PLC0415 - loads torch where that is installed
-
-        self._file = path.open("wb")
-        self._tar = TarWriter(self._file, user="", group="", mode=0o644, mtime=0, encoder=False)
+        self._tar = TarFile(path)
         self._index, self._offsets, self.members = path.with_name(path.name + INDEX), list[int](), set[str]()
 
     @property
     def size(self) -> int:
         """Bytes so far."""
-        return int(self._tar.tarstream.offset)
+        return self._tar.offset
 
     def add(self, record: Record) -> Sequence[str]:
         """Append a sample."""
         key = f"{len(self._offsets):09d}"
         names = [f"{place}.{picture.extension}" for place, picture in enumerate(record.pictures)]
         self._offsets.append(self.size)
-        self._tar.write({"__key__": key, "json": _make_json(record, names)})
-        for name, picture in zip(names, record.pictures, strict=True):  # one at a time: TarWriter sorts names
-            self._tar.write({"__key__": key, name: picture.data})
+        self._tar.add(f"{key}.json", _make_json(record, names))
+        for name, picture in zip(names, record.pictures, strict=True):
+            self._tar.add(f"{key}.{name}", picture.data)
         self.members.update(names)
         return ()
 
@@ -59,7 +56,6 @@ class TarShard:
         """End the tar, and write the index: where each sample begins, and where the last one ends."""
         self._index.write_bytes(b"".join(struct.pack("<Q", offset) for offset in (*self._offsets, self.size)))
         self._tar.close()
-        self._file.close()
 
 
 class TarExport:
@@ -75,8 +71,8 @@ class TarExport:
     )
 
     def made_by(self) -> Mapping[str, str]:
-        """What writes the tars is fixed down to the byte; what reads features is not asked."""
-        return {"webdataset": version("webdataset")}
+        """Nothing: tars are fixed down to the byte."""
+        return {}
 
     def open_shard(self, path: Path, pictures: PictureFolder) -> TarShard:  # noqa: ARG002 - pictures lie within
         """A tar of its own."""

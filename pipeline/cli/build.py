@@ -34,8 +34,8 @@ def build(
         int | None,
         typer.Option(
             min=0,
-            help="Worker processes on this machine; 0 runs everything in this process, without Ray. Default: one per "
-            "core.",
+            help="Worker processes on this machine; 0 runs everything in this process. Default: one per core, and none "
+            "for a small run.",
         ),
     ] = None,
     ray: Annotated[

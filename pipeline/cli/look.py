@@ -198,11 +198,22 @@ def _print_steps(directory: Path, sample: str) -> None:
         console.print(f"  stage {stage}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
 
 
-def verify(directory: Folder, as_json: JsonFlag = False) -> None:
+def verify(
+    directory: Folder,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Worker processes; 0 runs everything in this process. Default: one per core in a large run."
+        ),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold."""
     from vlmill.api.runs import open_run
+    from vlmill.pipeline.core.terminal import make_console
 
-    promises = open_run(directory).verify()
+    promises = open_run(directory).verify(workers, ray, console=make_console(stderr=True))
     if as_json:
         print_json(promises)
         raise typer.Exit(1 if promises else 0)

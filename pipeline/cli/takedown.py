@@ -49,7 +49,9 @@ def takedown(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Worker processes; 0 runs everything in this process. Default: one per core."),
+        typer.Option(
+            min=0, help="Worker processes; 0 runs everything in this process. Default: one per core that pays."
+        ),
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
     filter_: FilterFiles = None,

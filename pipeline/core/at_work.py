@@ -32,8 +32,8 @@ class AtWork:
         self._tell()
 
     @contextmanager
-    def told_to(self, listener: Callable[[str], object]) -> Iterator[None]:
-        """Hand every place to `listener` before it is worked on."""
+    def told_to(self, listener: Callable[[str], object] | None) -> Iterator[None]:
+        """Hand every place to `listener`, if there is one, before it is worked on."""
         before, self._listener = self._listener, listener
         try:
             yield

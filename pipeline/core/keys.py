@@ -66,10 +66,24 @@ def hash_value(value: Any) -> str:
 
 
 def make_key(step: Step, inputs: Mapping[str, str]) -> str:
-    """The key of `step` over inputs given as name -> sha256."""
-    return hash_value(
-        {"step": step.name, "version": step.version, "parameters": get_parameters(step), "inputs": dict(inputs)}
-    )
+    """The key of `step` over inputs given as name -> sha256.
+
+    The canonical JSON of the step is made once for each object: a chain of every partition holds the same ones.
+    """
+    known = _KNOWN.get(id(step))
+    if known is None or known[0] is not step:
+        parts = (("parameters", get_parameters(step)), ("step", step.name), ("version", step.version))
+        known = step, ",".join(f'"{name}":{to_json(value)}' for name, value in parts)
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[id(step)] = known
+    read = json.dumps(dict(inputs), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(f'{{"inputs":{read},{known[1]}}}'.encode()).hexdigest()
+
+
+_MOST_KNOWN = 1000
+_KNOWN = dict[int, tuple[Step, str]]()
+"""By the id of a step, which is held so that no other gets its id."""
 
 
 def hash_file(path: Path) -> str:

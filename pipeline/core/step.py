@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -132,10 +133,15 @@ def match_names(names: Iterable[str], wanted: Iterable[str]) -> list[str]:
 
     Takes time for names and `wanted` added, not multiplied: a mixture reads the files of each shard by name.
     """
-    exact = set(wanted)
-    patterns = {want for want in exact if _WILD.search(want)}
-    matches = re.compile("|".join(map(fnmatch.translate, sorted(patterns))) if patterns else r"\b\B").match
-    return sorted(name for name in names if name in exact or matches(name))
+    exact, matches = _compile_names(tuple(wanted))
+    return sorted(name for name in names if name in exact or (matches and matches(name)))
+
+
+@lru_cache(1024)
+def _compile_names(wanted: tuple[str, ...]) -> tuple[frozenset[str], Callable[[str], object] | None]:
+    """The names, and what says whether another one matches a pattern among them."""
+    patterns = sorted({want for want in wanted if _WILD.search(want)})
+    return frozenset(wanted), re.compile("|".join(map(fnmatch.translate, patterns))).match if patterns else None
 
 
 _WILD = re.compile(r"[*?\[]")

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, FILE, list_kinds, read_span, split_range
 from vlmill.pipeline.dedupe.domain import LINES
-from vlmill.pipeline.dedupe.signature import PLACES, PLACES_PER_GROUP
+from vlmill.pipeline.dedupe.signature import PLACES
 
 FEW = 64
 """Partitions of a block, and of a run that has no blocks."""
-SLICE = 1 << 20
-"""Places, about, that are sorted at once: what a task holds, about 0.2 GB."""
+SLICE = 1 << 19
+"""Places, about, that are sorted at once: what a task holds, about 0.1 GB."""
+GROUP = 1 << 14
+"""Rows of a row group: a block has 64 times the rows of a partition, and each bucket reads where its groups lie."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class GatherPlaces:
                 slices = min(-(-sum(pq.read_metadata(path).num_rows for path in paths) // SLICE), 1 << BUCKET_BITS)
                 for number in range(slices):
                     table = self._gather_slice(paths, schema, *split_range(number, slices, BUCKET_BITS))
-                    writer.write_table(table, row_group_size=PLACES_PER_GROUP)
+                    writer.write_table(table, row_group_size=GROUP)
                     count.keep(table.num_rows)
         return {"places_gathered": count}
 

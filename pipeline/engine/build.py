@@ -14,31 +14,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
-from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.engine import benchmarks, deduping
 from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
-from vlmill.pipeline.engine.chain import Chain, ChainStep, TimedChainRunner, read_manifest, write_manifest
+from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor
+from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weights, score_partitions
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.table_history import MatchTakedowns
 from vlmill.pipeline.engine.timings import TimingLog
-from vlmill.pipeline.engine.workdir import copy_list, copy_tokenizer
+from vlmill.pipeline.engine.workdir import copy_lists, copy_tokenizer
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import FilterStep, ReadsLists, reads_tables
+from vlmill.pipeline.filters import FilterStep, reads_tables
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.find_boxes import FindBoxes
@@ -50,7 +50,6 @@ from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 from vlmill.pipeline.steps.token_lengths import make_length_step
 from vlmill.pipeline.takedown import Match, TakedownList
-from vlmill.pipeline.takedown.rules import LIST
 
 PHASES = ("survey", "benchmarks", "write", "curate", "signals", "dedupe", "shard", "mixture")
 """What `--until` may name, in order. The mixture phase is in the package `mixtures`."""
@@ -86,7 +85,9 @@ class Build:
         self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
+        self.finder = ReceiptFinder(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
+        self.shared = SharedSteps()
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
@@ -120,6 +121,7 @@ class Build:
                     f"elsewhere with --source {source}=PATH"
                 )
             self.partitions[source] = scale_rows(limited, self.recipe.scale)
+        self.executor.expect(sum(partition.stop - partition.start for partition in self.all_partitions()))
 
     def adopt(self) -> None:
         """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them.
@@ -199,7 +201,9 @@ class Build:
 
         `scored` adds its signals and the filters on them.
         """
-        steps = (*self._raw(partition, retry=retry), *self._curation(partition.input_file.source, scored=scored))
+        source = partition.input_file.source
+        curation = self.shared.keep((id(self.recipe), source, scored), lambda: self._curation(source, scored=scored))
+        steps = (*self._raw(partition, retry=retry), *curation)
         files = (*(partition.raw or (partition.file,)), *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
@@ -235,8 +239,11 @@ class Build:
         if not partition.raw:
             yield self._read(partition)
             if source.fetches:
-                yield ChainStep(f"{folder}/fetch", self.fetch_step(name))
-        yield from list_table_histories(name, self._prepare_retry(name), again=retry)
+                yield from self.shared.keep(
+                    f"{folder}/fetch", lambda: [ChainStep(f"{folder}/fetch", self.fetch_step(name))]
+                )
+        retries = partial(list_table_histories, name, self._prepare_retry(name), again=retry)
+        yield from self.shared.keep((name, retry), retries)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
         """The step that reads a partition from its input file."""
@@ -316,8 +323,8 @@ class Build:
         if values := self.recipe.list_values():
             steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values, self.recipe.list_labels())))
         if self.recipe.tokenizer:
-            count = make_length_step(self.recipe.chat, render.policy, self.recipe.model)
-            steps.append(ChainStep(f"{folder}/lengths", count))
+            count = partial(make_length_step, self.recipe.chat, render.policy, self.recipe.model)
+            steps += self.shared.keep(folder, lambda: [ChainStep(f"{folder}/lengths", count())])
         return tuple(steps)
 
     def fetch_step(self, source: str) -> Fetch:
@@ -328,12 +335,7 @@ class Build:
     @cached_property
     def _lists(self) -> tuple[File, ...]:
         """The lists that filters and fetch read, in the run's folder."""
-        gone, path = [], self.root / LIST
-        if self.rules:
-            gone = [File(LIST, LIST, hash_file(path), path.stat().st_size)]
-        wanted = [filter_.lists for filter_ in self.recipe.filters if isinstance(filter_, ReadsLists)]
-        taken = (copy_list(self.root, self.base, path, name) for lists in wanted for name, path in lists.items())
-        return (*taken, *gone)
+        return copy_lists(self.root, self.base, self.recipe.filters, self.rules)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -351,7 +353,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in self.executor.each(TimedChainRunner(self.root), chains, memory):
+        for index, done in run_unfinished(self.finder, self.executor, chains, memory):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()
@@ -367,7 +369,7 @@ class Build:
         raise_bad_files(self.recipe, [(chains[index].input_file, bad[index]) for index in sorted(bad)])
         self.folders |= by_folder.keys()
         for folder, found in by_folder.items():  # several of one part stay in their order
-            write_manifest(self.root, folder, [found[key] for key in sorted(found, key=lambda key: key[0])])
+            self.finder.write_manifest(folder, found)
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""

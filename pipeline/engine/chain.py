@@ -7,8 +7,9 @@ class that derives from `ChainStep` (see table_history.py).
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,19 @@ class ChainStep:
     def started_anew(self) -> ChainStep:
         """The same in a chain that starts anew because a step behind it changed its files."""
         return self
+
+
+class SharedSteps:
+    """Steps that the chains of many partitions have in common, made once, so that their part of keys is (keys.py)."""
+
+    def __init__(self) -> None:
+        self._kept = dict[Hashable, tuple[ChainStep, ...]]()
+
+    def keep(self, key: Hashable, make: Callable[[], Iterable[ChainStep]]) -> tuple[ChainStep, ...]:
+        """The steps of a key, which are made when it is asked for first."""
+        if key not in self._kept:
+            self._kept[key] = tuple(make())
+        return self._kept[key]
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,8 @@ class ChainPass:
         done = self.store.find(task)
         if done is not None:
             return done
+        if self.store.only_finds:
+            return self.store.perform(task)
         for file in (*task.inputs.values(), *task.side_inputs.values()):
             if file.name != "input" and not (self.store.root / file.path).exists():
                 raise MissingFile(file)
@@ -234,5 +250,7 @@ def read_manifest_counts(path: Path) -> tuple[list[Receipt], dict[str, Any]]:
 def write_manifest(root: Path, folder: str, receipts: list[Receipt]) -> None:
     """Roll up the receipts of a complete step, in their order; readers use nothing else."""
     counts = {level: count.to_json() for level, count in sorted(total_counts(receipts).items())}
-    manifest = {"folder": folder, "counts": counts, "receipts": [receipt.to_json() for receipt in receipts]}
-    write_atomically(root / folder / "manifest.json", manifest)
+    head = json.dumps({"counts": counts, "folder": folder}, sort_keys=True, ensure_ascii=False)
+    lines = [json.dumps(receipt.to_json(), sort_keys=True, ensure_ascii=False) for receipt in receipts]
+    listed = ",\n".join(lines)  # a line each: an indented manifest takes ten times as long to write
+    write_atomically(root / folder / "manifest.json", f'{head[:-1]}, "receipts": [\n{listed}\n]}}\n')

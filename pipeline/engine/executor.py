@@ -1,4 +1,4 @@
-"""Where tasks run: in this process, or on Ray. With ray_flow.py the only file that imports Ray.
+"""Where tasks run: in this process, in others of this machine, or on Ray. With ray_flow.py the only importer of Ray.
 
 `Executor.each` runs a function over items, `Executor.stream` a flow whose workers hold state (flow.py). Neither
 promises anything about order: names and bytes come from the recipe, never from arrival.
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
+from vlmill.pipeline.engine.local_workers import LocalWorkers
+from vlmill.pipeline.engine.set_aside import TRIES, ItemLost, ItemQueue, raise_heavy
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +38,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 class Executor(Protocol):
     """Runs one function over many items."""
+
+    def expect(self, rows: int) -> None:
+        """The run has so many rows to read: whether processes for them are worth their start."""
+        ...
 
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
@@ -61,6 +67,9 @@ class Executor(Protocol):
 class Inline:
     """Runs everything in this process, one item after the other; what steps note is noted in its meter."""
 
+    def expect(self, rows: int) -> None:
+        """See Executor. This process it is."""
+
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
     ) -> Iterator[tuple[int, Result]]:
@@ -72,7 +81,7 @@ class Inline:
                 yield index, function(item)
             except LackOfMemoryError as error:
                 heavy.append(str(error))
-        _raise_heavy(heavy)
+        raise_heavy(heavy)
 
     def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
         """See Executor. Workers are opened here."""
@@ -85,12 +94,14 @@ class OnRay:
     What steps note in workers comes to this process's meter about once a second.
     """
 
-    ATTEMPTS = 3
     TICK = 1.0
     """Seconds between two looks at what workers have noted."""
 
     def __init__(self, width: int) -> None:
         self.width = width
+
+    def expect(self, rows: int) -> None:
+        """See Executor. Ray has begun."""
 
     @cached_property
     def _notes(self) -> Any:
@@ -106,11 +117,10 @@ class OnRay:
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
         remote = ray.remote(num_cpus=1, max_retries=0, memory=_bound_memory(memory))(_run_noting)
-        waiting, flying, attempts = list(range(len(items)))[::-1], dict[Any, int](), [0] * len(items)
-        heavy, code, looked = list[int](), _hash_package(), 0.0
-        while waiting or flying:
-            while waiting and len(flying) < 2 * self.width:
-                index = waiting.pop()
+        queue, flying, code, looked = ItemQueue(range(len(items))), dict[Any, int](), _hash_package(), 0.0
+        while queue.waiting or flying:
+            while queue.waiting and len(flying) < 2 * self.width:
+                index = queue.waiting.pop()
                 flying[remote.remote(code, function, items[index], self._notes)] = index
             landed, _ = ray.wait(list(flying), num_returns=1, timeout=self.TICK)
             looked = _take_notes(self._notes, looked)
@@ -118,18 +128,17 @@ class OnRay:
                 index = flying.pop(reference)
                 try:
                     yield index, _take_result(reference)
-                except _ItemLost:
-                    attempts[index] += 1
-                    (waiting if attempts[index] < self.ATTEMPTS - 1 else heavy).append(index)
+                except ItemLost:
+                    queue.lose(index)
         _take_notes(self._notes, 0.0)
         lost = list[str]()
-        for index in sorted(heavy):  # nothing else runs any more, and each place is told before it is worked on
+        for index in sorted(queue.aside):  # nothing else runs any more, and each place is told before it is worked on
             self._notes.stand.remote("")
             try:
                 yield index, _take_result(remote.remote(code, function, items[index], self._notes, closely=True))
-            except _ItemLost as error:
+            except ItemLost as error:
                 lost.append(str(error) if error.is_placed else f"{self._find_place() or items[index]}: {error}")
-        _raise_heavy(lost)
+        raise_heavy(lost)
 
     def _find_place(self) -> str:
         """Where the last item was that was run closely; empty where nobody knows."""
@@ -143,7 +152,7 @@ class OnRay:
         """See Executor."""
         from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
 
-        return run_flow_on_ray(flow, jobs, partial(_check_code, _hash_package()), self.ATTEMPTS)
+        return run_flow_on_ray(flow, jobs, partial(_check_code, _hash_package()), TRIES)
 
 
 def _bound_memory(memory: int) -> int | None:
@@ -154,19 +163,11 @@ def _bound_memory(memory: int) -> int | None:
     return min(memory, largest) or None
 
 
-class _ItemLost(Exception):  # noqa: N818 - not yet an error: it is tried again
-    """An item whose process died, or lacked memory; then the message has the place."""
-
-    def __init__(self, message: str, *, is_placed: bool = False) -> None:
-        super().__init__(message)
-        self.is_placed = is_placed
-
-
 def _take_result(reference: Any) -> Any:
     """What an item came to.
 
     Raises:
-        _ItemLost: its process died, or lacked memory.
+        ItemLost: its process died, or lacked memory.
         StoreError: Ray ended.
     """
     import ray  # noqa: PLC0415
@@ -178,27 +179,13 @@ def _take_result(reference: Any) -> Any:
         ray.exceptions.OutOfMemoryError,
         ray.exceptions.NodeDiedError,
     ) as error:
-        raise _ItemLost(f"its process died ({type(error).__name__})") from error
+        raise ItemLost(f"its process died ({type(error).__name__})") from error
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, LackOfMemoryError):
-            raise _ItemLost(str(error.cause), is_placed=True) from None
+            raise ItemLost(str(error.cause), is_placed=True) from None
         raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
     except ray.exceptions.RayError as error:
         raise StoreError(explain_end(error)) from error
-
-
-def _raise_heavy(lost: Sequence[str]) -> None:
-    """Raise one error for all items that could not be done for lack of memory, if there are any."""
-    if lost:
-        raise LackOfMemoryError(*lost, HEAVY)
-
-
-HEAVY = (
-    "All other partitions are done and kept. Give it more memory, or bound the texts (sources.NAME.max_characters) or "
-    "images (image_stats.max_pixels); or leave the sample out: name it under `ids:` in takedowns.yaml of the run's "
-    "folder. Then run the same command again"
-)
-"""What to do about partitions of which a process dies even alone."""
 
 
 class _Notes:
@@ -308,11 +295,16 @@ def open_executor(
 ) -> Iterator[Executor]:
     """The executor that the command line names.
 
-    `workers` 0 runs tasks in this process, None is one worker per core; an `address` joins a cluster. `models` makes
-    room for pictures on their way to models, `gpus` lets Ray see those of this machine.
+    `workers` 0 runs tasks in this process, None is one worker per core once that pays; an `address` joins a cluster.
+    `models` is for recipes whose models work in processes of their own: those are Ray's, also on this machine, with
+    room for pictures on their way to them. `gpus` lets Ray see those of this machine.
     """
     if workers == 0 and address is None:
         yield Inline()
+        return
+    if address is None and not models:
+        with closing(LocalWorkers(workers or os.cpu_count() or 1, ONE_THREAD, at_once=workers is not None)) as pool:
+            yield pool
         return
     objects = max(512, 64 * (workers or os.cpu_count() or 1)) if models else 128
     with _open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20) as width:

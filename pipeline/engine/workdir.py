@@ -6,6 +6,11 @@ It is locked and pinned, has the recipe's lists, and is swept of what no manifes
 from __future__ import annotations
 
 import json
+<<<<<<< HEAD
+=======
+import os
+import shutil
+>>>>>>> main
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +21,10 @@ from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
+from vlmill.pipeline.filters import Filter, ReadsLists
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 PINS = "hub.lock.yaml"
 """Which commit each root on the Hugging Face Hub stood for when the run was begun: source or benchmark -> root,
@@ -102,6 +109,14 @@ def copy_list(root: Path, base: Path | None, path: str, name: str) -> File:
     return File(name, place, sha256, input_file.stat().st_size)
 
 
+def copy_lists(root: Path, base: Path | None, filters: Iterable[Filter], rules: TakedownList) -> tuple[File, ...]:
+    """The lists that filters read, copied as `copy_list` does, and that of takedowns where something stands on it."""
+    wanted = [filter_.lists for filter_ in filters if isinstance(filter_, ReadsLists)]
+    taken = [copy_list(root, base, path, name) for lists in wanted for name, path in lists.items()]
+    path = root / LIST
+    return (*taken, *([File(LIST, LIST, hash_file(path), path.stat().st_size)] if rules else []))
+
+
 def copy_tokenizer(root: Path, base: Path | None, path: str | None) -> File | None:
     """The tokenizer that the recipe names, copied into the run's folder, where the trainer finds it.
 
@@ -145,9 +160,12 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
         if used is None and _are_impure(receipts):
             continue
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
-        signed = {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name not in named | signed and str(path.relative_to(root)) not in named:
+        named |= {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
+        below = f"{folder.relative_to(root)}/"
+        with os.scandir(folder) as entries:
+            unused = [entry.path for entry in entries if entry.name not in named and below + entry.name not in named]
+        for path in sorted(map(Path, unused)):
+            if path.is_file():
                 path.unlink()
 
 

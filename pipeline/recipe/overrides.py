@@ -122,7 +122,7 @@ def _add_named_filter(data: dict[str, Any], parts: list[str]) -> list[str]:
     if len(parts) == 1:
         return parts
     name, settings = take_name(parts[1:], filters)
-    if settings:
+    if settings or name in filters:
         entries = _list_filters(data)
         if name not in _list_filter_names(data) and not name.isdigit():
             entries.append({name: {}})

@@ -12,6 +12,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, SampleId, read_refused
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_raw_tables
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.holding import find_holders
 from vlmill.pipeline.takedown.steps import read_record
 
 
@@ -62,7 +63,8 @@ def find_refused(root: Path, recipe: Recipe, wanted: SampleId) -> list[Refused]:
     """What was refused under an id: the row or page itself, the row of a page, or all such pages of a row."""
     return [
         one
-        for one in read_refused_rows(root, recipe, wanted.source)
+        for tables in find_holders(root, list_raw_tables(root, recipe, wanted.source), wanted)
+        for one in read_refused_of_partition(root, tables)
         if one.id[:3] == wanted[:3] and (one.id.page == wanted.page or NO_PAGE in {one.id.page, wanted.page})
     ]
 

@@ -5,10 +5,10 @@ The command shows this before it begins, and instead of it with `--dry-run`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, REFUSED_FILE, SAMPLES_FILE, name_verdicts
@@ -17,10 +17,9 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.ordered import map_in_order
 from vlmill.pipeline.takedown.rules import TakedownList
 from vlmill.pipeline.takedown.steps import hash_text, match_partition
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +161,14 @@ def forecast_takedown(
     """
     everywhere = [at for source in sorted(recipe.sources) for at in list_filtered_tables(root, recipe, source)]
     rules = before | _add_exact_copies(root, asked - before, everywhere, executor)
-    effects = [effect for effect in _map_partitions(executor, MatchPartitions(root, rules), everywhere) if effect]
+    effects = [effect for effect in map_in_order(executor, MatchPartitions(root, rules), everywhere) if effect]
     by_address = frozenset(
         digest
         for effect in effects
         for digest, rule in effect.images.items()
         if rule.startswith(("url ", "domain ")) and digest not in rules.sha256
     )
-    staying = _map_partitions(executor, FindKeptImages(root, rules, by_address), everywhere) if by_address else []
+    staying = map_in_order(executor, FindKeptImages(root, rules, by_address), everywhere) if by_address else []
     gone = {name for effect in effects for name in effect.gone}
     return Forecast(
         rules=rules,
@@ -180,14 +179,6 @@ def forecast_takedown(
         else [],
         copies=sorted(set[str]().union(*staying)),
     )
-
-
-def _map_partitions(
-    executor: Executor, function: Callable[[PartitionTables], Result], everywhere: Sequence[PartitionTables]
-) -> list[Result]:
-    """Results in the order of the partitions."""
-    found = dict(executor.each(function, everywhere))
-    return [found[index] for index in range(len(everywhere))]
 
 
 def _add_exact_copies(
@@ -202,7 +193,7 @@ def _add_exact_copies(
     sources = {SampleId.parse(name).source for name in asked.ids}
     asking = FindIds(root, frozenset(asked.ids))
     rules, seen = asked, set[str]()
-    for found, more in _map_partitions(executor, asking, [at for at in everywhere if at.source in sources]):
+    for found, more in map_in_order(executor, asking, [at for at in everywhere if at.source in sources]):
         seen.update(found)
         rules |= more
     if unknown := sorted(set(asked.ids) - seen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.holding import find_holders
 from vlmill.pipeline.reports.refused import Refused, find_refused
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
@@ -85,11 +87,14 @@ def trace_sample(root: Path, name: str) -> Traced:
     """
     wanted = find_id(root, name)
     recipe = _read_recipe(root, wanted)
-    for tables in list_filtered_tables(root, recipe, wanted.source):
+    for tables in find_holders(root, list_filtered_tables(root, recipe, wanted.source), wanted):
         samples = tables.files[SAMPLES_FILE]
-        for row, sample in enumerate(read_samples(check_hash(root / samples.path, samples.sha256))):
-            if sample.id == wanted:
-                return _trace_sample(root, recipe, tables.partition, tables.check(root), row, sample)
+        path = check_hash(root / samples.path, samples.sha256)
+        ids = (SampleId(**found) for found in read_rows(path, SampleId._fields))
+        row = next((row for row, found in enumerate(ids) if found == wanted), -1)
+        if row >= 0:
+            (sample,) = islice(read_samples(path), row, row + 1)
+            return _trace_sample(root, recipe, tables.partition, tables.check(root), row, sample)
     raise StoreError(
         f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
         f"report {root} --reason REASON"

@@ -1,14 +1,12 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by `render`; read by `token_lengths`, the trainer and `trace`. webdataset's TarWriter writes the tars, with what
-would differ between two machines or two runs fixed: no times, no owners, one mode.
+Written by `render`; read by `token_lengths`, the trainer and `trace`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +14,7 @@ import pyarrow as pa
 
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LINEAGE_SUFFIX
 from vlmill.pipeline.core.sample import Node, Sample, write_rows
+from vlmill.pipeline.shards.tar_file import TarFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -123,8 +122,7 @@ class ShardWriter:
     most_samples: int
     most_bytes: int
     shards: int = 0  # closed or open
-    _tar: Any = None  # webdataset's TarWriter
-    _files: ExitStack = field(default_factory=ExitStack)
+    _tar: TarFile | None = None
     _index: list[dict[str, Any]] = field(default_factory=list)
     _lineage: list[dict[str, Any]] = field(default_factory=list)
 
@@ -136,40 +134,35 @@ class ShardWriter:
     ) -> None:
         if error is None:
             self._close()
-        else:
-            self._files.close()  # half a shard, in a folder that is not committed
+        elif self._tar is not None:
+            self._tar.__exit__(kind, error, trace)  # half a shard, in a folder that is not committed
 
     def add(self, entry: ShardSample) -> None:
         """Append a sample."""
         members = _make_members(entry)
-        if self._tar is not None and self._is_full(members):
+        if self._tar is not None and self._is_full(self._tar, members):
             self._close()
-        if self._tar is None:
-            self._open()
-        begin = self._tar.tarstream.offset
-        for name, data in members.items():  # one at a time: TarWriter sorts names, and the JSON has to be first
-            self._tar.write({"__key__": entry.key, name: data})
+        tar = self._tar = self._tar or self._open()
+        begin = tar.offset
+        for name, data in members.items():
+            tar.add(f"{entry.key}.{name}", data)
         row = len(self._index)
-        self._index.append(_index_row(entry, row, begin, self._tar.tarstream.offset - begin))
+        self._index.append(_index_row(entry, row, begin, tar.offset - begin))
         self._lineage.append(_make_lineage_row(entry, row))
 
-    def _is_full(self, members: Mapping[str, bytes]) -> bool:
+    def _is_full(self, tar: TarFile, members: Mapping[str, bytes]) -> bool:
         blocks = sum(1 + -(-len(data) // BLOCK) for data in members.values())
-        end = self._tar.tarstream.offset + (blocks + 2) * BLOCK
+        end = tar.offset + (blocks + 2) * BLOCK
         return len(self._index) == self.most_samples or -(-end // RECORD) * RECORD > self.most_bytes
 
-    def _open(self) -> None:
-        from webdataset import TarWriter  # noqa: PLC0415 - loads torch where that is installed
-
-        file = self._files.enter_context((self.folder / f"{self.shards:02d}.tar").open("wb"))
-        writer = TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False)
-        self._tar = self._files.enter_context(writer)
+    def _open(self) -> TarFile:
         self.shards += 1
+        return TarFile(self.folder / f"{self.shards - 1:02d}.tar")
 
     def _close(self) -> None:
         if self._tar is None:
             return
-        self._files.close()
+        self._tar.close()
         name = f"{self.shards - 1:02d}"
         index = list(_add_digests(self.folder / f"{name}.tar", self._index))
         write_rows(self.folder / f"{name}{INDEX_SUFFIX}", INDEX, index)

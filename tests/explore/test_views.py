@@ -189,6 +189,15 @@ def test_pictures_are_drawn_small_and_in_a_form_of_ours(run, client, ask):
         assert client.get(f"/picture/{path}").status_code == status
 
 
+def test_a_file_that_is_gone_says_that_the_run_has_changed(run, client, monkeypatch):
+    def read(*_):
+        raise FileNotFoundError("samples")
+
+    monkeypatch.setattr("vlmill.explore.samples.SampleReader.describe_samples", read)
+    answer = client.get("/api/samples")
+    assert (answer.status_code, "read it again" in answer.json()["error"]) == (409, True)
+
+
 # -- thresholds
 
 

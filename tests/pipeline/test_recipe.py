@@ -17,6 +17,7 @@ from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.inputs.files import InputFile, list_input_files
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_locked_recipe, select_shaping
+from vlmill.pipeline.recipe.overrides import set_value
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.survey import cut_rows
@@ -216,3 +217,12 @@ def test_the_limit_takes_rows_from_the_front():
     ]
     assert [(part.start, part.stop) for part in limit_rows(parts, 6)] == [(0, 4), (4, 6)]
     assert limit_rows(parts, None) == parts
+
+
+@pytest.mark.parametrize("key", ["filters.image_quality", "filters.image_quality.min_sharpness"])
+def test_a_filter_that_the_recipe_does_not_name_is_asked_last_whether_it_is_set_whole_or_in_part(key):
+    data = {"filters": [{"language": {"drop": ["zh"]}}]}
+    set_value(data, key, "20" if key.endswith("sharpness") else "{min_sharpness: 20}")
+    assert data["filters"] == [{"language": {"drop": ["zh"]}}, {"image_quality": {"min_sharpness": 20}}]
+    with pytest.raises(RecipeError, match="no 'imagequality' in this list of 2"):
+        set_value(data, "filters.imagequality", "{}")

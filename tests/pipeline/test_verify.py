@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.small import vlmill, write_recipe
+from tests.pipeline.test_takedown import Elsewhere
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.engine.chain import read_manifest, write_manifest
 from vlmill.pipeline.engine.store import Receipt
-from vlmill.pipeline.reports.verify import verify_run
+from vlmill.pipeline.reports.verify import verify_in_workers, verify_run
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 
@@ -134,6 +135,34 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     (run / "recipe.lock.yaml").write_text("a: [")
     assert vlmill("verify", run) == 1
     assert "The lock of a run is damaged" in capsys.readouterr().err
+
+
+def test_workers_find_the_same_in_the_same_order(run, monkeypatch):
+    """Whatever travels is pickled, and what was asked for last comes first."""
+    monkeypatch.setattr("vlmill.pipeline.reports.verify_files.RECEIPTS", 1)
+    assert list(verify_run(run, Elsewhere())) == []
+    receipt = read_manifest(run, "steps/web/language")[0]
+    (run / receipt.files[0].path).write_bytes(b"x")
+    for path in sorted((run / "steps/quiz/read").glob("*.receipt.json")):
+        path.unlink()
+    found = list(verify_run(run))
+    assert len(found) > 2
+    assert list(verify_run(run, Elsewhere())) == found
+    assert verify_in_workers(run, None, None) == found
+
+
+def test_workers_count_the_same(run):
+    manifest = run / "steps/web/image_stats/manifest.json"
+    data = json.loads(manifest.read_text())
+    for receipt in data["receipts"]:
+        for line in (receipt["counts"]["images_measured"], data["counts"]["images_measured"]):
+            line["in"], line["kept"] = line["in"] + 1, line["kept"] + 1
+        key = receipt["key"][:12]
+        (manifest.parent / f"{receipt['partition']}.{key}.receipt.json").write_text(json.dumps(receipt))
+    manifest.write_text(json.dumps(data))
+    found = list(verify_run(run))
+    assert any("image_stats counts" in line for line in found)
+    assert list(verify_run(run, Elsewhere())) == found
 
 
 def accept_changes(run, change):

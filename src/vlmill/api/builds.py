@@ -151,7 +151,8 @@ def build(
     Args:
         recipe: A recipe file, the name of a shipped recipe, or what `load_recipe` made of one.
         out: The run's folder; None is `build/` and the recipe's name.
-        workers: Worker processes on this machine; 0 works in this process, without Ray; None is one per core.
+        workers: Worker processes on this machine; 0 works in this process; None is one per core, and none for a small
+            run. Without signals they need no Ray.
         ray: The address of a Ray cluster to join, all of whose nodes see the folder.
         until: Stop after this phase: survey, benchmarks, write, curate, signals, dedupe, shard or mixture.
         accept_changes: Let the recipe replace the one that the folder is locked to; what the change does not touch is

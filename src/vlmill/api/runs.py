@@ -28,7 +28,7 @@ from vlmill.pipeline.reports.overlap import read_overlap
 from vlmill.pipeline.reports.refused import Refused
 from vlmill.pipeline.reports.status import Status, read_status
 from vlmill.pipeline.reports.trace import Traced, find_id, trace_refused, trace_sample
-from vlmill.pipeline.reports.verify import verify_run
+from vlmill.pipeline.reports.verify import verify_in_workers
 from vlmill.pipeline.reports.what_if import WhatIfAnswer, answer_what_if
 from vlmill.pipeline.takedown.rules import parse_rules
 from vlmill.train.digests import verify_training
@@ -201,9 +201,17 @@ class Run(RunExports):
 
     # -- questions and work ----------------------------------------------------------------------------------------
 
-    def verify(self) -> list[str]:
-        """A line for each sha256, count, lock or data card that is not as it was written; none in a sound run."""
-        made = list(verify_run(self.folder)) or list(verify_locks(self.folder))
+    def verify(
+        self, workers: int | None = None, ray: str | None = None, *, console: Console | None = None
+    ) -> list[str]:
+        """A line for each sha256, count, lock or data card that is not as it was written; none in a sound run.
+
+        Args:
+            workers: Processes; 0 is this one, None one per core where there is much to look at.
+            ray: The address of a Ray cluster.
+            console: Where progress is shown; None shows nothing.
+        """
+        made = verify_in_workers(self.folder.absolute(), workers, ray, console) or list(verify_locks(self.folder))
         return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
 
     def list_unused(self) -> list[UnusedFiles]:

@@ -11,7 +11,9 @@ from typing import Any
 from vlmill.explore.index import Index
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.filters import CustomFilter
 from vlmill.pipeline.page.colours import choose_colours, choose_reason_colours
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
@@ -49,7 +51,7 @@ def describe_run(root: Path, recipe: Recipe) -> dict[str, Any]:
         "odd": list(list_odd(root, recipe, funnel)),
         "colours": {
             "sources": choose_colours(recipe.list_groups()),
-            "reasons": choose_reason_colours(_list_reasons(funnel)),
+            "reasons": choose_reason_colours(list_reasons(recipe)),
         },
     }
 
@@ -72,9 +74,10 @@ def sum_levels(funnel: Mapping[str, LevelCounts]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _list_reasons(funnel: Mapping[str, LevelCounts]) -> list[str]:
-    lines = [line for levels in funnel.values() for line in levels.values()]
-    return sorted({reason for line in lines for how in ("dropped", "failed") for reason in line[how]})
+def list_reasons(recipe: Recipe) -> list[str]:
+    """Every reason that something of a run can be lost for: the closed list, custom filters, values of signals."""
+    custom = [f"filter:{one.name}" for one in recipe.filters if isinstance(one, CustomFilter)]
+    return [*map(str, Reason), *custom, *(f"signal:{value}" for value in recipe.list_values())]
 
 
 def count_bytes(root: Path, recipe: Recipe) -> dict[str, int]:
