@@ -34,14 +34,10 @@ from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
 from vlmill.pipeline.core.files import TEMPORARY, explain_full_disk, flush_path, move_file, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
-<<<<<<< HEAD
 from vlmill.pipeline.core.run_path import RunPath, find_local_paths
 from vlmill.pipeline.core.scratch import get_scratch
-from vlmill.pipeline.core.step import Count, Counts, HasSideInputs, Step, match_names
-from vlmill.pipeline.engine.lease import hold_lease, refuse_held_lease
-=======
 from vlmill.pipeline.core.step import Count, Counts, Step, match_names
->>>>>>> main
+from vlmill.pipeline.engine.lease import hold_lease, refuse_held_lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,7 @@ It is locked and pinned, has the recipe's lists, and is swept of what no manifes
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-=======
 import os
-import shutil
->>>>>>> main
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +14,7 @@ from pathlib import Path
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import remove_folder, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
@@ -162,11 +159,17 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
         named |= {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
         below = f"{folder.relative_to(root)}/"
-        with os.scandir(folder) as entries:
-            unused = [entry.path for entry in entries if entry.name not in named and below + entry.name not in named]
-        for path in sorted(map(Path, unused)):
-            if path.is_file():
-                path.unlink()
+        for name in sorted(_list_names(folder)):
+            if name not in named and below + name not in named and (folder / name).is_file():
+                (folder / name).unlink()
+
+
+def _list_names(folder: Path) -> list[str]:
+    """What is in a folder, by name; many thousand files cost no path each."""
+    if isinstance(folder, RunPath):
+        return [path.name for path in folder.iterdir()]
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
 
 
 def _empty_folder(folder: Path) -> None:
