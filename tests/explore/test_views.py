@@ -124,6 +124,10 @@ def test_words_are_found_in_texts_whatever_their_case(ask, text, found):
         assert "gardener" in line["text"].lower()
 
 
+def test_no_word_finds_everything(ask):
+    assert ask("counts", text='""')["fits"] == ask("index")["samples"]
+
+
 def test_an_id_finds_its_sample_alone(ask):
     (line,) = ask("samples", text="quiz/quiz.parquet#3")
     assert line["id"] == "quiz/quiz.parquet#3"
