@@ -8,7 +8,7 @@ import pytest
 
 import vlmill as api
 from tests.helpers.small import vlmill
-from tests.helpers.upstream import json_array, json_lines, pdf, separated
+from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.reports.proposal import examine_place
@@ -111,10 +111,11 @@ def test_papers_of_which_the_first_have_no_text_are_recognised_by_others(tmp_pat
 
 def test_a_few_pictures_named_by_path_among_bytes_are_not_searched_for(tmp_path):
     rows = ask("question", "answer")
-    for row in rows[1:]:
-        row["foto"] = {"bytes": "aGk=", "path": "a.png"}
-    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
-    assert not any("no image file" in note for note in found.notes)
+    for number, row in enumerate(rows):
+        row["foto"] = {"bytes": picture(number) if number else None, "path": f"{number}.png"}
+    found = examine_place(str(parquet(tmp_path / "a.parquet", rows)))
+    assert len(found.chosen.pages) == len(ROWS)
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(("rows", "files", "epochs"), [(5, 1, 16), (200, 1, 10), (100, 4, 5), (1000, 1, 3)])
