@@ -1,4 +1,4 @@
-"""Where tasks run: in this process, in others of this machine, or on Ray. With ray_flow.py the only importer of Ray.
+"""Where tasks run: in this process or on Ray, which this file and ray_flow.py alone import.
 
 `Executor.each` runs a function over items, `Executor.stream` a flow whose workers hold state (flow.py). Neither
 promises anything about order: names and bytes come from the recipe, never from arrival.
@@ -23,7 +23,7 @@ from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
-from vlmill.pipeline.engine.local_workers import LocalWorkers
+from vlmill.pipeline.engine.once_it_pays import OnceItPays
 from vlmill.pipeline.engine.set_aside import TRIES, ItemLost, ItemQueue, raise_heavy
 
 Item = TypeVar("Item")
@@ -296,16 +296,23 @@ def open_executor(
     """The executor that the command line names.
 
     `workers` 0 runs tasks in this process, None is one worker per core once that pays; an `address` joins a cluster.
-    `models` is for recipes whose models work in processes of their own: those are Ray's, also on this machine, with
-    room for pictures on their way to them. `gpus` lets Ray see those of this machine.
+    Ray starts with the first task that it is for. `models` is for recipes with models, whose pictures need room on
+    their way. `gpus` lets Ray see those of this machine.
     """
     if workers == 0 and address is None:
         yield Inline()
         return
-    if address is None and not models:
-        with closing(LocalWorkers(workers or os.cpu_count() or 1, ONE_THREAD, at_once=workers is not None)) as pool:
+    start = partial(_open_ray, workers, address, models=models, gpus=gpus)
+    if address is not None or models:
+        with start() as pool:
             yield pool
         return
+    with closing(OnceItPays(start, at_once=workers is not None)) as pool:
+        yield pool
+
+
+@contextmanager
+def _open_ray(workers: int | None, address: str | None, *, models: bool, gpus: bool) -> Iterator[Executor]:
     objects = max(512, 64 * (workers or os.cpu_count() or 1)) if models else 128
     with _open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20) as width:
         yield OnRay(width)

@@ -33,20 +33,6 @@ class ItemQueue:
         self.aside = list[int]()
         self._losses = dict[int, int]()
 
-    def take(self, *, alone: bool) -> int | None:
-        """The next item to run; one that was set aside only where nothing else runs (`alone`)."""
-        if self.waiting:
-            return self.waiting.pop()
-        if not self.aside or not alone:
-            return None
-        number = min(self.aside)
-        self.aside.remove(number)
-        return number
-
-    def is_suspect(self, number: int) -> bool:
-        """Whether the item has lost a process before."""
-        return number in self._losses
-
     def lose(self, number: int) -> bool:
         """Put back an item whose process died or lacked memory; says whether that was the last time."""
         losses = self._losses[number] = self._losses.get(number, 0) + 1

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,6 @@ from vlmill.pipeline.core import at_work  # by its module: workers get this one 
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, note_work
 from vlmill.pipeline.engine.executor import Inline, OnRay, open_executor, run_distributed
-from vlmill.pipeline.engine.local_workers import SMALL, LocalWorkers, count_memory
 
 
 @dataclass(frozen=True)
@@ -59,21 +57,9 @@ def ray_pool():
         yield pool
 
 
-@pytest.fixture(scope="module")
-def local_pool():
-    with open_executor(2, None) as pool:
-        assert isinstance(pool, LocalWorkers)
-        yield pool
-
-
-@pytest.fixture(params=["inline", "local", "ray"])
+@pytest.fixture(params=["inline", "ray"])
 def pool(request):
-    return Inline() if request.param == "inline" else request.getfixturevalue(f"{request.param}_pool")
-
-
-@pytest.fixture(params=["local", "ray"])
-def processes(request):
-    return request.getfixturevalue(f"{request.param}_pool")
+    return Inline() if request.param == "inline" else request.getfixturevalue("ray_pool")
 
 
 def test_every_item_comes_back_once_with_its_index(pool):
@@ -114,9 +100,9 @@ def test_the_end_of_ray_itself_is_an_error_that_says_what_to_do(ray_pool, monkey
         list(ray_pool.each(doubled, [Item(0)]))
 
 
-def test_an_item_whose_worker_died_is_tried_again(processes, tmp_path):
+def test_an_item_whose_worker_died_is_tried_again(ray_pool, tmp_path):
     items = [Item(0), Item(1, tmp_path / "died"), Item(2)]
-    assert dict(processes.each(deadly, items)) == {0: 0, 1: 1, 2: 2}
+    assert dict(ray_pool.each(deadly, items)) == {0: 0, 1: 1, 2: 2}
     assert (tmp_path / "died").exists()
 
 
@@ -178,15 +164,13 @@ def working(item: Item) -> int:
     return item.number
 
 
-def test_an_item_that_takes_its_process_along_is_set_aside_and_named_with_the_place(processes):
+def test_an_item_that_takes_its_process_along_is_set_aside_and_named_with_the_place(ray_pool):
     done, items = [], [Item(number) for number in range(8)]
     with pytest.raises(LackOfMemoryError) as error:
-        done.extend(result for _, result in processes.each(working, items))
+        done.extend(result for _, result in ray_pool.each(working, items))
     assert sorted(done) == [0, 3, 4, 5, 6, 7]
     dead, lacking, advice = str(error.value).splitlines()
-    assert dead == "part 1, at row 1: its process died" + (
-        " (WorkerCrashedError)" if isinstance(processes, OnRay) else ""
-    )
+    assert dead == "part 1, at row 1: its process died (WorkerCrashedError)"
     assert lacking == "part 2, at row 1: out of memory"
     assert "All other partitions are done" in advice
 
@@ -201,64 +185,3 @@ def test_an_item_that_lacks_memory_in_this_process_is_named_when_the_others_are_
 def tell_process(item: Item) -> int:
     assert item
     return os.getpid()
-
-
-def test_a_small_run_stays_in_its_process_and_a_larger_one_gets_workers():
-    items, here = [Item(number) for number in range(8)], os.getpid()
-    with open_executor(None, None) as pool:
-        pool.expect(SMALL)
-        assert {result for _, result in pool.each(tell_process, items)} == {here}
-        pool.expect(SMALL + 1)
-        found = {result for _, result in pool.each(tell_process, items)}
-        assert here not in found
-        assert {result for _, result in pool.each(tell_process, items[:1])} <= found  # of one item as well
-
-
-def test_a_run_that_takes_long_in_its_process_gets_workers_for_what_is_left(monkeypatch):
-    monkeypatch.setattr("vlmill.pipeline.engine.local_workers.PATIENCE", 0.0)
-    items = [Item(number) for number in range(4)]
-    with open_executor(None, None) as pool:
-        found = dict(pool.each(tell_process, items))
-    assert sorted(found) == [0, 1, 2, 3]
-    assert [number for number, process in sorted(found.items()) if process == os.getpid()] == [0]
-
-
-def work_beside_others(item: Item) -> int:
-    """How many are at work with it."""
-    mark = item.died.with_name(f"at-{item.number}")
-    mark.touch()
-    time.sleep(0.05)
-    number = len(list(mark.parent.glob("at-*")))
-    mark.unlink()
-    return number
-
-
-def test_no_more_run_at_once_than_memory_has_room_for(local_pool, tmp_path):
-    items = [Item(number, tmp_path / "at") for number in range(6)]
-    assert {number for _, number in local_pool.each(work_beside_others, items, count_memory())} == {1}
-
-
-def hold(item: Item) -> None:
-    item.died.write_text(str(os.getpid()))
-    time.sleep(60)
-
-
-def test_a_worker_ends_with_its_driver_even_at_work(tmp_path):
-    script = (
-        "import sys\nfrom pathlib import Path\nfrom tests.pipeline.test_executor import Item, hold, open_executor\n"
-        "with open_executor(1, None) as pool:\n    list(pool.each(hold, [Item(0, Path(sys.argv[1]))]))"
-    )
-    path = tmp_path / "worker"
-    driver = subprocess.Popen(
-        [sys.executable, "-c", script, path], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    )
-    while not (path.exists() and path.read_text()):
-        assert driver.poll() is None
-        time.sleep(0.02)
-    driver.kill()
-    driver.wait()
-    for _ in range(200):
-        if not (Path("/proc") / path.read_text()).exists():
-            return
-        time.sleep(0.02)
-    pytest.fail("the worker is still there")

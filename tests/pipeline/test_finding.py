@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.engine import local_workers
+from vlmill.pipeline.engine import executor
 from vlmill.pipeline.engine.chain import Chain, ChainRunner, ChainStep, read_manifest
 from vlmill.pipeline.engine.executor import Inline
 from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
@@ -87,10 +87,8 @@ def test_what_was_done_since_the_manifest_is_found_and_a_damaged_manifest_is_wri
 
 
 def test_a_build_with_nothing_to_do_starts_no_process(tmp_path, monkeypatch):
-    from vlmill.pipeline.engine.executor import open_executor
-
-    monkeypatch.setattr(local_workers, "_start_workers", lambda *_: pytest.fail("a process was started"))
-    with open_executor(2, None) as pool:
+    monkeypatch.setattr(executor, "_open_ray", lambda *_, **__: pytest.fail("Ray was started"))
+    with executor.open_executor(2, None) as pool:
         assert list(run_unfinished(ReceiptFinder(tmp_path), pool, [])) == []
         ChainRunner(tmp_path)(make_chains("a")[0])
         assert len(list(run_unfinished(ReceiptFinder(tmp_path), pool, make_chains("a")))) == 1

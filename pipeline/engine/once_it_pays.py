@@ -1,0 +1,84 @@
+"""Small runs in this process, larger ones on Ray: what `vlmill build` takes where no number of workers is named.
+
+Starting Ray takes seconds and about ten seconds of CPU, more than a small run itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vlmill.pipeline.core.errors import LackOfMemoryError
+from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow
+from vlmill.pipeline.engine.set_aside import raise_heavy
+
+if TYPE_CHECKING:
+    from vlmill.pipeline.engine.executor import Executor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SMALL = 200
+"""Rows of all sources up to which a run stays in its process unless it takes longer than `PATIENCE`."""
+
+PATIENCE = 5.0
+"""Seconds of work in this process after which what is left is worth the start of Ray."""
+
+
+class OnceItPays:
+    """Works in this process, and on the executor that `start` opens as soon as that pays.
+
+    That is with the first item where it is asked for (`at_once`), when the run is known to have more than `SMALL` rows,
+    or when several items are left after `PATIENCE`.
+    """
+
+    def __init__(self, start: Callable[[], AbstractContextManager[Executor]], *, at_once: bool) -> None:
+        self._start, self._at_once = start, at_once
+        self._larger: Executor | None = None
+        self._open, self._spent = ExitStack(), 0.0
+
+    def expect(self, rows: int) -> None:
+        """See Executor."""
+        self._at_once |= rows > SMALL
+
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+    ) -> Iterator[tuple[int, Result]]:
+        """See Executor."""
+        heavy, done = list[str](), 0
+        while done < len(items) and not self._is_worth(len(items) - done):
+            begun = time.monotonic()
+            try:
+                result = function(items[done])
+            except LackOfMemoryError as error:
+                heavy.append(str(error))
+            else:
+                yield done, result
+            self._spent += time.monotonic() - begun
+            done += 1
+        if done < len(items):
+            try:
+                for place, result in self._find_larger().each(function, items[done:], memory):
+                    yield done + place, result
+            except LackOfMemoryError as error:
+                raise LackOfMemoryError(*heavy, *error.args) from None
+        raise_heavy(heavy)
+
+    def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
+        """See Executor."""
+        return self._find_larger().stream(flow, jobs)
+
+    def close(self) -> None:
+        """End what was started."""
+        self._larger = None
+        self._open.close()
+
+    def _is_worth(self, left: int) -> bool:
+        return self._at_once or self._larger is not None or (left > 1 and self._spent > PATIENCE)
+
+    def _find_larger(self) -> Executor:
+        if self._larger is None:
+            self._larger = self._open.enter_context(self._start())
+        return self._larger
