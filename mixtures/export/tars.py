@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,9 +47,9 @@ class TarShard:
         key = f"{len(self._offsets):09d}"
         names = [f"{place}.{picture.extension}" for place, picture in enumerate(record.pictures)]
         self._offsets.append(self.size)
-        self._tar.add(f"{key}.json", _make_json(record, names))
+        self._tar.add(key, "json", _make_json(record, names))
         for name, picture in zip(names, record.pictures, strict=True):
-            self._tar.add(f"{key}.{name}", picture.data)
+            self._tar.add(key, name, picture.data)
         self.members.update(names)
         return ()
 
@@ -71,8 +72,8 @@ class TarExport:
     )
 
     def made_by(self) -> Mapping[str, str]:
-        """Nothing: tars are fixed down to the byte."""
-        return {}
+        """What writes the tars is fixed down to the byte; what reads features is not asked."""
+        return {"webdataset": version("webdataset")}
 
     def open_shard(self, path: Path, pictures: PictureFolder) -> TarShard:  # noqa: ARG002 - pictures lie within
         """A tar of its own."""

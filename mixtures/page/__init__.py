@@ -3,6 +3,7 @@
     counts    shards, plans and receipts -> histograms and matrices
     embedding_map  vectors -> points in two dimensions, and examples of clusters
     plots     those -> Vega-Lite, drawn by the page itself
+    sample_facts  turns, licences, hosts and ratings of samples as they came in
     gallery   a few segments of every stage, chosen by hash: tiles, neighbours in their sequence, what is supervised
     search    up to 20,000 samples of the run, chosen by hash, with language and reason, to be searched in the page
 
@@ -25,7 +26,7 @@ import vl_convert
 from markupsafe import Markup
 
 from vlmill.mixtures.build import is_mixed, read_stats
-from vlmill.mixtures.page import counts, embedding_map, gallery, missing, plots, search, signal_plots
+from vlmill.mixtures.page import counts, embedding_map, gallery, missing, plots, sample_facts, search, signal_plots
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
@@ -71,7 +72,8 @@ def render_mixture_page(
     policies = [item.policy for item in recipe.stages if item.name in stats] or list(recipe.policies)
     colours = choose_colours(recipe.list_groups())
     maps = embedding_map.read_maps(root, recipe)
-    index = search.index_samples(root, recipe, _list_measured_policies(root, recipe, policies), samples)
+    facts, measured = sample_facts.SampleFacts(), _list_measured_policies(root, recipe, policies)
+    index = search.index_samples(root, recipe, measured, samples, facts.add_sample)
     stacks = [
         gallery.make_cards(mixture, losses.get(name, "answers"), recipe.seed) for name, mixture in mixtures.items()
     ]
@@ -89,6 +91,7 @@ def render_mixture_page(
             counts.count_overlap(root, recipe),
             colours,
         )
+        + sample_facts.plot_facts(facts, {source: colours[source] for source in sorted(recipe.sources)})
         + signal_plots.plot_signals(_read_signals(root, recipe), colours)
         + signal_plots.plot_maps(maps, colours),
         maps=maps,

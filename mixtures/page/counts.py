@@ -39,6 +39,7 @@ class Counted:
 
     lengths: Rows  # source, from, to (tokens of a sample), samples
     sizes: Rows  # width, width_to, height, height_to (pixels of an original), images
+    ratios: Rows  # source, from, to (width over height of an original), images
     tiles: Rows  # source, tiles (of an image), images
     fill: Rows  # from, to (fraction of a sequence), of (tokens or tiles), sequences
     shards: str  # how many of the shards was read
@@ -62,6 +63,9 @@ def count_stage(root: Path, mixture: PlannedMixture) -> Counted:
     return Counted(
         lengths=_list_rows(pl.concat(lengths).group_by("source", "from", "to").len("samples")) if lengths else [],
         sizes=_list_rows(shown.group_by(*_bin_column("width"), *_bin_column("height")).len("images")),
+        ratios=_list_rows(
+            shown.with_columns(ratio=pl.col("width") / pl.col("height")).group_by("source", *_bin_ratio()).len("images")
+        ),
         tiles=_list_rows(shown.group_by("source", "tiles").len("images")),
         fill=_count_fill(mixture),
         shards="all shards" if read == whole else f"{read:,} of {whole:,} shards, chosen by hash",
@@ -90,6 +94,12 @@ def _bin_column(column: str) -> tuple[pl.Expr, pl.Expr]:
     """The bounds of the bin that a number falls into; bins grow by the square root of 2."""
     power = (pl.col(column).cast(pl.Float64).log(2) * 2 + 1e-9).floor()
     return (2 ** (power / 2)).round(1).alias(column), (2 ** ((power + 1) / 2)).round(1).alias(f"{column}_to")
+
+
+def _bin_ratio() -> tuple[pl.Expr, pl.Expr]:
+    """The bounds of the bin of a ratio; bins grow by the fourth root of 2, and 1 lies in the middle of one."""
+    power = (pl.col("ratio").log(2) * 4 + 0.5).floor()
+    return (2 ** ((power - 0.5) / 4)).round(3).alias("from"), (2 ** ((power + 0.5) / 4)).round(3).alias("to")
 
 
 def _read_images(root: Path, source: str, shards: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

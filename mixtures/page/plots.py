@@ -53,6 +53,7 @@ def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[st
         describe_plot("What the sequences are made of", "realised share in every unit", _plot_units(stats, labels)),
         describe_plot("Length of a sample", "tokens, of what lies in the shards", _plot_lengths(counted.lengths, here)),
         describe_plot("Size of an image", "pixels of the original", _plot_sizes(counted.sizes)),
+        describe_plot("Ratio of an image", "width over height, as it came", _plot_ratios(counted.ratios, here)),
         describe_plot("Tiles of an image", "encoder inputs, the overview included", _plot_tiles(counted.tiles, here)),
         describe_plot("How full sequences are", "share of the sequence's tokens and tiles", _plot_fill(counted.fill)),
     ]
@@ -205,6 +206,22 @@ def _plot_sizes(rows: Rows) -> Any:
             tooltip=["width:Q", "width_to:Q", "height:Q", "height_to:Q", "images:Q"],
         )
         .properties(width=WIDTH - 40, height=HEIGHT + 30)
+    )
+
+
+def _plot_ratios(rows: Rows, by_source: Mapping[str, str]) -> Any:
+    scale = alt.Scale(type="log", base=2, nice=False)
+    return (
+        make_chart(rows)
+        .mark_bar(orient="vertical", binSpacing=0)
+        .encode(
+            alt.X("from:Q", scale=scale, title="width / height", axis=alt.Axis(tickCount=6, format="~g")),
+            alt.X2("to:Q"),
+            alt.Y("images:Q", title="images", stack=True),
+            colour_by_source(by_source),
+            tooltip=["source:N", "from:Q", "to:Q", "images:Q"],
+        )
+        .properties(width=WIDTH, height=HEIGHT)
     )
 
 

@@ -7,7 +7,7 @@ rows, and names by number, keep 20,000 samples to about 3 MB. Samples stand in i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,10 @@ class _Names:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
-def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int) -> Index:
-    """At most `most` samples of what a run has read; pure but for reading."""
+def index_samples(
+    root: Path, recipe: Recipe, policies: Sequence[str], most: int, seen: Callable[[Sample], None] = lambda _: None
+) -> Index:
+    """At most `most` samples of what a run has read, each of which `seen` gets too; pure but for reading."""
     names = {column: _Names({}) for column in ("source", "file", "language", "reason")}
     rows: dict[str, list[Any]] = {column: [] for column in (*names, "row", "page", "images", "text")}
     tokens: list[list[int | None]] = [[] for _ in policies]
@@ -59,6 +61,7 @@ def index_samples(root: Path, recipe: Recipe, policies: Sequence[str], most: int
         )[:quota]
         lengths = [_count_tokens(root, source, policy) for policy in policies]
         for sample, outcome in sorted(found, key=lambda item: item[0].id):
+            seen(sample)
             text = " ".join(" ".join(node.text for node in sample.nodes if node.text)[:READ].split())
             values = {
                 "source": source,

@@ -26,17 +26,26 @@ def new(
     out: Annotated[
         Path | None, typer.Option(help="The recipe to write. Default: the data's name with .yaml, in this folder.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=COLUMN",
+            help="What a column holds, where its name does not say it: image, caption, question, answer, choices, "
+            "turns or licence. May be given several times.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Look at data, say what they are, and write a recipe for them, commented line by line.
 
-    It reads the first rows of one file. Each row shape that vlmill knows is tried on them, and the one that makes
-    samples of the most rows is taken; else columns are recognised by what they are called and hold. A folder of
-    pictures with a .txt or .json file each becomes a list of both beside the recipe. Files of a test or validation
-    split are left out where others are of train. Nothing is overwritten.
+    It reads the first rows of the first file that holds any. Each row shape that vlmill knows is tried on them, and the
+    one that makes samples of the most rows is taken; else columns are recognised by what they are called and hold, or
+    as --column says. A folder of pictures with a .txt or .json file each becomes a list of both beside the recipe.
+    Files of a test or validation split are left out where others are of train. Nothing is overwritten.
 
         vlmill new photos/
         vlmill new answers.csv --out mine.yaml
+        vlmill new survey.csv --column question=said_by_a --column answer=said_by_b
         vlmill new hf://datasets/HuggingFaceM4/WebSight
         vlmill build mine.yaml --out run && vlmill train run
     """
@@ -44,7 +53,7 @@ def new(
     from vlmill.pipeline.reports.proposal_recipe import write_recipe
     from vlmill.pipeline.reports.proposal_table import explain_nothing, list_samples, make_proposal_table
 
-    found = examine_place(place)
+    found = examine_place(place, _read_columns(column) if column else None)
     path = out or Path(f"{found.name}.yaml")
     if as_json:
         print_json(_describe_proposal(found, path))
@@ -70,6 +79,15 @@ def new(
     console.print(
         f"wrote {path}. Next: vlmill check {path}, vlmill build {path}, vlmill train build/{found.name}", markup=False
     )
+
+
+def _read_columns(given: list[str]) -> dict[str, list[str]]:
+    """Roles and their columns, in the order in which they are given."""
+    named = dict[str, list[str]]()
+    for item in given:
+        role, _, name = item.partition("=")
+        named.setdefault(role, []).append(name)
+    return named
 
 
 def _describe_proposal(found: Proposal, path: Path) -> dict[str, Any]:

@@ -1,15 +1,13 @@
 """The colours of sources and reasons, the same ones in every page: those of files and those of `vlmill explore`.
 
-A reason's colour depends on the reason alone, a source's on its place in the recipe, so neither changes with what
-happens to be shown. All stand on white and on dark grounds, and always beside their name.
+A reason's colour depends on its name alone, a source's on its place in the recipe, so neither changes with what happens
+to be shown, or with reasons that are new. All stand on white and on dark grounds, and always beside their name.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-
-from vlmill.pipeline.core.reasons import Reason
 
 SOURCES = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 """Ten that people with any colour vision tell apart (Petroff 2021, arXiv:2107.02270); further sources start again."""
@@ -21,7 +19,9 @@ on dark grounds."""
 KEPT_COLOUR = "#c8cdd6"
 """Of what is kept: quiet, so that losses are seen."""
 
-PLACES = {str(reason): place for place, reason in enumerate(Reason)}
+SALT = 3316
+"""Under which the nine reasons that most runs have get nine colours: language, exact and near images and texts,
+boilerplate, images too small, of an odd ratio, and undecodable."""
 
 
 def choose_colours(sources: Sequence[str]) -> dict[str, str]:
@@ -30,11 +30,7 @@ def choose_colours(sources: Sequence[str]) -> dict[str, str]:
 
 
 def choose_reason_colours(reasons: Iterable[str]) -> dict[str, str]:
-    """A colour for each reason, whatever others there are: by its place in the closed list, else by a hash of it."""
-    return {reason: REASONS[_place_reason(reason) % len(REASONS)] for reason in reasons}
-
-
-def _place_reason(reason: str) -> int:
-    if reason in PLACES:
-        return PLACES[reason]
-    return hashlib.sha256(reason.encode()).digest()[0]
+    """A colour for each reason, whatever others there are: by a hash of its name."""
+    return {
+        reason: REASONS[hashlib.sha256(f"{SALT} {reason}".encode()).digest()[0] % len(REASONS)] for reason in reasons
+    }

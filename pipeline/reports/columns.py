@@ -11,11 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.sources.data_uris import is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, has_value
 
-CAPTIONS = ("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html")
-QUESTIONS = ("question", "query", "prompt", "instruction", "problem", "asked", "input", "user", "q")
+CAPTIONS = (
+    *("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html"),
+    *("beschreibung", "bildunterschrift", "légende", "legende", "descripción", "descripcion", "descrição", "descricao"),
+    *("descrizione", "描述", "标题"),
+)
+QUESTIONS = (
+    *("question", "query", "prompt", "instruction", "problem", "asked", "input", "user", "q"),
+    *("frage", "pregunta", "pergunta", "domanda", "vraag", "вопрос", "问题", "質問", "질문"),
+)
 ANSWERS = (
     "answer",
     "response",
@@ -27,16 +35,41 @@ ANSWERS = (
     "correct",
     "assistant",
     "answers",
+    *(
+        "antwort",
+        "réponse",
+        "reponse",
+        "respuesta",
+        "resposta",
+        "risposta",
+        "antwoord",
+        "ответ",
+        "答案",
+        "回答",
+        "답변",
+    ),
 )
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat")
 PARTS = ("prompt", "completion")
 """What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
+NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence")
+SEVERAL = ("image", "question", "choices", "turns")
+"""Options of kind `table` that name columns, and those that may name several."""
 LICENCES = ("licence", "license", "rights")
-"""Names of columns in lower case, the usual first."""
+"""Names of columns in lower case, the usual first: English ones, then those of other languages."""
+
+ABOUT = frozenset(
+    {
+        *("id", "ids", "uid", "type", "kind", "category", "source", "lang", "language", "index", "idx", "number", "nr"),
+        *("count", "length", "len", "level", "score", "rating", "time", "date", "author", "format", "file", "path"),
+    }
+)
+"""Words in the name of a column that holds something about a question or an answer, and not one."""
 
 PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
 ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
 IN_ROW = ("picture", "path of a picture", "list of pictures", "list of paths of pictures")
 """What cells of images hold for `table`."""
 PLURALS = {"address": "addresses", "path of a picture": "paths of pictures"}
@@ -96,10 +129,49 @@ def recognise_columns(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
             yield kind, {**common, "caption": others[0]}
 
 
+def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The kind and the options of a table whose columns somebody names; images are found where nobody does.
+
+    Args:
+        cells: the first rows.
+        named: options of kind `table` -> columns.
+
+    Raises:
+        SourceError: there is no such option, or no such column.
+    """
+    for option, columns in named.items():
+        if option not in NAMEABLE or not all(columns):
+            said = ", ".join(columns)
+            raise SourceError(f"--column {option}={said}: expected ROLE=COLUMN, where ROLE is {', '.join(NAMEABLE)}")
+        if len(columns) > 1 and option not in SEVERAL:
+            raise SourceError(
+                f"--column {option}: {len(columns)} columns, expected 1; several may be {', '.join(SEVERAL)}"
+            )
+        for column in columns:
+            if column not in cells.columns:
+                there = ", ".join(cells.columns) or "none"
+                raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
+    given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
+    linked = [name for name in cells.columns if cells.hold(name, "address", "list of addresses")]
+    held = [name for name in cells.columns if cells.hold(name, *IN_ROW)]
+    used = {column for columns in named.values() for column in columns}
+    shown = named.get("image") or [name for name in held or linked if name not in used]
+    kind = "web_table" if shown and {*shown} <= {*linked} else "table"
+    yield kind, {**({"image": shown[0] if len(shown) == 1 else list(shown)} if shown else {}), **given}
+
+
 def _find_column(cells: Cells, names: Sequence[str], *kinds: str) -> str | None:
-    """The first column with one of these names, in any case, whose cells are of these kinds."""
+    """The first column with one of these names, else with one of them as a word, whose cells are of these kinds."""
     by_name = {column.lower(): column for column in reversed(cells.columns)}
-    return next((by_name[name] for name in names if name in by_name and cells.hold(by_name[name], *kinds)), None)
+    by_word = {word: column for column in reversed(cells.columns) for word in _split_words(column)}
+    found = (known[name] for known in (by_name, by_word) for name in names if name in known)
+    return next((column for column in found if cells.hold(column, *kinds)), None)
+
+
+def _split_words(column: str) -> list[str]:
+    """The words of a name such as `user_question` or `modelAnswer`; none where it says something about one."""
+    words = [word.lower() for word in WORD.findall(column)]
+    return [] if ABOUT.intersection(words) else words
 
 
 def _find_choices(cells: Cells) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from fsspec.utils import glob_translate
 
@@ -41,7 +42,13 @@ def find_split(name: str) -> str:
 def describe_left(names: Sequence[str]) -> str:
     """What a person should know of files of other splits."""
     splits = sorted({find_split(name) for name in names})
-    return f"{len(names):,} files of {', '.join(splits)} are left out, so that they stay unseen"
+    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+    return f"left out, so that it stays unseen: {files} of {', '.join(splits)}"
+
+
+def spread_names(names: Sequence[Any], number: int) -> list[Any]:
+    """So many of these at equal distances, the first among them; all where there are no more."""
+    return [names[place * len(names) // number] for place in range(number)] if len(names) > number else list(names)
 
 
 def make_pattern(names: Sequence[str], left: Sequence[str] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,20 @@ from typing import Any
 
 from vlmill.pipeline.core.yaml_format import format_yaml_inline
 from vlmill.pipeline.inputs.hub import is_hub
-from vlmill.pipeline.reports.proposal import Attempt, Proposal
+from vlmill.pipeline.reports.attempts import Attempt
+from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES
 
 COMMENTS_FROM = 42
 """The column that comments stand at."""
 
 HELD_OUT = 0.1
+
+SEEN = 2000
+"""Samples that a model that starts from nothing is shown at least, as far as `EPOCHS` go: some minutes of a core."""
+
+EPOCHS = (3, 16)
+"""Epochs of many samples, and of the fewest: as many as a mixture shows a sample unless it says more."""
 
 
 def begin_recipe(place: str) -> str:
@@ -67,7 +75,8 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     yield "    mixture:", ""
     yield f"      shares: {{{name}: 1}}", "one source; add others, and their shares"
     yield "      unit: samples", ""
-    yield "      epochs: 3", ""
+    epochs = min(max(EPOCHS[0], math.ceil(SEEN / max(1, found.samples))), EPOCHS[1])
+    yield f"      epochs: {epochs}", f"of about {found.samples:,} samples; pretrained parts need fewer"
     yield "      sequence_length: 1024", "tokens of a packed sequence"
     yield "      tiles_per_sequence: 64", "images, or tiles of images, in a sequence at most"
     yield f"      held_out: {{{name}: {HELD_OUT}}}", "not trained on; vlmill evaluate asks it"
@@ -76,7 +85,7 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
         "      learning_rate: {projector: 1.0e-3, vision: 1.0e-3, text: 1.0e-3}",
         "of a model that starts from nothing",
     )
-    yield "      sequences: 2", "in a step"
+    yield f"      sequences: {2 if epochs == EPOCHS[0] else 1}", "in a step; more need fewer steps"
     yield "      epochs: 1", "of the plan, which has the mixture's epochs in it"
     yield "# With pretrained parts, in place of `include`:", ""
     yield "#   tokenizer: llama/tokenizer.json", ""

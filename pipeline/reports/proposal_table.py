@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.excerpt import make_excerpt
-from vlmill.pipeline.reports.proposal import Attempt, Proposal
+from vlmill.pipeline.reports.attempts import Attempt
+from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
 
 SHOWN = 3
@@ -58,8 +59,10 @@ def explain_nothing(found: Proposal) -> str:
     """Why no kind was taken: what is there, and which kinds came nearest."""
     columns = ", ".join(f"{name} ({said})" for name, said in found.columns.items()) or "none"
     nearest = "; ".join(f"{one.kind}: {one.why or 'no rows'}" for one in found.others[:SHOWN])
+    named = (
+        "name what columns hold, such as --column question=COLUMN --column answer=COLUMN, or --column caption=COLUMN"
+    )
+    advice = f"; {named}; docs/curation.md, Tables of any making, has what a cell may hold" if found.columns else ""
     return (
-        f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}. "
-        "Kind table reads any columns that its options name, such as `options: {image: COLUMN, question: COLUMN, "
-        "answer: COLUMN}` or `{image: COLUMN, caption: COLUMN}`: docs/curation.md, Tables of any making"
+        f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}{advice}"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +13,9 @@ from vlmill.pipeline.reports.place_names import get_suffix
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
+
+NAMED = 3
+"""Files that a note names."""
 
 
 def has_sidecars(files: Sequence[InputFile]) -> bool:
@@ -23,23 +27,51 @@ def has_sidecars(files: Sequence[InputFile]) -> bool:
     return bool(named) and named > len(data) / 2 and not others
 
 
-def list_described(files: Sequence[InputFile]) -> tuple[list[dict[str, Any]], int]:
-    """A row for each picture of which something is said, and how many there are besides.
+@dataclass(frozen=True)
+class Beside:
+    """Pictures, and what files beside them say."""
 
-    A row has `image`, the picture's name, and the keys of its `.json`, or `caption` from its `.txt`.
-    """
+    rows: Sequence[Mapping[str, Any]]
+    """Of each picture: `image`, its name, and the keys of its `.json`, or `caption` from its `.txt`. One of which
+    nothing is said has no more than its name; a build counts it as failed."""
+    alone: Sequence[str]  # names of `.txt` and `.json` files without a picture
+
+    @property
+    def described(self) -> list[Mapping[str, Any]]:
+        """The rows of which something is said."""
+        return [row for row in self.rows if len(row) > 1]
+
+    def list_notes(self) -> Iterator[str]:
+        """What a person should know."""
+        bare = [str(row["image"]) for row in self.rows if len(row) == 1]
+        if bare:
+            yield (
+                f"{len(bare):,} of {len(self.rows):,} pictures have no .txt or .json file that says anything, and give "
+                f"no sample: {_name_some(bare)}"
+            )
+        if self.alone:
+            yield f"{len(self.alone):,} of .txt and .json files are beside no picture: {_name_some(self.alone)}"
+
+
+def list_described(files: Sequence[InputFile]) -> Beside:
+    """The pictures among files, with what is said beside them."""
     beside = {(drop_suffix(file.name), get_suffix(file.name)): file for file in files}
-    listed, left = list[dict[str, Any]](), 0
-    for name in (file.name for file in files if get_suffix(file.name) in KNOWN):
+    pictures = [file.name for file in files if get_suffix(file.name) in KNOWN]
+    stems = {drop_suffix(name) for name in pictures}
+    rows = list[Mapping[str, Any]]()
+    for name in pictures:
         stem = drop_suffix(name)
         said = _read_object(beside[stem, ".json"]) if (stem, ".json") in beside else {}
         caption = _read_text(beside[stem, ".txt"]).strip() if (stem, ".txt") in beside else ""
         row = {**said, **({"caption": caption} if caption else {})}
-        if row:
-            listed.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
-        else:
-            left += 1
-    return listed, left
+        rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
+    texts = [file.name for file in files if get_suffix(file.name) in {".txt", ".json"}]
+    return Beside(rows, [name for name in texts if drop_suffix(name) not in stems])
+
+
+def _name_some(names: Sequence[str]) -> str:
+    """The first of these names."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def drop_suffix(name: str) -> str:

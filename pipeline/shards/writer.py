@@ -1,6 +1,6 @@
 """Shards: tars of samples that WebDataset reads, an index that one sample can be read by, and its lineage.
 
-Written by `render`; read by `token_lengths`, the trainer and `trace`.
+Written by `render`; read by `token_lengths`, the trainer and `trace`. webdataset's TarWriter writes the tars.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ShardWriter:
         tar = self._tar = self._tar or self._open()
         begin = tar.offset
         for name, data in members.items():
-            tar.add(f"{entry.key}.{name}", data)
+            tar.add(entry.key, name, data)
         row = len(self._index)
         self._index.append(_index_row(entry, row, begin, tar.offset - begin))
         self._lineage.append(_make_lineage_row(entry, row))

@@ -31,6 +31,7 @@ from vlmill.pipeline.sources.formats.pdf_contents import Item, read_layout, read
 from vlmill.pipeline.sources.known_keys import list_unread
 from vlmill.pipeline.sources.pairs import SAME, parse_json_object
 
+MARK = b"%PDF-"
 HEAD = 1024
 """Bytes in which a PDF has to say that it is one (ISO 32000-1, annex H.3.4.1)."""
 
@@ -55,7 +56,7 @@ class Pdf(Source):
         return (("pdf",),)
 
     def survey(self, path: Path) -> list[int]:
-        """Bytes of each PDF. Raises BadFileError where it is none, or as `tars.index_rows`."""
+        """Bytes of each PDF. Raises BadFileError where the name says neither PDF nor tar, or as `tars.index_rows`."""
         if is_tar(path):
             return [entry.size for entry in tars.index_rows(path, self.needs())]
         _check_pdf(path)
@@ -106,7 +107,10 @@ class Pdf(Source):
         if size > self.max_bytes:
             raise UnreadableRow(f"{name} has {size} bytes, allowed {self.max_bytes}", Reason.TOO_MANY_BYTES)
         if entry is None:
-            return name, path.read_bytes(), ()
+            data = path.read_bytes()
+            if MARK not in data[:HEAD]:
+                raise UnreadableRow(f"{name} is no PDF: it has {size} bytes, and none of the first {HEAD} begin %PDF-")
+            return name, data, ()
         with path.open("rb") as file:
             data = tars.read_member(file, entry.members["pdf"])
             about = tars.read_member(file, entry.members["json"]) if "json" in entry.members else b"{}"
@@ -211,7 +215,7 @@ def is_tar(path: Path) -> bool:
 
 
 def _check_pdf(path: Path) -> None:
-    """Raise BadFileError where a file does not say that it is a PDF."""
+    """Raise BadFileError where neither a file nor its name says that it is a PDF; one of that name is a row."""
     with path.open("rb") as file:
-        if b"%PDF-" not in file.read(HEAD):
+        if not str(path).lower().endswith(".pdf") and MARK not in file.read(HEAD):
             raise BadFileError(f"{path}: expected a PDF, or a tar of PDFs whose name ends in .tar; found neither")

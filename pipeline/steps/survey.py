@@ -34,7 +34,7 @@ class Survey:
     """
 
     name: ClassVar[str] = "survey"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pure: ClassVar[bool] = True
 
     source: Source

@@ -124,6 +124,10 @@ def test_words_are_found_in_texts_whatever_their_case(ask, text, found):
         assert "gardener" in line["text"].lower()
 
 
+def test_no_word_finds_everything(ask):
+    assert ask("counts", text='""')["fits"] == ask("index")["samples"]
+
+
 def test_an_id_finds_its_sample_alone(ask):
     (line,) = ask("samples", text="quiz/quiz.parquet#3")
     assert line["id"] == "quiz/quiz.parquet#3"
@@ -187,6 +191,15 @@ def test_pictures_are_drawn_small_and_in_a_form_of_ours(run, client, ask):
     assert (drawn.format, max(drawn.size)) == ("WEBP", 96)
     for path, status in (("web/00000-0000/99999", 404), ("nothing/x/0", 404), ("web/00000-0000/0?side=9000", 404)):
         assert client.get(f"/picture/{path}").status_code == status
+
+
+def test_a_file_that_is_gone_says_that_the_run_has_changed(run, client, monkeypatch):
+    def read(*_):
+        raise FileNotFoundError("samples")
+
+    monkeypatch.setattr("vlmill.explore.samples.SampleReader.describe_samples", read)
+    answer = client.get("/api/samples")
+    assert (answer.status_code, "read it again" in answer.json()["error"]) == (409, True)
 
 
 # -- thresholds

@@ -21,6 +21,7 @@ SPAWN.set_forkserver_preload(
             "vlmill.mixtures.build",
             "vlmill.train.settings",
             "pytest",
+            "webdataset",
         ),
         *("polars", "pandas", "fasttext", "numpy.random", "PIL.features"),  # slow to import, for each victim anew
     ]

@@ -15,6 +15,7 @@ from tests.helpers.upstream import arrow, json_array, json_lines, parquet, pdf, 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.reports.columns import Cells
+from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.proposal import examine_place
 
 ROWS = range(30)
@@ -149,8 +150,11 @@ def test_the_recipe_finds_the_pictures_and_builds(write, tmp_path, monkeypatch, 
     monkeypatch.chdir(folder)
     assert vlmill("new", place, "--out", "mine.yaml") == 0
     assert vlmill("build", "mine.yaml", "--out", "run", "--workers", 0, "--set", "dedupe=null") == 0
-    samples = api.open_run("run").samples(next(iter(api.load_recipe("mine.yaml").recipe.sources))).collect()
+    source = next(iter(api.load_recipe("mine.yaml").recipe.sources))
+    samples = api.open_run("run").samples(source).collect()
     assert len(samples) == len(ROWS)
+    failed = read_funnel(folder / "run")[source]["rows"]["failed"]
+    assert failed == ({"empty_row": 1} if write is pictures else {}), "the picture without a text is counted"
     assert "kept of" in capfd.readouterr().out
 
 
@@ -194,10 +198,16 @@ def test_odd_names_and_other_forms_are_recognised_and_their_files_found(write, k
     assert len(list_input_files("source", found.root, found.files)) == files
 
 
-def test_pictures_without_a_text_are_left_out_and_counted(tmp_path):
-    found = examine_place(str(pictures(tmp_path)))
-    assert len(found.listed) == len(ROWS)
-    assert found.notes == ("1 pictures have no .txt or .json file that says anything and are left out",)
+def test_pictures_without_a_text_are_listed_for_a_build_to_count_and_texts_without_a_picture_are_named(tmp_path):
+    place = pictures(tmp_path)
+    (place / "gone.txt").write_text("A picture that was deleted.")
+    found = examine_place(str(place))
+    assert len(found.listed) == len(ROWS) + 1
+    assert {"image": "more.png"} in found.listed
+    assert found.notes == (
+        "1 of 31 pictures have no .txt or .json file that says anything, and give no sample: more.png",
+        "1 of .txt and .json files are beside no picture: gone.txt",
+    )
 
 
 def test_nothing_is_overwritten(tmp_path, monkeypatch, capfd):

@@ -114,7 +114,7 @@ def test_tables_that_datasets_saved_are_read_and_those_of_the_test_split_stay_un
     ]
     assert one.notes == ()
     assert [file.name for file in list_input_files("a", two.root, two.files)] == ["train/data-00000-of-00001.arrow"]
-    assert two.notes == ("1 files of test are left out, so that they stay unseen",)
+    assert two.notes == ("left out, so that it stays unseen: 1 file of test",)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,11 @@ def test_pictures_with_json_beside_them_become_a_table(tmp_path):
         "table",
         {"image": "image", "question": "question", "answer": "answer"},
     )
-    assert found.listed[0] == {"image": "1.jpg", "question": "What?", "answer": "1", "caption": "A shape."}
-    assert "1 pictures have no .txt or .json file that says anything and are left out" in found.notes
+    assert found.listed[:2] == (
+        {"image": "0.jpg"},
+        {"image": "1.jpg", "question": "What?", "answer": "1", "caption": "A shape."},
+    )
+    assert "1 of 4 pictures have no .txt or .json file that says anything, and give no sample: 0.jpg" in found.notes
 
 
 def test_a_dataset_on_the_hub_is_built_by_its_name_with_the_recipe_that_new_writes(here, tmp_path, monkeypatch, capfd):

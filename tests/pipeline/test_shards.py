@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -16,7 +18,6 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import Node, Sample, SampleId, read_rows
 from vlmill.pipeline.images import Layout
 from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
-from vlmill.pipeline.shards.tar_file import TarFile
 from vlmill.pipeline.shards.writer import (
     Rendered,
     ShardSample,
@@ -45,16 +46,23 @@ def entry(row=0, kept=(0, 1, 2, 3), data=b"picture"):
     return ShardSample(f"00003{row:010d}", sample, tuple(kept), (shown,) if 1 in kept else ())
 
 
-def test_a_tar_has_the_bytes_that_webdatasets_writer_gives(tmp_path):
-    members = {"json": b"{}", "0.canvas.webp": b"x" * 513, "1.canvas.webp": b"", "long." + "n" * 70: bytes(20 * 512)}
-    with TarFile(tmp_path / "ours.tar") as tar, (tmp_path / "theirs.tar").open("wb") as file:
-        theirs = webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False)
-        for name, data in members.items():
-            tar.add(f"000030000000001.{name}", data)
-            theirs.write({"__key__": "000030000000001", name: data})
-            assert tar.offset == theirs.tarstream.offset
-        theirs.close()
-    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+def test_shards_are_written_without_torch_and_webdataset_is_whole_for_who_reads_them(tmp_path):
+    code = f"""
+import sys, tarfile
+from pathlib import Path
+from vlmill.pipeline.shards.tar_file import TarFile
+path = Path({str(tmp_path / "a.tar")!r})
+with TarFile(path) as tar:
+    tar.add("0", "json", b"{{}}")
+    assert tar.offset == 1024
+assert not {{"torch", "webdataset"}} & sys.modules.keys()
+(member,) = tarfile.open(path).getmembers()
+assert (member.name, member.mtime, member.mode, member.uid, member.uname) == ("0.json", 0, 0o644, 0, "")
+import torch, webdataset
+assert issubclass(webdataset.WebDataset, torch.utils.data.IterableDataset)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def write(folder, entries, samples=100, size=1 << 30):

@@ -154,9 +154,13 @@ def test_a_pdf_that_is_too_large_is_refused_before_it_is_read(tmp_path):
     assert reasons(row) == [Reason.TOO_MANY_BYTES]
 
 
-def test_a_file_that_is_no_pdf_is_an_error_about_the_file(tmp_path):
-    with pytest.raises(SourceError, match=r"a\.pdf: expected a PDF"):
-        Pdf().survey(written(tmp_path / "a.pdf", b"<html>404</html>" + bytes(2000) + b"%PDF-1.4"))
+@pytest.mark.parametrize("data", [b"", b"<html>404</html>" + bytes(2000) + b"%PDF-1.4"])
+def test_a_file_that_is_no_pdf_is_a_row_that_fails_if_its_name_says_so_and_else_an_error(tmp_path, data):
+    (row,) = rows(Pdf(), written(tmp_path / "a.PDF", data))
+    assert reasons(row) == [Reason.BAD_ROW]
+    assert f"a.PDF is no PDF: it has {len(data)} bytes" in row.failed[0][1]
+    with pytest.raises(SourceError, match=r"a\.bin: expected a PDF"):
+        Pdf().survey(written(tmp_path / "a.bin", data))
 
 
 def die_or_read(data, long_side, max_pages):

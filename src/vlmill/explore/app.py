@@ -63,6 +63,7 @@ def make_app(explorer: Explorer, token: str) -> Guard:
             VlmillError: _answer_error(404),
             NotReadyError: _answer_not_ready,
             ValueError: _answer_error(400),
+            OSError: _answer_gone,
         },
     )
     return Guard(app, token)
@@ -80,6 +81,12 @@ def _answer_not_ready(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, NotReadyError)
     return JSONResponse({"error": str(error), "index": error.state}, 503)
+
+
+def _answer_gone(request: Request, error: Exception) -> Response:
+    """A file that the index or its tables named is another one by now."""
+    del request
+    return JSONResponse({"error": f"the run has changed since its tables were read: read it again ({error})"}, 409)
 
 
 def serve_run(root: Path, port: int, tell: Callable[[str], None]) -> None:

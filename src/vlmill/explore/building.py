@@ -28,7 +28,7 @@ from vlmill.pipeline.reports.status import read_progress
 HOSTS = 30
 UNCOUNTED = frozenset({"undecided", "pages"})
 """Counts that say again what others say: doubts, and rows by the pages that they fan out to."""
-LEVELS = {"filtered": "nodes"}
+LEVELS = {"filtered": "nodes", "images_measured": "images"}
 """What is counted, where a receipt calls it otherwise."""
 EVENTS_SHOWN = 60
 POINTS = 400

@@ -112,9 +112,8 @@ def _find_outcome(sample: Sample, verdicts: Sequence[Verdict], stats: Mapping[in
 def _describe_stats(stats: ImageStats | None) -> str:
     if stats is None or stats.reason is not None:
         return ""
-    return (
-        f"{stats.format} {stats.width} x {stats.height}, contrast {stats.contrast:.3g}, sharpness {stats.sharpness:.3g}"
-    )
+    measured = f"contrast {stats.contrast:.1f}, sharpness {stats.sharpness:,.0f}"
+    return f"{stats.format} {stats.width} x {stats.height}, {measured}"
 
 
 def _list_values(opened: Opened, number: int) -> dict[int, dict[str, float]]:

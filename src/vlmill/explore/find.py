@@ -63,6 +63,8 @@ class Finder:
             return self._found[wanted]
 
     def _search_tables(self, words: str, wanted: list[str]) -> np.ndarray:
+        if not wanted:
+            return np.ones(self.index.size, bool)
         mask = np.zeros(self.index.size, bool)
         named = _parse_id(words.strip())
         for source, name, start in self.index.partitions:

@@ -136,7 +136,7 @@ class SampleReader:
         tables = self.find_partition(source, partition).tables
         try:
             picture = decode_image(self._read_bytes(source, partition, tables, image), self._most_pixels)
-        except (Undecodable, IndexError, TypeError, ValueError) as error:  # no such row; no bytes
+        except (Undecodable, LookupError, TypeError, ValueError) as error:  # no such row, table or bytes
             raise StoreError(f"{where} cannot be drawn: {error}") from error
         picture = picture.convert("RGB")
         picture.thumbnail((side, side))

@@ -51,7 +51,7 @@ async function watchIndex() {
     if (state.error) said.textContent = state.error;
     else if (state.busy) said.textContent = state.of ? `reading tables: ${state.done} of ${state.of}` : "reading tables";
     else if (state.changed) {
-      const again = make("button", { type: "button", className: "quiet", textContent: "the run has changed: read it again" });
+      const again = make("button", { type: "button", className: "quiet", textContent: "changed: read again", title: "the run has changed since its tables were read" });
       again.addEventListener("click", async () => { await ask("/api/index", { again: 1 }); await start(); });
       said.append(again);
     }

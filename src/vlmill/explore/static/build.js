@@ -2,24 +2,27 @@
 import { ask, formatBytes, formatNumber, formatSeconds, formatShare, formatShort, make, makeOutcome, makeSource, makeStack, makeSvg, makeTable, run, sourceColour } from "./dom.js";
 
 const KINDS = ["rows", "images", "texts", "bytes", "failed", "dropped"];
+const MEMORY = 60_000;
 const WIDTH = 720, HEIGHT = 220;
 const SMOOTH = 6;  // points on either side that a point of a curve is the mean of
 
 export async function showBuild(view, query, current) {
-  let gone = false, before = null;
+  let gone = false;
+  const seen = [];  // how many tasks were done when, over the last minute
   const places = Object.fromEntries(["running", "phases", "training", "steps", "losses", "disk", "events"].map((name) => [name, make("section", {})]));
   view.append(...Object.values(places));
   const load = async () => {
     const [build, training] = await Promise.all([ask("/api/build"), ask("/api/training")]);
     if (gone || !current()) return false;
-    drawRunning(places.running, build, before);
+    seen.push({ at: performance.now(), done: countDone(build.steps) });
+    while (seen.length > 2 && performance.now() - seen[0].at > MEMORY) seen.shift();
+    drawRunning(places.running, build, seen);
     drawPhases(places.phases, build);
     drawTraining(places.training, training);
     drawSteps(places.steps, build);
     drawLosses(places.losses, build);
     drawDisk(places.disk, build.disk);
     drawEvents(places.events, build.events);
-    before = { at: performance.now(), done: countDone(build.steps) };
     return Boolean(build.running?.alive);
   };
   let working = await load();
@@ -34,7 +37,7 @@ export async function showBuild(view, query, current) {
 
 const countDone = (steps) => steps.reduce((sum, step) => sum + step.done, 0);
 
-function drawRunning(place, build, before) {
+function drawRunning(place, build, seen) {
   const { running, phases } = build, last = phases.at(-1);
   if (!running) {
     const ended = build.events.at(-1);
@@ -44,8 +47,8 @@ function drawRunning(place, build, before) {
   const head = running.alive ? `vlmill ${running.command} is at work` : `vlmill ${running.command} was interrupted`;
   const lines = [make("p", { className: "soft" }, `since ${describeTime(running.since)}, process ${running.pid}${running.alive ? "" : ", which is not on this machine any more: the same command goes on"}`)];
   if (running.alive && last && last.seconds === null) {
-    const spent = (Date.parse(build.now) - Date.parse(last.began)) / 1000, now = countDone(build.steps);
-    const rate = before && performance.now() - before.at > 500 ? (1000 * (now - before.done)) / (performance.now() - before.at) : 0;
+    const spent = (Date.parse(build.now) - Date.parse(last.began)) / 1000, first = seen[0], newest = seen.at(-1);
+    const rate = newest.at - first.at > 500 ? (1000 * (newest.done - first.done)) / (newest.at - first.at) : 0;
     const begun = build.steps.filter((step) => !step.complete && step.tasks !== null), left = begun.reduce((sum, step) => sum + step.tasks - step.done, 0);
     lines.push(make("p", {}, make("b", {}, last.phase), ` for ${formatSeconds(spent)}, ${formatNumber(last.tasks ?? 0)} tasks${rate ? `; ${rate.toFixed(1)} tasks/s` : ""}${rate && left ? `, about ${formatSeconds(left / rate)} for the ${formatNumber(left)} tasks of begun steps` : ""}`));
   }
@@ -76,7 +79,7 @@ function drawSteps(place, { steps }) {
   for (const [phase, found] of phases) {
     for (const [name, parts] of found) {
       const done = parts.reduce((sum, part) => sum + part.done, 0), known = parts.every((part) => part.tasks !== null), tasks = known ? parts.reduce((sum, part) => sum + part.tasks, 0) : null;
-      const missing = parts.filter((part) => !part.complete).map((part) => (part.of ? `${part.tasks === null ? "some" : formatNumber(part.tasks - part.done)} of ${part.of}` : "some"));
+      const missing = parts.filter((part) => !part.complete && part.done !== part.tasks).map((part) => (part.of ? `${part.tasks === null ? "some" : formatNumber(part.tasks - part.done)} of ${part.of}` : "some"));
       rows.push([phase, name, makeStack([{ name: "done", number: done, colour: missing.length ? "var(--accent)" : "var(--kept)" }], Math.max(1, tasks ?? done + 1)), `${formatNumber(done)} of ${tasks === null ? "?" : formatNumber(tasks)}`, missing.join(", ")]);
     }
   }
@@ -84,7 +87,7 @@ function drawSteps(place, { steps }) {
 }
 
 function drawLosses(place, { dropped, hosts }) {
-  const drops = makeTable(["step", "source", "reason", "of", "so far"], dropped.slice(0, 40).map((one) => [one.step, makeSource(one.source), makeOutcome(one.reason), make("span", { className: "soft" }, one.level), formatNumber(one.number)]), 4);
+  const drops = !dropped.length ? make("p", { className: "soft" }, "Nothing yet.") : makeTable(["step", "source", "reason", "of", "so far"], dropped.slice(0, 40).map((one) => [one.step, makeSource(one.source), makeOutcome(one.reason), make("span", { className: "soft" }, one.level), formatNumber(one.number)]), 4);
   const failures = hosts.length ? makeTable(["host", "asked", "failed", "", "reasons"], hosts.map((one) => [make("span", { className: "mono" }, one.host), formatNumber(one.asked), formatNumber(one.failed), formatShare(one.failed, one.asked), make("span", {}, ...Object.keys(one.reasons).slice(0, 3).map(makeOutcome))]), [0, 4]) : make("p", { className: "soft" }, "No host failed; or no source names pictures by address.");
   place.replaceChildren(make("div", { className: "two" }, make("div", {}, make("h2", {}, "Lost so far"), drops), make("div", {}, make("h2", {}, "Hosts that failed"), failures)));
 }

@@ -33,7 +33,7 @@ export function formatShort(value) {
   return Number.isInteger(value) ? formatNumber(value) : size >= 100 ? formatNumber(Math.round(value)) : String(Number(value.toPrecision(3)));
 }
 // An id without its middle: the file and row are what tells it from others.
-export const shortenId = (id) => (id.length > 34 ? `${id.slice(0, 12)}\u2026${id.slice(-20)}` : id);
+export const shortenId = (id) => (id.length > 28 ? `${id.slice(0, 9)}\u2026${id.slice(-18)}` : id);
 export const formatBytes = (value) => (value >= 1e9 ? `${(value / 1e9).toPrecision(3)} GB` : value >= 1e6 ? `${(value / 1e6).toPrecision(3)} MB` : `${Math.ceil(value / 1e3)} kB`);
 export function formatValue(value) {
   if (!Number.isFinite(value)) return "";
@@ -63,6 +63,18 @@ export async function ask(path, query = {}, signal = undefined) {
   if (answer.status === 503) throw new Preparing(data.error);
   if (!answer.ok) throw new Error(data.error ?? `status ${answer.status}`);
   return data;
+}
+
+// The answer to a question that the index is needed for, asked again until it is there; null where the view was left.
+export async function askIndexed(path, view, current) {
+  for (;;) {
+    try { return await ask(path); } catch (error) {
+      if (!(error instanceof Preparing)) throw error;
+      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read, once for this state of the run. Overview and build are there already.")));
+      await pause(600);
+      if (!current()) return null;
+    }
+  }
 }
 
 // Only the newest of several requests is answered: those before it are given up.

@@ -1,20 +1,13 @@
 // View 4: what was dropped for what: clusters, and two samples side by side.
 import { openDetail } from "./detail.js";
-import { ask, formatNumber, formatValue, make, makeError, makeOutcome, makePicture, makeSelect, makeSource, makeSvg, pause, Preparing, shortenId } from "./dom.js";
+import { ask, askIndexed, formatNumber, formatValue, make, makeError, makeOutcome, makePicture, makeSelect, makeSource, makeSvg, shortenId } from "./dom.js";
 import { drawSampleLine } from "./samples.js";
 
 const ORDERS = [["largest", "largest first"], ["least similar", "least similar first"], ["most similar", "most similar first"]];
 const PAGE = 40;
 
 export async function showDuplicates(view, query, current) {
-  for (;;) {
-    try { await ask("/api/dimensions"); break; } catch (error) {
-      if (!(error instanceof Preparing)) throw error;
-      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read.")));
-      await pause(700);
-      if (!current()) return null;
-    }
-  }
+  if (!(await askIndexed("/api/dimensions", view, current))) return null;
   view.replaceChildren();
   const state = { reason: query.get("reason") ?? "", order: query.get("order") ?? "largest", first: 0, chosen: query.get("keeper") };
   const head = make("div", { className: "line wrap" }), list = make("div", { className: "panel list" }), main = make("div", { className: "results" });

@@ -5,12 +5,15 @@ const LEVELS = ["rows", "samples", "nodes", "images"];
 
 export async function showOverview(view, query, current) {
   const about = run.overview, tiles = make("div", { className: "tiles" }), held = make("section", { hidden: true });
-  const tokens = makeTile("tokens kept", "...", "text and visual, under each source's first policy");
-  const total = (level) => about.totals[level] ?? { in: 0, kept: 0 };
+  const tokens = makeTile("tokens kept", "...", "text and visual");
+  const kept = (level) => {
+    const line = about.totals[level];
+    return line ? [formatNumber(line.kept), `${formatShare(line.kept, line.in)} of ${formatNumber(line.in)}`] : ["not yet", "counted after filters and dedupe"];
+  };
   tiles.append(
-    makeTile("rows in", formatNumber(total("rows").in), `${about.sources.length} sources`),
-    makeTile("samples kept", formatNumber(total("samples").kept), `${formatShare(total("samples").kept, total("samples").in)} of ${formatNumber(total("samples").in)}`),
-    makeTile("images kept", formatNumber(total("images").kept), `${formatShare(total("images").kept, total("images").in)} of ${formatNumber(total("images").in)}`),
+    makeTile("rows in", formatNumber(about.totals.rows?.in ?? 0), `${about.sources.length} sources`),
+    makeTile("samples kept", ...kept("samples")),
+    makeTile("images kept", ...kept("images")),
     tokens,
     ...Object.entries(about.bytes).map(([name, size]) => makeTile(name, formatBytes(size), "on disk")));
   view.append(tiles);
@@ -22,7 +25,7 @@ export async function showOverview(view, query, current) {
       if (current()) fillHeld(found, tokens, held);
     } catch (error) {
       if (!(error instanceof Preparing)) throw error;
-      tokens.querySelector("b").textContent = "being read";
+      tokens.querySelector("b").textContent = "not yet";
     }
   };
   await fill();
@@ -68,11 +71,11 @@ function drawSources(about) {
 
 function fillHeld(found, tokens, held) {
   const sources = Object.entries(found), sum = sources.reduce((whole, [, one]) => whole + one.tokens, 0);
-  tokens.querySelector("b").textContent = sum ? formatShort(sum) : "not counted";
+  tokens.querySelector("b").textContent = sum ? formatShort(sum) : "not yet";
   const licences = {};
   for (const [, one] of sources) for (const [name, number] of Object.entries(one.licences)) licences[name] = (licences[name] ?? 0) + number;
   const kept = sources.reduce((whole, [, one]) => whole + one.kept, 0);
-  held.hidden = false;
+  held.hidden = !kept;
   held.replaceChildren(make("h2", {}, "What is kept"), make("div", { className: "two" },
     makeTable(["source", "samples", "tokens", "a sample", "of all tokens"], sources.map(([name, one]) => [makeSource(name), formatNumber(one.kept), formatShort(one.tokens), one.kept ? formatNumber(Math.round(one.tokens / one.kept)) : "", formatShare(one.tokens, sum)])),
     makeTable(["licence", "samples", ""], Object.entries(licences).sort((one, other) => other[1] - one[1]).map(([name, number]) => [name || "none is told", formatNumber(number), formatShare(number, kept)]))));

@@ -1,7 +1,7 @@
 // View 2: samples by what they are, with histograms that filter each other.
 import { openDetail } from "./detail.js";
 import { Histogram } from "./histogram.js";
-import { ask, debounce, formatNumber, formatShare, formatValue, make, makeDot, makeLatest, makeOutcome, makePicture, makeSelect, makeSource, Preparing, reasonColour, run, sourceColour } from "./dom.js";
+import { askIndexed, debounce, formatNumber, formatShare, formatValue, make, makeDot, makeLatest, makeOutcome, makePicture, makeSelect, makeSource, reasonColour, run, sourceColour } from "./dom.js";
 
 const PAGE = 36, REASONS = 9;
 const FIRST = ["characters", "tokens", "images", "short_side", "ratio", "sharpness"];
@@ -9,15 +9,8 @@ const NAMES = { characters: "characters", tokens: "tokens", images: "images", te
 export const nameDimension = (name) => NAMES[name] ?? name.replace("upstream.", "upstream: ");
 
 export async function showSamples(view, query, current) {
-  let about;
-  for (;;) {
-    try { about = await ask("/api/dimensions"); break; } catch (error) {
-      if (!(error instanceof Preparing)) throw error;
-      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read, once for this state of the run. Figures and the build are there already.")));
-      await new Promise((done) => { addEventListener("indexed", done, { once: true }); setTimeout(done, 2000); });
-      if (!current()) return null;
-    }
-  }
+  const about = await askIndexed("/api/dimensions", view, current);
+  if (!about) return null;
   view.replaceChildren();
   return new Samples(view, query, about).begin();
 }
@@ -177,7 +170,7 @@ export function drawSampleLine(line, opened, told = null) {
   const said = told ?? Object.entries(line.values ?? {}).map(([name, values]) => `${nameDimension(name)} ${values.map(formatValue).join(", ")}`).join("; ");
   const dot = makeDot(sourceColour(line.source));
   dot.title = line.source;
-  const card = make("button", { type: "button", className: `sample${line.outcome === "kept" ? "" : " gone"}`, title: line.id },
+  const card = make("button", { type: "button", className: `sample${["kept", "undecided"].includes(line.outcome) ? "" : " gone"}`, title: line.id },
     line.picture ? make("span", { className: "thumb" }, makePicture(line.picture, 240)) : make("span", { className: "thumb words" }, line.text || "no text"),
     make("span", { className: "sample-text" }, line.picture ? line.text : ""),
     make("span", { className: "sample-foot" }, make("span", { className: "named" }, dot, said || (run.index > 0 && line.images > 1 ? `${line.images} images` : line.source)), makeOutcome(line.outcome)));

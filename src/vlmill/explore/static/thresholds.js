@@ -1,21 +1,15 @@
 // View 3: bounds with a slider: counts and samples on both sides at once, then the change to copy.
 import { openDetail } from "./detail.js";
-import { ask, formatChange, formatNumber, formatShare, formatValue, make, makeCopied, makeLatest, makeSelect, makeSource, makeSvg, makeTable, pause, Preparing, run } from "./dom.js";
+import { ask, askIndexed, formatChange, formatNumber, formatShare, formatValue, make, makeCopied, makeLatest, makeSelect, makeSource, makeSvg, makeTable, pause, run } from "./dom.js";
 import { drawSampleLine, nameDimension } from "./samples.js";
+import { askSetting } from "./what_if.js";
 
 const WIDTH = 800, HEIGHT = 170;
+const SMALL = 20_000, RESTING = 900;  // samples up to which duplicates are resolved anew unasked, once a slider rests so many ms
 
 export async function showThresholds(view, query, current) {
-  let bounds;
-  for (;;) {
-    try { bounds = await ask("/api/bounds"); break; } catch (error) {
-      if (!(error instanceof Preparing)) throw error;
-      view.replaceChildren(make("section", {}, make("p", { className: "soft" }, "The tables are being read.")));
-      await pause(700);
-      if (!current()) return null;
-    }
-  }
-  if (!bounds.length) { view.replaceChildren(make("section", {}, make("p", {}, "No filter of this recipe has a bound on a value that is stored."))); return null; }
+  const bounds = await askIndexed("/api/bounds", view, current);
+  if (!bounds) return null;
   view.replaceChildren();
   const main = make("div", { className: "results" }), list = make("div", { className: "panel list" });
   const state = { slider: null };
@@ -34,8 +28,19 @@ export async function showThresholds(view, query, current) {
     button.addEventListener("click", () => choose(bound));
     list.append(button);
   }
+  const any = make("button", { type: "button", ariaPressed: "false", textContent: "any setting" });
+  Object.assign(any.dataset, { key: "", item: "any" });
+  const chooseAny = () => {
+    state.slider?.end();
+    for (const button of list.querySelectorAll("button")) button.ariaPressed = String(button === any);
+    history.replaceState(null, "", "#thresholds?key=");
+    askSetting(main);
+  };
+  any.addEventListener("click", chooseAny);
+  list.append(make("h3", {}, "others"), any);
   view.append(make("div", { className: "samples" }, list, main));
-  choose(bounds.find((bound) => bound.key === query.get("key")) ?? bounds[0]);
+  const asked = query.get("key"), first = bounds.find((bound) => bound.key === asked) ?? bounds[0];
+  if (first && asked !== "") choose(first); else chooseAny();
   return () => state.slider?.end();
 }
 
@@ -185,5 +190,6 @@ class Slider {
       } catch (error) { said.textContent = error.message; button.disabled = false; }
     });
     this.exact.replaceChildren(said, button);
+    if (run.index <= SMALL) setTimeout(() => { if (!this.gone && this.value === at && button.isConnected && !button.disabled) button.click(); }, RESTING);
   }
 }

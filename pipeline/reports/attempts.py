@@ -1,0 +1,150 @@
+"""Which kinds read rows that nobody has described: each is tried on the first rows of a file.
+
+For `vlmill new` (proposal.py). The kind that makes samples of the most rows is taken, of equal ones that which leaves
+the fewest columns unread. Options that say more of the same columns go before those that say less, even where some
+rows are at odds with them: else one wrong answer would make questions with choices into questions without.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
+
+TRIED = 20
+"""Rows of a file that each kind is tried on."""
+
+ENOUGH = 0.5
+"""The share of these that have to become samples."""
+
+LARGER = 0.75
+"""The share of the samples that others make, which options that read more columns have to make."""
+
+SAID = 3
+"""Rows that gave no sample of which it is said why."""
+
+LISTS = ("web_documents", "file_documents")
+TABLES = ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs", *LISTS)
+OBJECTS = ("chat", "instructions", "llava", "web_llava", "mmc4", "comm", *LISTS)
+
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    ".parquet": TABLES,
+    ".arrow": TABLES,
+    ".jsonl": OBJECTS,
+    ".json": OBJECTS,
+    ".csv": ("instructions",),
+    ".tsv": ("instructions",),
+    ".tar": ("pairs_wds", "rendered_text", "pdfa", "idl", "mint_documents", "pdf"),
+    ".pdf": ("pdf",),
+}
+"""Which kinds read files that end so; of equal ones the first is taken."""
+
+OPTIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "interleaved": tuple(
+        {"images": images, "turns": turns}
+        for images in ("images", "image")
+        for turns in ("conversations", "messages", "conversation", "texts")
+    ),
+    "pairs": tuple(
+        {"url": url, "caption": caption}
+        for url in ("url", "URL", "image_url")
+        for caption in ("caption", "text", "TEXT", "alt_text", "vlm_caption")
+    ),
+    "web_documents": ({}, {"url": "general_metadata.url"}),
+    "instructions": (
+        {},
+        {"question": "question", "answer": "answer"},
+        {"question": "prompt", "answer": "response"},
+        {"question": "instruction", "answer": "response"},
+        {"question": "query", "answer": "response"},
+        {"question": "problem", "answer": "solution"},
+    ),
+}
+"""Names of columns that upstream's sets have for these kinds; the others have one set of names."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A kind with options, and what it made of the first rows."""
+
+    kind: str
+    options: Mapping[str, Any]
+    tried: int
+    pages: tuple[Page, ...]
+    samples: int = 0  # about so many the whole file gives
+    why: str = ""  # why the first rows failed that did, or why the file is not of this kind
+
+    @property
+    def share(self) -> float:
+        """Of the rows that became samples."""
+        return len(self.pages) / self.tried if self.tried else 0.0
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """The better of two has the higher: more samples, fewer images lost, fewer columns unread."""
+        lost = sum(picture.reason is not None for page in self.pages for picture in page.pictures)
+        return self.share, -lost, -len(self.unread)
+
+    @property
+    def unread(self) -> set[str]:
+        """Columns that say something and are not read."""
+        return {key for page in self.pages for key in page.unread}
+
+
+def try_kinds(path: Path, suffix: str) -> Iterator[Attempt]:
+    """Each kind for files that end so, with the options that its sets have; of one kind the best."""
+    for kind in FORMATS[suffix]:
+        found = [try_kind(path, kind, options) for options in OPTIONS.get(kind, ({},))]
+        yield max(found, key=lambda one: one.rank)
+
+
+def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
+    """What a kind makes of the first rows of a file."""
+    source: Source = parse_block(SOURCES[kind], dict(options), f"options of {kind}")
+    try:
+        there = len(source.survey(path))
+        rows = list(source.rows(path, range(min(TRIED, there))))
+    except VlmillError as error:
+        return Attempt(kind, options, 0, (), why=str(error))
+    made = tuple(page for row in rows for page in row.pages[:1])
+    samples = there * sum(len(row.pages) for row in rows) // max(1, len(rows))
+    return Attempt(kind, options, len(rows), made, samples, _find_failure(rows))
+
+
+def _find_failure(rows: Sequence[SourceRow]) -> str:
+    """Why the first rows that failed did."""
+    failed = [f"row {row.row}: {detail or reason}" for row in rows for reason, detail in row.failed[:1]]
+    return "; ".join([*failed[:SAID], *(["..."] if len(failed) > SAID else [])])
+
+
+def fits_rows(attempts: Sequence[Attempt]) -> bool:
+    """Whether one of these makes samples of enough rows."""
+    return any(one.share >= ENOUGH for one in attempts)
+
+
+def choose_attempt(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The best; None where none makes samples of enough rows."""
+    fitting = [one for one in attempts if one.share >= ENOUGH]
+    whole = [one for one in fitting if not any(_says_more(other, one) for other in fitting)]
+    return max(whole, key=lambda one: one.rank, default=None)
+
+
+def _says_more(one: Attempt, other: Attempt) -> bool:
+    """Whether the options of `one` have all those of `other` and more, and nearly as many samples come of it."""
+    more = bool(other.options) and other.options.items() < one.options.items()
+    return more and one.share >= LARGER * other.share
+
+
+def try_rows(rows: Sequence[Mapping[str, Any]], kind: str, options: Mapping[str, Any]) -> Attempt:
+    """What a kind makes of rows that are not in a file yet."""
+    with tempfile.TemporaryDirectory(prefix="vlmill-new-") as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return try_kind(path, kind, options)

@@ -1,0 +1,130 @@
+"""`vlmill new` on data as people have them: columns of any name, files that are not data, rows that are wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import vlmill as api
+from tests.helpers.small import vlmill
+from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.inputs.files import list_input_files
+from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.sources.table import TableSource
+
+ROWS = range(20)
+
+
+def ask(question, answer, **more):
+    """Rows with a question and an answer under these names."""
+    return [{"foto": f"{row}.png", question: f"What is {row}?", answer: f"It is {row}.", **more} for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("frage", "antwort"),
+        ("Pregunta", "Respuesta"),
+        ("问题", "答案"),
+        ("user_question", "gold-answer"),
+        ("questionText", "modelAnswer"),
+        ("QUESTION 1", "ANSWER 1"),
+    ],
+)
+def test_columns_are_recognised_in_other_languages_and_by_one_word_of_their_names(question, answer, tmp_path):
+    rows = ask(question, answer, question_id="q", answer_type="short")
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert dict(found.chosen.options) == {"image": "foto", "question": question, "answer": answer}
+    assert "columns that are not read: answer_type, question_id" in found.notes
+
+
+def test_columns_whose_names_say_nothing_are_named_on_the_command_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    place = separated(tmp_path / "survey.csv", ask("said_a", "said_b", more="B"))
+    assert vlmill("new", place) == 1
+    assert "--column question=COLUMN --column answer=COLUMN" in " ".join(capfd.readouterr().err.split())
+    named = ("--column", "question=said_a", "--column", "question=more", "--column", "answer=said_b")
+    assert vlmill("new", place, *named) == 0
+    source = api.load_recipe("survey.yaml").recipe.sources["survey"]
+    assert source.options == TableSource(image="foto", question=("said_a", "more"), answer="said_b")
+
+
+def test_named_columns_read_addresses_with_the_kind_that_requests_them(tmp_path):
+    rows = [{"a": f"https://img.test/{row}", "b": f"Shape {row}"} for row in ROWS]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)), {"caption": ["b"]})
+    assert (found.chosen.kind, dict(found.chosen.options)) == ("web_table", {"image": "a", "caption": "b"})
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"query": ["q"]}, "expected ROLE=COLUMN, where ROLE is image, caption, question"),
+        ({"question": [""]}, "expected ROLE=COLUMN"),
+        ({"answer": ["q", "a"]}, "2 columns, expected 1; several may be image, question"),
+        ({"question": ["asked"]}, "there is no such column; the columns are foto, q, a"),
+    ],
+)
+def test_a_wrong_name_is_an_error_that_says_what_there_is(named, said, tmp_path):
+    with pytest.raises(SourceError, match=said):
+        examine_place(str(json_lines(tmp_path / "a.jsonl", ask("q", "a"))), named)
+
+
+def test_choices_are_read_though_one_answer_is_none_of_them(tmp_path):
+    rows = [{"question": f"Which {row}?", "A": "this", "B": "that", "answer": "AB"[row % 2]} for row in ROWS]
+    rows[3]["answer"], rows[4]["answer"] = "F", ""
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert found.chosen.options["choices"] == ["A", "B"]
+    (note,) = found.notes
+    assert note.endswith(" no sample; row 3: the answer 'F' is none of the 2 choices; row 4: no answer")
+
+
+def test_columns_of_letters_that_no_answer_names_are_no_choices(tmp_path):
+    rows = [{"question": f"Which {row}?", "A": "1", "B": "2", "answer": f"Of {row}"} for row in ROWS]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert "choices" not in found.chosen.options
+    assert found.notes == ("columns that are not read: A, B",)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "about.json", "zzz/dataset_info.json"])
+def test_a_file_that_is_no_data_is_left_out_wherever_it_stands(name, tmp_path):
+    (tmp_path / "zzz").mkdir()
+    (tmp_path / name).write_text(json.dumps({"mine": {"file_name": "mine.json", "formatting": "sharegpt"}}))
+    rows = [{"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "A."}]} for n in ROWS]
+    json_array(tmp_path / "mine.json", rows)
+    found = examine_place(str(tmp_path))
+    assert found.chosen.kind == "chat"
+    assert [file.name for file in list_input_files("a", found.root, found.files)] == ["mine.json"]
+    assert any(note.startswith(f"{name} is left out") for note in found.notes)
+
+
+def test_papers_of_which_the_first_have_no_text_are_recognised_by_others(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number:02}.pdf").write_bytes(pdf([["A line"] if number > 12 else []]))
+    (tmp_path / "00.pdf").write_bytes(b"")
+    found = examine_place(str(tmp_path))
+    assert found.chosen.kind == "pdf"
+    (note,) = found.notes
+    assert note.startswith("3 of 4 PDFs that were opened give no sample; row 0: 00.pdf is no PDF: it has 0 bytes")
+
+
+def test_a_few_pictures_named_by_path_among_bytes_are_not_searched_for(tmp_path):
+    rows = ask("question", "answer")
+    for number, row in enumerate(rows):
+        row["foto"] = {"bytes": picture(number) if number else None, "path": f"{number}.png"}
+    found = examine_place(str(parquet(tmp_path / "a.parquet", rows)))
+    assert len(found.chosen.pages) == len(ROWS)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(("rows", "files", "epochs"), [(5, 1, 16), (200, 1, 10), (100, 4, 5), (1000, 1, 3)])
+def test_the_fewer_rows_there_are_the_more_often_they_are_shown(rows, files, epochs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for file in range(files):
+        lines = [{"question": f"What is {row}?", "answer": f"It is {row}."} for row in range(rows)]
+        json_lines(tmp_path / f"data/{file}.jsonl", lines)
+    assert vlmill("new", "data") == 0
+    (stage,) = api.load_recipe("data.yaml").recipe.stages
+    assert stage.mixture["epochs"] == epochs
