@@ -19,6 +19,7 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import explain_full_disk
 from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.names import JOURNAL_SUFFIX, name_answers
+from vlmill.pipeline.core.run_path import RunPath
 
 FLUSHED = 64
 """Answers after which a journal is put on disk: a kill of the process takes none, a power cut the last of them."""
