@@ -53,6 +53,7 @@ def test_a_path_is_an_address_for_people_and_a_file_for_libraries(run):
     assert (str(path), f"{path.parent}", path.name) == (f"{run}/steps/a.json", f"{run}/steps", "a.json")
     assert str(path.relative_to(run)) == "steps/a.json"
     assert pickle.loads(pickle.dumps(path)) == path == take_run_folder(str(path))
+    assert (run / str(path), run / "/here/a") == (path, Path("/here/a"))
     assert not path.exists()
     assert write_atomically(path, {"n": 1})
     assert not write_atomically(path, {"n": 1})
