@@ -6,7 +6,6 @@ under `mixtures/<stage>/`, where the trainer and people look for it: the lock la
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from vlmill.mixtures.steps.select import WHERE_COLUMNS, check_where, list_select
 from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.files import read_json, write_atomically
+from vlmill.pipeline.core.files import copy_file, read_json, remove_folder, write_atomically
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX, SIGNALS_SUFFIX
 from vlmill.pipeline.core.sample import read_array
@@ -291,14 +290,13 @@ def publish_stage(root: Path, stage: str, locked: tuple[File, ...], blocks: tupl
     if all(path.exists() and hash_file(path) == sums[path] for path in wanted):
         return
     (folder / LOCK).unlink(missing_ok=True)
-    shutil.rmtree(folder / "plan", ignore_errors=True)
+    remove_folder(folder / "plan")
     (folder / "plan").mkdir(parents=True)
     for path in sorted(wanted, key=lambda path: path.name == LOCK):
         if path.suffix == ".json":
             write_atomically(path, wanted[path].read_text(encoding="utf-8"))
         else:
-            path.unlink(missing_ok=True)  # never changed in place: a copy of the folder may be made of hard links
-            shutil.copyfile(wanted[path], path)
+            copy_file(wanted[path], path)
 
 
 def list_image_pairs(root: Path) -> tuple[File, ...]:

@@ -17,7 +17,7 @@ from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.published import catalogue as published
 from vlmill.mixtures.report.stats import make_grid, shorten_number
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import take_run_folder
 
 Stats = Mapping[str, Any]
 """Of a stage: as `stats.describe_stage` returns it, or a lock."""
@@ -64,8 +64,8 @@ def read_stages(name: str) -> dict[str, Stats]:
         RecipeError: it is no run, file or published mixture, or has no such stage.
         StoreError: it is a run whose stage is not mixed yet.
     """
-    if take_local_path(name, "a side of a comparison").is_file() and Path(name).suffix == ".json":
-        found = _read_stats(Path(name))
+    if (path := take_run_folder(name)).suffix == ".json" and path.is_file():
+        found = _read_stats(path)
         return {found["stage"]: found}
     whole, colon, stage = (name, "", "") if _is_known_name(name) else name.rpartition(":")
     if not (whole and _is_known_name(whole)):
@@ -73,8 +73,8 @@ def read_stages(name: str) -> dict[str, Stats]:
             f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, "
             f"a file, or NAME:STAGE of {', '.join(published.list_names())}"
         )
-    if Path(whole).is_dir():
-        return read_stats(Path(whole), stage or None)
+    if (folder := take_run_folder(whole)).is_dir():
+        return read_stats(folder, stage or None)
     known = published.load_published(whole).stages
     if colon and stage not in known:
         raise RecipeError(f"{name!r}: {whole} has no stage {stage!r}; it has {', '.join(known)}")
@@ -102,7 +102,7 @@ def _read_stats(path: Path) -> Stats:
 
 
 def _is_known_name(name: str) -> bool:
-    return Path(name).exists() or name in published.list_names()
+    return name in published.list_names() or take_run_folder(name).exists()
 
 
 def make_difference(before: Stats, after: Stats) -> dict[str, dict[str, int | None]]:

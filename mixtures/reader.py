@@ -33,7 +33,7 @@ from vlmill.pipeline.core.seal import read_sealed_json
 from vlmill.pipeline.images import POLICIES, Layout, Policy, Size
 from vlmill.pipeline.images.connector import TILE_TOKENS, TileTokens, lay_out_images
 from vlmill.pipeline.shards.byte_ranges import ByteRange, ShardStorage
-from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, read_nodes
+from vlmill.pipeline.shards.writer import BLOCK, find_json_end, read_members, read_nodes, restore_texts
 
 BLOCKS = 4
 """Plan blocks held in memory."""
@@ -264,8 +264,10 @@ class PlannedMixture:
         """All segments of a block of the plan, by the fields of `Segment`."""
         return dict(zip((field.name for field in fields(Segment)), self._block(block).columns, strict=True))
 
-    def nodes(self, segments: Iterable[Segment]) -> Iterator[tuple[Node, ...]]:
+    def nodes(self, segments: Iterable[Segment], *, restored: bool = False) -> Iterator[tuple[Node, ...]]:
         """The nodes alone of the samples that segments are of, in order; images are not asked for.
+
+        `restored`: with coordinates as upstream has them, of the original image.
 
         Raises:
             StoreError: as `read`.
@@ -277,7 +279,8 @@ class PlannedMixture:
             for segment, span, head in zip(some, spans, heads, strict=True):
                 data = self._json(segment, span, head)
                 with self._sound(span):
-                    nodes = read_nodes(json.loads(data))
+                    record = json.loads(data)
+                    nodes = read_nodes(restore_texts(record) if restored else record)
                 yield nodes
 
     def _json(self, segment: Segment, span: ByteRange, head: bytes) -> bytes:

@@ -13,6 +13,8 @@ from typing import Any
 
 from vlmill.mixtures.reader import PlannedMixture, read_columns
 from vlmill.pipeline.core.checked import check_hash
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.run_path import RunPath
 
 
 def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
@@ -43,6 +45,11 @@ def open_webdataset(root: Path, stage: str, **options: Any) -> Any:
     """
     import webdataset  # noqa: PLC0415 - loads torch where that is installed
 
+    if isinstance(root, RunPath):
+        raise StoreError(
+            f"{root}: webdataset reads whole shards of a folder; copy the run's folder to a file system, or read the "
+            "stage's batches, which are fetched by range"
+        )
     mixture = PlannedMixture(root, stage)
     shards = {
         str(root.absolute() / shard["path"]): shard["sha256"]

@@ -1,11 +1,36 @@
-"""What holds for all tests.
+"""What holds for all tests, and an S3 server for runs on object storage.
 
 Property tests draw the same examples in every run, so that a run that passes passes again. To look for new ones:
 `pytest --hypothesis-profile search`.
 """
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.helpers.object_storage import make_bucket, name_environment, serve_objects
+from vlmill.pipeline.core.run_path import RunPath
 
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("vlmill", settings.get_profile("search"), derandomize=True)
 settings.load_profile("vlmill")  # no deadline: how fast a machine is decides nothing
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The port of an S3 server."""
+    with serve_objects() as port:
+        yield port
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """The address of an empty bucket on that server, which this process and its children can reach."""
+    for name, value in name_environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{make_bucket(s3_server)}"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def root(request, tmp_path):
+    """A run's folder, on this machine and on object storage."""
+    return RunPath(f"{request.getfixturevalue('s3')}/run") if request.param == "s3" else tmp_path / "run"

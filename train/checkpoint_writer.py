@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from vlmill.train import checkpoint
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.memory import measure_free_memory
+from vlmill.train.stage_folder import put_stage_folder
 
 SPARE = 1.25
 """Of the bytes of a copy, how many have to be free for it; else the loop waits."""
@@ -89,6 +90,7 @@ class CheckpointWriter:
         checkpoint.write_state(self._folder, step, state, self._identity, self._group)
         if self._group.leads:
             checkpoint.prune_checkpoints(self._folder, self._keep_last)
+            put_stage_folder(self._folder.parent)
 
     def __enter__(self) -> Self:
         return self

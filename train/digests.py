@@ -15,6 +15,7 @@ from typing import Any
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.keys import hash_file
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.seal import CHANGED, read_sealed_json, seal_json
 
 DIGESTS = "digests.json"
@@ -105,6 +106,8 @@ def verify_training(root: Path) -> Iterator[str]:
     """Yield a line per file of a run's trainings that is not as it was written; see `verify_run`."""
     for stage in sorted(path for path in (root / "train").glob("*") if path.is_dir()):
         for folder in sorted((stage / "checkpoints").glob("[0-9]*")):
+            if isinstance(folder, RunPath) and not (folder / DIGESTS).exists():
+                continue  # a killed training had begun to put it
             yield from _verify_files(root, folder)
         if (stage / RESULT).exists():
             yield from _verify_files(root, stage)

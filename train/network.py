@@ -6,6 +6,7 @@ out. What adapters are merged into on the way is computed whole, on each rank.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -80,7 +81,7 @@ class NetworkBuilder:
     @cached_property
     def _new(self) -> NewRows:
         reader = self.reader
-        own = Tokenizer.from_file(str(reader.mixture.tokenizer)).get_vocab(with_added_tokens=True)
+        own = Tokenizer.from_file(os.fspath(reader.mixture.tokenizer)).get_vocab(with_added_tokens=True)
         return new_rows.find_new_rows(self.model, reader.tokenizer, reader.mixture.chat, own)
 
     def _insert_rows(self, network: PreTrainedModel, training: Training) -> PreTrainedModel:

@@ -40,6 +40,7 @@ from vlmill.train.network import CONTINUED, NetworkBuilder, list_adapters_before
 from vlmill.train.phases import Phase, find_phase, list_phases
 from vlmill.train.scoring import Scorer, remove_partial_scores
 from vlmill.train.settings import Adapter, Machine, ModelSettings, Training, read_model_settings, read_training_settings
+from vlmill.train.stage_folder import hold_stage_folder, name_stage_folder, open_stage_folder, put_stage_folder
 from vlmill.train.steps import count_steps
 
 ANSWERS = "held_out.jsonl"
@@ -107,14 +108,14 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
     Raises:
         StoreError: it is not, or its result has changed.
     """
-    result = directory / "train" / stage / RESULT
-    kept = checkpoint.list_complete(directory / "train" / stage / "checkpoints")
+    folder = open_stage_folder(directory, stage)
+    result, kept = folder / RESULT, checkpoint.list_complete(folder / "checkpoints")
     if not (result.exists() and kept):
         raise StoreError(
             f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: "
             f"vlmill train {directory} --stage {stage}"
         )
-    read_result(directory / "train" / stage)
+    read_result(folder)
     return kept[-1]
 
 
@@ -158,7 +159,7 @@ def train_stage(
     builder = NetworkBuilder(reader, training, model, start_from, before)
     phases = list_phases(training, count_steps(training, mixture.sequences), before)
     identity = _describe_identity(mixture, training, model, start_from, before)
-    folder, dtype = directory / "train" / stage, choose_export_dtype(model)
+    folder, dtype = open_stage_folder(directory, stage), choose_export_dtype(model)
     finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else take_device(machine)
     with prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
@@ -176,6 +177,7 @@ def train_stage(
             scores = summarise_scores(found, mixture, group)
             if group.leads:
                 _write_results(folder, identity, dtype, found, scores)
+                put_stage_folder(folder)
             group.wait()
         result = _read_result(folder, stage)
         if group.leads and result.scores:
@@ -298,7 +300,7 @@ def evaluate_stage(
             _check_export(export)
             network = load_export(export, network, reader.tokenizer)
         scorer = Scorer(network, reader, device, getattr(torch, training.dtype), group)
-        kept = scorer.keep_scores(weights, directory / "train" / chosen.name)
+        kept = scorer.keep_scores(weights, open_stage_folder(directory, chosen.name))
         found = scorer.score_held_out(training.evaluate if samples is None else samples, kept, watcher)
         scores = summarise_scores(found, mixture, group)
         if group.leads:
@@ -359,7 +361,9 @@ def _is_stage_finished(folder: Path, identity: Mapping[str, Any], dtype: torch.d
 def _read_result(folder: Path, stage: str) -> Result:
     last = checkpoint.list_complete(folder / "checkpoints")[-1]
     found = {name: Score(**score) for name, score in read_result(folder)["scores"].items()}
-    return Result(stage, int(last.name), last, folder / "export", folder / "log.jsonl", found)
+    there = name_stage_folder(folder)
+    last = there / "checkpoints" / last.name
+    return Result(stage, int(last.name), last, there / "export", there / "log.jsonl", found)
 
 
 @contextmanager
@@ -368,6 +372,6 @@ def _lock_folder(folder: Path, group: ProcessGroup) -> Iterator[None]:
     if not group.leads:
         yield
         return
-    with Store(folder).locked():
+    with hold_stage_folder(folder), Store(folder).locked():
         checkpoint.remove_partial(folder)
         yield

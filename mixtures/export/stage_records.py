@@ -131,10 +131,10 @@ class StageRecords:
         return count_uses(self.mixture)
 
     def _read_stored(self, segments: Sequence[Segment]) -> Iterable[Stored]:
-        """The samples that segments are of; for originals without what the policy drew."""
+        """The samples that segments are of; for originals with coordinates as they came, without what was drawn."""
         if self.images == "policy":
             return (stored for segment in segments for stored in self.mixture.read([segment]))
-        return (Stored(nodes, (), (), ()) for nodes in self.mixture.nodes(segments))
+        return (Stored(nodes, (), (), ()) for nodes in self.mixture.nodes(segments, restored=True))
 
     def _make_record(self, item: WantedRecord, stored: Stored) -> Record:
         segment = item.segment

@@ -32,6 +32,19 @@ class PlacedRegion:
         return {"image": image, "shape": self.shape, "points": points, "clipped": self.clipped}
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenRegion:
+    """A region in a text that was written anew: characters [first, last), and what stood there before."""
+
+    first: int
+    last: int
+    before: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As a shard holds it."""
+        return {"first": self.first, "last": self.last, "before": self.before}
+
+
 @dataclass(frozen=True)
 class BoxWriter:
     """Writes the regions of a source's texts as a policy shows them, in the form that the model is to see."""
@@ -51,14 +64,21 @@ class BoxWriter:
         fractions = tuple((x / view[0], y / view[1]) for x, y in kept)
         return PlacedRegion(region.image, self.source.shape, fractions, clipped=find_excess(placed, view) > 0)
 
-    def write(self, text: str, regions: Sequence[tuple[Region, PlacedRegion]], layouts: Mapping[int, Layout]) -> str:
-        """A text with its regions, in order, as the model is to see them; layouts are by node of the image. Pure."""
-        pieces, begun = list[str](), 0
+    def write(
+        self, text: str, regions: Sequence[tuple[Region, PlacedRegion]], layouts: Mapping[int, Layout]
+    ) -> tuple[str, list[WrittenRegion]]:
+        """A text with its regions, in order, as the model is to see them, and where they are now. Pure.
+
+        `layouts` are those of images, by node.
+        """
+        made, begun, found = "", 0, list[WrittenRegion]()
         for region, placed in regions:
-            written = self._write_region(text[region.first : region.last], region, placed, layouts[region.image])
-            pieces += [text[begun : region.first], written]
-            begun = region.last
-        return "".join([*pieces, text[begun:]])
+            before = text[region.first : region.last]
+            made += text[begun : region.first]
+            written = self._write_region(before, region, placed, layouts[region.image])
+            found.append(WrittenRegion(len(made), len(made) + len(written), before))
+            made, begun = made + written, region.last
+        return made + text[begun:], found
 
     def _write_region(self, text: str, region: Region, placed: PlacedRegion, layout: Layout) -> str:
         form = self.model.choose_notation(self.source)

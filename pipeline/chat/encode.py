@@ -6,6 +6,7 @@ functions are the same for all of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
         RecipeError: the tokenizer treats a text at the start differently from one after a special token; or it does
             not fit a published format.
     """
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(os.fspath(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     chat.prepare(tokenizer, path)

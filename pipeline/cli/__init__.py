@@ -32,7 +32,7 @@ from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.files import explain_full_disk
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
 
 app = typer.Typer(
@@ -78,23 +78,32 @@ def read_options(
     VERBOSE.set(verbose)
 
 
+RUN_FOLDERS = {"build": ("out",), "check": ("out", "from_run"), "what_if": ("out",)}
+"""Parameters of commands that name the folder of a run, which may be on object storage; of other commands it is DIR."""
+
 RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export"})
 """Commands that keep what they did when they are interrupted."""
+
+
+def _take_path(command: str, name: str, value: Any) -> Any:
+    """An argument or option of a command: a path is checked, anything else is as it was."""
+    if not isinstance(value, Path):
+        return value
+    if name in RUN_FOLDERS.get(command, ("directory",)):
+        return take_run_folder(value)
+    return take_local_path(value, "DIR" if name == "directory" else f"--{name.strip('_')}")
 
 
 def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
     """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing.
 
-    A path that is an address is refused before the command begins.
+    A path that is an address is refused before the command begins, unless it is that of a run.
     """
 
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
-        for name, value in options.items():
-            if isinstance(value, Path):
-                take_local_path(value, "DIR" if name == "directory" else f"--{name.strip('_')}")
         try:
-            command(*arguments, **options)
+            command(*arguments, **{name: _take_path(command.__name__, name, value) for name, value in options.items()})
         except KeyboardInterrupt:
             way = " What is done is kept: run the same command again to go on." if command.__name__ in RESUMED else ""
             make_console(stderr=True, wrap=False).print(f"interrupted.{way}")

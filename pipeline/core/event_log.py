@@ -14,6 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import append_text
+from vlmill.pipeline.core.run_path import put_logs
+
 EVENTS = "logs/events.jsonl"
 
 LONGEST = 2000
@@ -32,10 +36,8 @@ class EventLog:
         fields = {name: value[:LONGEST] if isinstance(value, str) else value for name, value in fields.items()}
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "pid": os.getpid(), "event": event}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**line, **fields}, ensure_ascii=False) + "\n")
-        except OSError:  # the work itself will say more
+            append_text(self.path, json.dumps({**line, **fields}, ensure_ascii=False) + "\n")
+        except (OSError, StoreError):  # the work itself will say more
             return
 
     @contextmanager
@@ -46,5 +48,7 @@ class EventLog:
             yield
         except BaseException as error:
             self.write("failed", command=command, error=type(error).__name__, message=str(error))
+            put_logs()
             raise
         self.write("end", command=command)
+        put_logs()

@@ -1,15 +1,20 @@
-"""Files that are written whole or not at all, and JSON that is read with an error that names the file."""
+"""Files that are written whole or not at all, and JSON that is read with an error that names the file.
+
+Here alone a file of a run is written in two ways: in a folder it is moved into place, on object storage it is put.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError, VlmillError
+from vlmill.pipeline.core.run_path import RunPath
 
 TEMPORARY = ".tmp-"
 
@@ -60,6 +65,8 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
         return False
+    if isinstance(path, RunPath):
+        return path.create(text.encode()) if only_if_absent else path.write_bytes(text.encode()) >= 0
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:
@@ -85,8 +92,45 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
         temporary.unlink(missing_ok=True)
 
 
+def move_file(file: Path, target: Path) -> None:
+    """Move a file that was just written, and flushed, to its place in the run: by name, or by putting it there."""
+    if isinstance(target, RunPath):
+        target.take_file(file)
+    else:
+        file.replace(target)
+
+
+def copy_file(file: Path, target: Path) -> None:
+    """Copy a file of the run in the run. Nothing is changed in place, since a folder may be made of hard links."""
+    if isinstance(target, RunPath):
+        target.write_bytes(file.read_bytes())
+    else:
+        target.unlink(missing_ok=True)
+        shutil.copyfile(file, target)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of the run and all that is in it; nothing where there is none."""
+    if isinstance(folder, RunPath):
+        folder.remove_folder()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add whole lines to a log that one process writes."""
+    if isinstance(path, RunPath):
+        path.append_text(text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
 def flush_path(path: Path) -> None:
-    """Have the kernel put a file or a folder's entries on disk."""
+    """Have the kernel put a file or a folder's entries on disk; what is on object storage is there for good."""
+    if isinstance(path, RunPath):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

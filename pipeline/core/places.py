@@ -1,7 +1,7 @@
 """Places that a command or a call names: paths of this machine, told from addresses of other storage.
 
-Every command and every call of the API passes the folders and files that it was given through `take_local_path`. So
-an address never becomes a local folder of that name without a word.
+Every command and every call of the API passes the folders and files that it was given through `take_run_folder` or
+`take_local_path`. So an address never becomes a local folder of that name without a word.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from os import PathLike
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.object_store import SCHEME
+from vlmill.pipeline.core.run_path import RunPath
 
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/+(?P<place>.*)", re.DOTALL)
 """An address of fsspec's form. `Path` makes one slash of two, so one is enough."""
@@ -29,7 +31,28 @@ def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Pa
     if found := ADDRESS.fullmatch(str(place)):
         raise StoreError(
             f"{found['scheme']}://{found['place']}: {what} is a path of a local or shared file system, and no address; "
-            "give a path such as build/run. Addresses work for input files (--source NAME=ADDRESS) and for the shards "
-            "of a training (--shards ADDRESS)"
+            "give a path such as build/run. Addresses work for input files (--source NAME=ADDRESS), for the shards of "
+            f"a training (--shards ADDRESS), and for the folder of a run ({SCHEME}://BUCKET/RUN) in what builds it and "
+            "looks at it"
         )
     return Path(place)
+
+
+def take_run_folder(place: str | PathLike[str]) -> Path:
+    """The folder of a run: a path, or what is like one on object storage.
+
+    Raises:
+        StoreError: it is an address of a kind that runs cannot lie at, or names no bucket.
+    """
+    found = ADDRESS.fullmatch(str(place))
+    if found is None:
+        return Path(place)
+    if found["scheme"] != SCHEME or "@" in found["place"].partition("/")[0]:
+        raise StoreError(
+            f"{found['scheme']}://{found['place'].rpartition('@')[2]}: a run's folder is a path, or "
+            f"{SCHEME}://BUCKET/RUN on object storage; keys come from the environment"
+        )
+    bucket, _, key = found["place"].strip("/").partition("/")
+    if not (bucket and key):
+        raise StoreError(f"{SCHEME}://{found['place']}: give the bucket and a name for the run: {SCHEME}://BUCKET/RUN")
+    return RunPath(f"{SCHEME}://{bucket}/{key}")

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from vlmill.pipeline.core.errors import BadFileError, StoreError
 from vlmill.pipeline.core.keys import DIGITS
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.engine.chain import (
     Chain,
     ChainPass,
@@ -37,6 +38,7 @@ class ReceiptFinder(Store):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._manifests = dict[str, Mapping[tuple[str, str], Receipt]]()
+        self._listed = dict[str, set[str]]()  # names in folders on object storage
         self._empty = set[str]()  # folders that are not there, as of steps that are done where somebody asks for them
 
     def find(self, task: Task) -> Receipt | None:
@@ -62,9 +64,10 @@ class ReceiptFinder(Store):
         return found
 
     def look_again(self) -> None:
-        """Forget which folders are not there: others may have made them."""
+        """Forget what is in folders and which are not there: others may have made or emptied them."""
         self._manifests = {folder: found for folder, found in self._manifests.items() if folder not in self._empty}
         self._empty = set()
+        self._listed = {}
 
     def find_chain(self, chain: Chain) -> FoundChain | None:
         """What a chain comes to, or None where some of it is still to be done."""
@@ -100,7 +103,12 @@ class ReceiptFinder(Store):
             self._manifests[folder] = found
 
     def _is_there(self, task: Task, key: str) -> bool:
-        return (self.root / task.folder / f"{task.partition}.{key[:DIGITS]}.receipt.json").exists()
+        name = f"{task.partition}.{key[:DIGITS]}.receipt.json"
+        if not isinstance(self.root, RunPath):
+            return (self.root / task.folder / name).exists()
+        if task.folder not in self._listed:  # a thousand names a request, where each look would be one
+            self._listed[task.folder] = {path.name for path in (self.root / task.folder).iterdir()}
+        return name in self._listed[task.folder]
 
 
 class NotDone(Exception):  # noqa: N818 - it is still to be done

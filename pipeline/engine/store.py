@@ -32,9 +32,12 @@ from typing import Any, ClassVar, Self
 
 from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
-from vlmill.pipeline.core.files import TEMPORARY, explain_full_disk, flush_path, read_json, write_atomically
+from vlmill.pipeline.core.files import TEMPORARY, explain_full_disk, flush_path, move_file, read_json, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file, make_key
+from vlmill.pipeline.core.run_path import RunPath, find_local_paths
+from vlmill.pipeline.core.scratch import get_scratch
 from vlmill.pipeline.core.step import Count, Counts, Step, match_names
+from vlmill.pipeline.engine.lease import hold_lease, refuse_held_lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,8 @@ class Store:
             return done
         self._check_made_by(task)
         with self._working_folder(task) as folder:
-            paths = {name: self.root / file.path for name, file in {**task.side_inputs, **task.inputs}.items()}
+            files = {name: file for name, file in {**task.side_inputs, **task.inputs}.items() if name not in elsewhere}
+            paths = find_local_paths({name: self.root / file.path for name, file in files.items()})
             AT_WORK.begin(f"{task.folder} {task.partition}")
             try:
                 counts = task.step.run({**paths, **elsewhere}, folder)
@@ -192,7 +196,7 @@ class Store:
             sha256 = hash_file(path)
             name = f"{task.partition}.{(key if task.step.pure else sha256)[:DIGITS]}.{path.name}"
             files.append(File(path.name, f"{task.folder}/{name}", sha256, path.stat().st_size))
-            path.replace(target / name)
+            move_file(path, target / name)
         flush_path(target)
         by_level = {level: count.to_json() for level, count in sorted(counts.items())}
         receipt = Receipt(key, task.partition, tuple(files), by_level, dict(task.step.made_by()))
@@ -216,6 +220,10 @@ class Store:
 
     @contextmanager
     def _working_folder(self, task: Task) -> Iterator[Path]:
+        if isinstance(self.root, RunPath):
+            with get_scratch().work() as folder:
+                yield folder
+            return
         folder = self.root / task.folder / f"{TEMPORARY}{task.partition}-{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         try:
@@ -250,6 +258,10 @@ class Store:
         Raises:
             StoreError: another build holds it.
         """
+        if isinstance(self.root, RunPath):
+            with hold_lease(self.root):
+                yield
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a+") as lock:
             try:
@@ -268,6 +280,10 @@ class Store:
         Raises:
             StoreError: a build is at work in it.
         """
+        if isinstance(self.root, RunPath):
+            refuse_held_lease(self.root)
+            yield
+            return
         with (self.root / ".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -276,7 +292,12 @@ class Store:
             yield
 
     def sweep(self) -> None:
-        """Remove the working folders that killed tasks left behind. Call it only while the folder is locked."""
+        """Remove the working folders that killed tasks left behind. Call it only while the folder is locked.
+
+        On object storage they leave none there.
+        """
+        if isinstance(self.root, RunPath):
+            return
         for path in sorted(self.root.glob(f"**/{TEMPORARY}*")):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

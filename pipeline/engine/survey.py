@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vlmill.pipeline.core.names import CUTS_FILE
 from vlmill.pipeline.engine.chain import Chain, ChainStep
+from vlmill.pipeline.engine.input_digests import InputDigests
 from vlmill.pipeline.engine.store import File
 from vlmill.pipeline.inputs.files import InputFile, hash_input, list_input_files
 from vlmill.pipeline.sources import OnBadFile, Source
@@ -79,11 +80,7 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
             ranged=inputs.source.ranged,
         )
     ]
-    hashed = dict[int, File]()
-    run.watcher.phase(f"{phase}: hash", len(input_files))
-    for place, file in run.executor.each(HashInputFile(), input_files):
-        hashed[place] = file
-        run.watcher.done()
+    hashed = _hash_input_files(run, phase, input_files)
     chains = [
         _survey_chain(run, by_name[input_file.source], input_file, hashed[place])
         for place, input_file in enumerate(input_files)
@@ -97,6 +94,19 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
             for chunk, (start, stop) in enumerate(json.loads((run.root / cuts.path).read_bytes()))
         ]
     return {name: sorted(found, key=lambda partition: partition.name) for name, found in partitions.items()}
+
+
+def _hash_input_files(run: Build, phase: str, input_files: Sequence[InputFile]) -> dict[int, File]:
+    """Input files as inputs of tasks, by their place; those elsewhere that have not changed are not read again."""
+    digests = InputDigests.read(run.root)
+    hashed = {place: file for place, one in enumerate(input_files) if (file := digests.find(one)) is not None}
+    left = [place for place in range(len(input_files)) if place not in hashed]
+    run.watcher.phase(f"{phase}: hash", len(left))
+    for number, file in run.executor.each(HashInputFile(), [input_files[place] for place in left]):
+        hashed[left[number]] = file
+        run.watcher.done()
+    digests.write(run.root, [(one, hashed[place]) for place, one in enumerate(input_files)])
+    return hashed
 
 
 def _survey_chain(run: Build, inputs: InputSet, input_file: InputFile, file: File) -> Chain:

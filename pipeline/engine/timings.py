@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vlmill.pipeline.core.files import append_text
 from vlmill.pipeline.engine.chain import TaskTiming
 
 TIMINGS = "logs/timings.jsonl"
@@ -26,10 +27,7 @@ class TimingLog:
         """Add a line for each task."""
         if not timings:
             return
-        path = self.root / TIMINGS
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(timing)) + "\n" for timing in timings)
+        append_text(self.root / TIMINGS, "".join(json.dumps(asdict(timing)) + "\n" for timing in timings))
 
     def read(self) -> dict[tuple[str, str], float]:
         """Seconds by folder and key; a line that was cut short by a kill is passed over."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.files import remove_folder, write_atomically
 from vlmill.pipeline.core.keys import DIGITS, hash_file
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
@@ -159,11 +159,17 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
         named = {file.path for receipt in receipts for file in receipt.files} | {"made_by.json", "manifest.json"}
         named |= {f"{receipt.partition}.{receipt.key[:DIGITS]}.receipt.json" for receipt in receipts}
         below = f"{folder.relative_to(root)}/"
-        with os.scandir(folder) as entries:
-            unused = [entry.path for entry in entries if entry.name not in named and below + entry.name not in named]
-        for path in sorted(map(Path, unused)):
-            if path.is_file():
-                path.unlink()
+        for name in sorted(_list_names(folder)):
+            if name not in named and below + name not in named and (folder / name).is_file():
+                (folder / name).unlink()
+
+
+def _list_names(folder: Path) -> list[str]:
+    """What is in a folder, by name; many thousand files cost no path each."""
+    if isinstance(folder, RunPath):
+        return [path.name for path in folder.iterdir()]
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
 
 
 def _empty_folder(folder: Path) -> None:
@@ -182,7 +188,7 @@ def forget_versions(root: Path) -> None:
         if _are_impure(Receipt.from_json(receipt) for receipt in receipts):
             path.unlink()
         else:
-            shutil.rmtree(path.parent)
+            remove_folder(path.parent)
 
 
 def _are_impure(receipts: Iterable[Receipt]) -> bool:

@@ -12,6 +12,7 @@ The addresses and domains of `takedowns.yaml` count as listed too: what was fetc
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -157,7 +158,7 @@ READ: Mapping[str, Callable[[str], str]] = {"urls": _read_url, "domains": _read_
 
 
 def _make_reader(kind: str) -> Callable[[Path], Collection[str]]:
-    return lambda path: _read_entries(str(path), path.stat().st_mtime_ns, kind)
+    return lambda path: _read_entries(os.fspath(path), path.stat().st_mtime_ns, kind)
 
 
 def _name_list(path: Path) -> str:

@@ -7,28 +7,31 @@ Face Hub.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import fsspec
 from fsspec.utils import glob_translate
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.inputs.copies import keep_copy
+from vlmill.pipeline.inputs.ranges import RangedFile, explain_storage, find_filesystem, make_stamp
 
 MAGIC = re.compile(r"[*?\[]")
 
 COPIED = 32 << 20
-"""Bytes that are asked for at a time when a whole file is copied from the Hub."""
+"""Bytes that are asked for at a time when a whole file is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +45,28 @@ class InputFile:
     size: int = 0  # in bytes; 0 where its file system does not say
     sha256: str = ""  # of its content, where the listing knows it
     ranged: bool = False  # whether its source asks for parts of it, so that it need not be copied
+    stamp: str = ""  # what a listing says of its version, where it is not on this machine
 
     @property
     def on_hub(self) -> bool:
         """Whether it lies on the Hugging Face Hub."""
         return hub.is_hub(self.url)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether it lies in a file system of this machine."""
+        return "://" not in self.url or self.url.startswith(("file://", "local://"))
 
-def find_filesystem(url: str) -> tuple[Any, str]:
-    """The file system of fsspec that an address or a path is on, and the path there.
 
-    Raises:
-        SourceError: no installed package reads such an address.
-    """
+def is_remote_folder(place: str) -> bool:
+    """Whether an address is that of a folder. One whose storage cannot be asked is none: reading it will say why."""
+    if "://" not in place or hub.is_hub(place) or MAGIC.search(place):
+        return False
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        wanted = url.partition("://")[0]
-        raise SourceError(
-            f"{url}: reading {wanted}:// needs one more package ({error}); install it with pip"
-        ) from error
-    except ValueError as error:
-        raise SourceError(f"{url}: {error}") from error
-    return filesystem, str(path)
+        filesystem, path = find_filesystem(place)
+        return bool(filesystem.isdir(path))
+    except Exception:  # noqa: BLE001 - each storage has errors of its own
+        return False
 
 
 def list_input_files(
@@ -104,35 +106,44 @@ def list_input_files(
             f"--source {source.partition('.')[0]}=PATH"
         ) from error
     start = f"{start.rstrip('/')}/"
-    sizes = _match_files(filesystem, start, pattern)
-    found = sorted(sizes)
+    there = _match_files(filesystem, start, pattern)
+    found = sorted(there)
     if not found:
         raise SourceError(
             f"source {source!r}: no file matches {base}{pattern}; say where they are with "
             f"--source {source.partition('.')[0]}=PATH. PATH is a folder with files that match {pattern}, or a pattern "
             f"such as {base}*.parquet, which takes the place of `files`"
         )
+    here = "file" in filesystem.protocol
     return [
-        InputFile(source, number, name, filesystem.unstrip_protocol(start + name), sizes[name])
+        InputFile(
+            source,
+            number,
+            name,
+            filesystem.unstrip_protocol(start + name),
+            there[name].get("size") or 0,
+            ranged=not here and bool(there[name].get("size")) and ranged(name),
+            stamp="" if here else make_stamp(there[name]),
+        )
         for number, name in enumerate(found)
     ]
 
 
-def _match_files(filesystem: Any, start: str, pattern: str) -> dict[str, int]:
-    """Names and sizes of the files below a folder that match a pattern, as fsspec's glob has it.
+def _match_files(filesystem: Any, start: str, pattern: str) -> dict[str, Mapping[str, Any]]:
+    """Names of the files, and what a listing has of them, below a folder that match a pattern, as fsspec's glob has it.
 
     A file of just this name is meant by it, whatever it is called. No letter of the folder's own name is a pattern.
     """
     if "[" in pattern and filesystem.isfile(start + pattern):
-        return {pattern: filesystem.info(start + pattern).get("size") or 0}
+        return {pattern: filesystem.info(start + pattern)}
     if MAGIC.search(start):
         fixed = posixpath.dirname(MAGIC.split(pattern, maxsplit=1)[0])
         matches = re.compile(glob_translate(pattern)).match
         listed = filesystem.find(start + fixed, detail=True)
     else:
         matches, listed = None, filesystem.glob(start + pattern, detail=True)
-    sizes = {path[len(start) :]: one.get("size") or 0 for path, one in listed.items() if one.get("type") != "directory"}
-    return sizes if matches is None else {name: size for name, size in sizes.items() if matches(name)}
+    files = {path[len(start) :]: one for path, one in listed.items() if one.get("type") != "directory"}
+    return files if matches is None else {name: one for name, one in files.items() if matches(name)}
 
 
 def _number_files(source: str, entries: list[hub.HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:
@@ -146,20 +157,29 @@ def _number_files(source: str, entries: list[hub.HubFile], ranged: Callable[[str
 def open_input(input_file: InputFile) -> Iterator[Path]:
     """The input file as its source reads it.
 
-    A file of the Hub is read by range if that is enough for the source; else it is a local file.
+    A file elsewhere is read by range if that is enough for the source; else it is a local file.
     """
-    if input_file.on_hub and input_file.ranged:
-        yield cast(
-            "Path", hub.RemoteFile(input_file.url, input_file.size)
-        )  # such a source opens its input file, and no more
+    remote = _open_ranges(input_file)
+    if remote is not None:
+        yield cast("Path", remote)  # such a source opens its input file, and no more
         return
     with open_local(input_file) as path:
         yield path
 
 
+def _open_ranges(input_file: InputFile) -> hub.RemoteFile | RangedFile | None:
+    """What is like a path and read by range; None for what has to be a local file."""
+    if not input_file.ranged:
+        return None
+    if input_file.on_hub:
+        return hub.RemoteFile(input_file.url, input_file.size)
+    remote = RangedFile(input_file.url, input_file.size, input_file.stamp)
+    return remote if remote.answers_ranges() else None
+
+
 @contextmanager
 def open_local(input_file: InputFile) -> Iterator[Path]:
-    """The input file as a local file: itself where it is local, else a copy for as long as the context lasts."""
+    """The input file as a local file: itself where it is local, else a copy, which is kept until the next one."""
     if input_file.on_hub:
         with _copy_file(input_file) as path:
             yield path
@@ -170,10 +190,14 @@ def open_local(input_file: InputFile) -> Iterator[Path]:
             raise SourceError(f"{place} is no regular file; leave it out of the source's pattern of files")
         yield Path(place)
         return
-    with tempfile.TemporaryDirectory(prefix="vlmill-input file-") as folder:
-        copy = Path(folder) / Path(place).name
-        filesystem.get_file(place, str(copy))
-        yield copy
+    version, name = (input_file.url, input_file.stamp), Path(place).name
+    with keep_copy(version, name, lambda path: _download_file(filesystem, place, path)) as path:
+        yield path
+
+
+def _download_file(filesystem: Any, place: str, path: Path) -> None:
+    with explain_storage(place):
+        filesystem.get_file(place, str(path))
 
 
 @contextmanager
@@ -198,9 +222,21 @@ def hash_input(input_file: InputFile) -> tuple[str, int]:
     if input_file.sha256:
         return input_file.sha256, input_file.size
     try:
-        with open_local(input_file) as path:
-            sha256, size = hash_file(path), path.stat().st_size
-            note_work(size=size)
-            return sha256, size
+        if (remote := _open_ranges(input_file)) is not None:
+            with remote.open() as file:
+                sha256, size = _hash_parts(file), input_file.size
+        else:
+            with open_local(input_file) as path:
+                sha256, size = hash_file(path), path.stat().st_size
     except OSError as error:
         raise SourceError(f"source {input_file.source!r}: {input_file.name} cannot be read: {error}") from error
+    note_work(size=size)
+    return sha256, size
+
+
+def _hash_parts(file: io.RawIOBase) -> str:
+    """sha256 of a file that is read by range: nothing of it is written to a disk."""
+    digest = hashlib.sha256()
+    while part := file.read(COPIED):
+        digest.update(part)
+    return digest.hexdigest()

@@ -37,6 +37,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_ba
 
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.inputs.ranges import RangedReader
 
 LIBRARY = "vlmill"  # what the Hub's owners see in their logs
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -238,11 +239,12 @@ def _get_response(url: str, headers: Mapping[str, str] | None = None, **options:
     return response
 
 
-class _Ranges(io.RawIOBase):
-    """A remote file, read by range."""
+class _Ranges(RangedReader):
+    """A file of the Hub, read by range."""
 
     def __init__(self, file: RemoteFile) -> None:
-        self._where, self._size, self._place = _parse_root(file.url), file.size, 0
+        super().__init__(file.size)
+        self._where = _parse_root(file.url)
         self._url = hf_hub_url(
             self._where.id,
             self._where.path_in_repo,
@@ -251,29 +253,7 @@ class _Ranges(io.RawIOBase):
             endpoint=constants.ENDPOINT,
         )
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._place + len(buffer), self._size)
-        if stop <= self._place:
-            return 0
-        data = self._bytes(self._place, stop)
-        buffer[: len(data)] = data
-        self._place = stop
-        return len(data)
-
-    def _bytes(self, start: int, stop: int) -> bytes:
+    def fetch_range(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop), all of them: a shorter or longer answer is none."""
         wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         for _ in range(ATTEMPTS):

@@ -13,7 +13,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
@@ -50,8 +50,8 @@ def find_run(name: str, out: Path | None) -> Path:
 
     `out` is by default `build/` and the name of that recipe.
     """
-    if (take_local_path(name, "a run's folder or a recipe") / LOCK).is_file():
-        return Path(name)
+    if ((folder := take_run_folder(name)) / LOCK).is_file():
+        return folder
     return out or Path("build") / str(read_mapping(find_recipe(name)).get("name"))
 
 

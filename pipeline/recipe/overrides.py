@@ -18,6 +18,7 @@ from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
 from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.inputs.files import is_remote_folder
 from vlmill.pipeline.recipe.located import take_name
 from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.signals.custom import METHOD as SIGNAL_METHOD
@@ -209,7 +210,7 @@ def move_source(data: dict[str, Any], source: str, place: str) -> None:
             f"--source {source}: the recipe has no such source or benchmark; {suggest_names(source, list(sources))}"
         )
     sources[source].pop("images", None)
-    if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place):
+    if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place) or is_remote_folder(place):
         sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
         return
     root, pattern = _split_pattern(place)

@@ -6,13 +6,13 @@ asked for. How much there is, is estimated elsewhere (estimate.py).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import fsspec
 from tokenizers import Tokenizer
 
 from vlmill.pipeline.chat.encode import load_tokenizer
@@ -23,6 +23,7 @@ from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import Filter, ReadsLists, TextQuality
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
+from vlmill.pipeline.inputs.ranges import find_filesystem
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
@@ -168,8 +169,7 @@ def resolve_root(root: str, base: Path) -> str:
 
 def is_copied(file: InputFile) -> bool:
     """Whether a file has to be copied to this machine before a row of it can be read."""
-    local = "://" not in file.url or file.url.startswith(("file://", "local://"))
-    return not local and not (file.on_hub and file.ranged)
+    return not file.on_disk and not file.ranged
 
 
 def _find_error(check: Callable[[], object]) -> VlmillError | None:
@@ -194,7 +194,7 @@ def check_tokenizer(recipe: Recipe, base: Path) -> None:
             f"tokenizer: there is no file {path}; give the path of a tokenizer.json, relative to the recipe"
         )
     try:
-        Tokenizer.from_file(str(path))
+        Tokenizer.from_file(os.fspath(path))
     except Exception as error:  # tokenizers raises no other class
         raise RecipeError(f"tokenizer: {path} is no tokenizer.json: {error}") from error
     load_tokenizer(path, find_format(recipe.chat))
@@ -288,5 +288,6 @@ def _read_byte(file: InputFile) -> None:
         with hub.RemoteFile(file.url, file.size).open() as remote:
             remote.read(1)
         return
-    with fsspec.open(file.url, "rb", block_size=1 << 16) as opened:
+    filesystem, path = find_filesystem(file.url)
+    with filesystem.open(path, "rb", block_size=1 << 16) as opened:
         opened.read(1)

@@ -87,7 +87,7 @@ class RunEstimate:
     sources: tuple[SourceEstimate, ...]
     workers: int
     stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
-    free: int = 0  # bytes on the disk of the run's folder
+    free: int | None = 0  # bytes on the disk of the run's folder; None: it has no end
     signals: tuple[SignalEstimate, ...] = ()
     clusters: tuple[ClustersEstimate, ...] = ()
 
@@ -222,7 +222,7 @@ def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -
     """
     if len(files) == 1 or first is None:
         return first
-    if all(not is_copied(file) and not file.on_hub and source.ranged(file.name) for file in files[:COUNTED]):
+    if all(file.on_disk and source.ranged(file.name) for file in files[:COUNTED]):
         counted = first
         for file in files[1:COUNTED]:
             with open_input(file) as path:

@@ -35,7 +35,7 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
         f"disk: tables {_add_sizes([one.table_bytes for one in estimate.sources])}, images as they came among them "
         f"{_add_sizes([one.image_bytes for one in estimate.sources])}; shards: "
         + (", ".join(_list_shards(estimate)) or "none, without policies")
-        + f"; {format_size(estimate.free)} are free"
+        + ("" if estimate.free is None else f"; {format_size(estimate.free)} are free")
     )
     if estimate.stage_tokens:
         yield f"tokens: {_join_amounts(estimate.stage_tokens, _format_count)}"

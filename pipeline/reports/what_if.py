@@ -158,6 +158,8 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
         )
     if any(kept["images"].newly_kept for kept in answer.sources.values()):
         answer.notes.append("images that are newly kept were never drawn: the image policy may find fault with some")
+    if now.has_boxes() and any(kept["nodes"].newly_kept for kept in answer.sources.values()):
+        answer.notes.append("coordinates in texts that are newly kept were never placed: a crop may cut some away")
     return answer
 
 

@@ -74,9 +74,10 @@ def enter_filters(
 ) -> tuple[str, ...]:
     """Enter the verdicts of all filters, asking those again whose settings changed; return their names."""
     before, asked = now.filters, list[str]()
-    for name in (*now.models, *(filter_.name for filter_ in before)):
+    given = (*(("boxes",) if now.has_boxes() else ()), *now.models)
+    for name in (*given, *(filter_.name for filter_ in before)):
         _enter_verdicts(root, f"steps/{{source}}/{name}", name, partitions)
-    for name in now.models:
+    for name in given:
         for partition in partitions:
             partition.then[name] = partition.now[name]
     for filter_ in then.filters:

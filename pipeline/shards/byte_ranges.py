@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.object_store import SCHEME, ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,17 @@ class ShardStorage:
     """
 
     def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._remote: Any
         try:
             filesystem, start = fsspec.core.url_to_fs(root)
+            self._remote = None if isinstance(filesystem, LocalFileSystem) else filesystem
         except (ImportError, ValueError) as error:
-            raise RecipeError(f"shards at {root}: {error}") from error
-        self.root = root.rstrip("/")
+            scheme, _, start = root.partition("://")
+            if scheme != SCHEME or find_spec("obstore") is None:
+                raise RecipeError(f"shards at {root}: {error}") from error
+            self._remote = ObjectStore(f"{SCHEME}://{start.partition('/')[0]}")  # where s3fs is not installed
         self._start: str = start.rstrip("/")
-        self._remote: Any = None if isinstance(filesystem, LocalFileSystem) else filesystem
 
     def read(self, spans: Sequence[ByteRange]) -> Iterator[bytes]:
         """The bytes of spans, in order: from a folder one after the other; from elsewhere all are asked for at once.

@@ -241,6 +241,18 @@ def read_nodes(record: Mapping[str, Any]) -> tuple[Node, ...]:
     )
 
 
+def restore_texts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample's JSON whose texts have the coordinates that they had before the image policy moved these. Pure."""
+    return {**record, "nodes": [_restore_text(node) if node.get("boxes") else node for node in record["nodes"]]}
+
+
+def _restore_text(node: Mapping[str, Any]) -> dict[str, Any]:
+    text: str = node["text"]
+    for region in reversed(node["boxes"]):
+        text = text[: region["first"]] + region["before"] + text[region["last"] :]
+    return {**node, "text": text}
+
+
 def _make_members(entry: ShardSample) -> dict[str, bytes]:
     """What stands behind a sample's key in the tar, in order: its JSON, then each part of each image."""
     parts = {

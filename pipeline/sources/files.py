@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.inputs.files import find_filesystem
+from vlmill.pipeline.inputs.ranges import find_filesystem
 from vlmill.pipeline.sources.base import Picture
 
 NO_FILE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})

@@ -150,12 +150,12 @@ def measure_sharpness(luminance: Image.Image) -> float:
     """
     scale = min(1.0, BLUR_SIDE / max(luminance.size))
     width, height = (max(1, round(length * scale)) for length in luminance.size)
-    pixels = np.asarray(luminance.resize((width, height), Image.Resampling.BOX), np.int64)
+    pixels = np.asarray(luminance.resize((width, height), Image.Resampling.BOX), np.int16)
     if min(pixels.shape) < 3:
         return 0.0
     sides = pixels[1:-1, :-2] + pixels[1:-1, 2:] + pixels[:-2, 1:-1] + pixels[2:, 1:-1]
-    edges = sides - 4 * pixels[1:-1, 1:-1]
-    total, first, second = edges.size, int(edges.sum()), int(np.vdot(edges, edges))
+    edges = (sides - 4 * pixels[1:-1, 1:-1]).astype(np.float64).ravel()  # whole numbers, whose sums stay below 2 ** 37
+    total, first, second = edges.size, int(edges.sum()), int(edges @ edges)
     return round((second * total - first * first) / total**2, 3)
 
 

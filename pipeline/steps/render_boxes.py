@@ -35,7 +35,7 @@ class RenderBoxes(Render):
     boxes: SourceBoxes = field(kw_only=True)
     model: ModelBoxes = field(kw_only=True)
 
-    version: ClassVar[int] = 1  # of this class: what it takes over from Render changes it, too
+    version: ClassVar[int] = 2  # of this class: what it takes over from Render changes it, too
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -83,12 +83,17 @@ class _MarkedTexts(Texts):
             return [Verdict(row, node, Render.name, reason) for node, reason in lost.items()]
         if not by_node:
             return ChangedTexts(sample)
-        nodes = list(sample.nodes)
-        for node, found in by_node.items():
-            nodes[node] = replace(nodes[node], text=self.writer.write(nodes[node].text or "", found, layouts))
-            self.clipped[node] = sum(placed.clipped for _, placed in found)
+        nodes, described = list(sample.nodes), dict[int, list[dict[str, Any]]]()
         places = {node: place for place, node in enumerate(order_nodes(sample.nodes, outcome.kept))}
-        return ChangedTexts(replace(sample, nodes=tuple(nodes)), _describe_regions(by_node, places))
+        for node, found in by_node.items():
+            text, written = self.writer.write(nodes[node].text or "", found, layouts)
+            nodes[node] = replace(nodes[node], text=text)
+            self.clipped[node] = sum(placed.clipped for _, placed in found)
+            described[node] = [
+                placed.to_json(places[placed.image]) | one.to_json()
+                for (_, placed), one in zip(found, written, strict=True)
+            ]
+        return ChangedTexts(replace(sample, nodes=tuple(nodes)), described)
 
     def count(self, row: int, outcome: Outcome, counts: Counts) -> None:
         """Each region with the fate of its text."""
@@ -102,10 +107,3 @@ class _MarkedTexts(Texts):
         if outcome.sample is None:
             clipped.keep(sum(number for node, number in self.clipped.items() if outcome.nodes[node] is None))
         self.clipped.clear()
-
-
-def _describe_regions(
-    by_node: Mapping[int, Sequence[tuple[Region, PlacedRegion]]], places: Mapping[int, int]
-) -> dict[int, list[dict[str, Any]]]:
-    """What the regions of texts mark, by node, as a shard holds it."""
-    return {node: [placed.to_json(places[placed.image]) for _, placed in found] for node, found in by_node.items()}

@@ -7,9 +7,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from vlmill.pipeline.core.object_store import ObjectStore
+
 KILLED = 9
 POINTS = ("fsync", "replace", "link", "rename")
-"""Every way in which the store changes what a later reader can see, or makes it last."""
+"""Every way in which the store changes what a later reader can see in a folder, or makes it last."""
+
+REQUESTS = ("write", "create", "delete")
+"""The same on object storage."""
 
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(
@@ -28,7 +33,8 @@ SPAWN.set_forkserver_preload(
 )
 
 
-def _victim(point: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _victim(point: int, environment: dict[str, str], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ.update(environment)
     left = [point]
 
     def deadly(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,12 +48,15 @@ def _victim(point: int, function: Callable[..., Any], args: tuple[Any, ...]) -> 
 
     for name in POINTS:
         setattr(os, name, deadly(getattr(os, name)))
+    for name in REQUESTS:
+        setattr(ObjectStore, name, deadly(getattr(ObjectStore, name)))
     function(*args)
 
 
 def killed_at(point: int, function: Callable[..., Any], *args: Any) -> bool:
     """Run `function(*args)`; it is killed before its commit point number `point`. Says whether it came that far."""
-    process = SPAWN.Process(target=_victim, args=(point, function, args))
+    reached = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    process = SPAWN.Process(target=_victim, args=(point, reached, function, args))
     process.start()
     process.join()
     assert process.exitcode in (0, KILLED), f"the victim ended with {process.exitcode}"

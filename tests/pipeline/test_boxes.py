@@ -24,6 +24,7 @@ from vlmill.pipeline.images.decode import decode_image, open_image, read_orienta
 from vlmill.pipeline.images.letterbox import Letterbox
 from vlmill.pipeline.images.native import Native
 from vlmill.pipeline.images.resize import Resize
+from vlmill.pipeline.shards.writer import restore_texts
 
 WRITTEN = {
     "llava": ("the [0.12, 0.5, 0.77, 1.0] one [1, 2, 3, 4]", ["[0.12, 0.5, 0.77, 1.0]"]),
@@ -58,7 +59,10 @@ def write(source, model, policy, text, size):
             return None
         found.append((region, placed))
     assert found
-    return writer.write(text, found, {1: layout})
+    made, written = writer.write(text, found, {1: layout})
+    node = {"text": made, "boxes": [one.to_json() for one in written]}
+    assert restore_texts({"nodes": [node]})["nodes"][0]["text"] == text
+    return made
 
 
 def test_every_form_is_shown():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from tests.helpers.small import RECIPE
 from tests.helpers.small import vlmill as run_command
 from tests.helpers.stages import write_tokenizer
 from vlmill.mixtures.build import read_stats
+from vlmill.mixtures.export.stage_records import StageRecords
 from vlmill.mixtures.page.gallery import draw_tiles, make_cards
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.boxes.marks import COLOUR
@@ -26,6 +27,7 @@ from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.core.names import INDEX_SUFFIX
 from vlmill.pipeline.core.sample import read_rows
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
+from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.images.anyres import AnyRes
 from vlmill.pipeline.images.crop import Crop
@@ -39,9 +41,11 @@ from vlmill.pipeline.images.resize import Resize
 from vlmill.pipeline.images.tiles import Tiles
 from vlmill.pipeline.page.preview import write_preview
 from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.preview import preview_source
 from vlmill.pipeline.reports.preview_text import list_lines
+from vlmill.pipeline.reports.what_if import compare_recipes
 from vlmill.pipeline.shards.writer import parse_members
 from vlmill.train.data import decode_stored
 
@@ -145,6 +149,17 @@ def test_texts_say_where_the_model_sees_the_box(built, name):
     assert seen == len(SOURCES) * 2 * len(SIZES) - (CUT if name == "crop" else 0)
 
 
+def test_what_if_counts_texts_that_are_bad_as_the_funnel_does(built):
+    now = read_locked_recipe(built)
+    then = replace(now, filters=(Shape(max_images=5),))
+    kept = compare_recipes(built, now, then, None).sources["refcoco"]
+    assert {level: (line.now, line.then) for level, line in kept.items()} == {
+        "samples": (6, 6),
+        "nodes": (18, 18),
+        "images": (6, 6),
+    }
+
+
 def test_every_policy_is_among_them():
     assert {type(policy) for policy in SHOWN.values()} == {*POLICIES.values()}
 
@@ -162,7 +177,16 @@ def test_every_loss_has_a_reason_and_is_counted(built):
     assert run_command("verify", built) == 0
 
 
-def test_the_trainer_lengths_and_cards_have_the_texts_of_the_shards(built):
+def read_texts(root, images, folder):
+    """The texts of an export of the stage."""
+    records = StageRecords(root, "sft", "samples", images)
+    for part in records.parts:
+        for record in records.read(part, 0, folder):
+            for message in record.messages:
+                yield from (str(piece) for piece in message.parts)
+
+
+def test_the_trainer_cards_and_exports_have_the_texts_of_the_shards(built, tmp_path):
     recipe = write_recipe(built.parent, tokenizer="tokenizer.json", stages=[STAGE], model=MODEL)
     assert run_command("build", recipe, "--out", built, "--workers", "0", "--accept-changes") == 0
     mixture = PlannedMixture(built, "sft")
@@ -182,6 +206,10 @@ def test_the_trainer_lengths_and_cards_have_the_texts_of_the_shards(built):
     ]
     assert len(texts) == 30
     assert [text for text in texts if text not in trained] == []
+    asked = {images: "".join(read_texts(built, images, tmp_path)) for images in ("policy", "original")}
+    assert all(text in asked["policy"] for text in texts)
+    assert "[0.400, 0.300, 0.600, 0.700]" in asked["original"]
+    assert "[0.400, 0.300, 0.600, 0.700]" not in asked["policy"]
     cards = make_cards(mixture, "answers", 1)
     assert all(card["pictures"] for card in cards)
     shown = mixture.sequence(0)[0]

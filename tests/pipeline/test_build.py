@@ -18,7 +18,9 @@ import pytest
 import webdataset
 
 from tests.helpers.killing import killed_at
+from tests.helpers.object_storage import KEY, SECRET
 from tests.helpers.small import RECIPE, product, vlmill, write_recipe
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.reports.funnel import read_funnel, total_funnel
@@ -122,6 +124,25 @@ def test_the_bytes_do_not_depend_on_the_workers(recipe, built, tmp_path, monkeyp
 
 
 @pytest.mark.timeout(1800)
+def test_on_object_storage_the_bytes_are_those_of_a_folder(recipe, built, s3, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = RunPath(f"{s3}/run")
+    build_inline(recipe, root)
+    assert product(root) == product(built)
+    begun = {path: path.find_object().etag for path in root.glob("s*/**/*.json")}
+    build_inline(recipe, root)
+    assert {path: path.find_object().etag for path in root.glob("s*/**/*.json")} == begun
+    assert vlmill("verify", root, "--workers", 0) == 0
+    assert vlmill("status", root) == 0
+    objects = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*")}
+    assert vlmill("takedown", root, "--id", "web/web.parquet#0", "--workers", 0) == 0
+    assert vlmill("verify", root, "--workers", 0) == 0
+    folder = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()}
+    assert {name for name in objects.keys() ^ folder if not name.startswith(".l")} == set()
+    assert not [name for name, data in objects.items() if SECRET.encode() in data or KEY.encode() in data]
+    assert not list(tmp_path.iterdir())
+
+
 def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_path):
     """A run is killed at each commit point of the first task that is to be done, until it is done; then of the next."""
     small = write_recipe(

@@ -17,7 +17,7 @@ from vlmill.mixtures.disclosure import remove_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
@@ -85,7 +85,7 @@ def load_recipe(
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
     sets = format_settings({**(settings or {}), **({} if scale is None else {"scale": scale})})
-    return load_with_code(str(recipe), moved, limit, sets, code, take_local_path(run, "run") if run else None)
+    return load_with_code(str(recipe), moved, limit, sets, code, take_run_folder(run) if run else None)
 
 
 def load_with_code(
@@ -176,7 +176,7 @@ def build(
         loaded = recipe
     else:
         loaded = _load_unchanged(str(recipe), out, accept_changes=accept_changes)
-    shown, console = take_local_path(out) if out else Path("build") / loaded.name, console or make_console(quiet=True)
+    shown, console = take_run_folder(out) if out else Path("build") / loaded.name, console or make_console(quiet=True)
     refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
     for note in loaded.notes:
@@ -225,7 +225,7 @@ def build(
 def _load_unchanged(recipe: str, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
     """A recipe as its file has it, for a build in `out`, or in the folder that it is built in by default."""
     path = find_recipe(recipe)
-    root = take_local_path(out) if out else Path("build") / str(read_mapping(path).get("name"))
+    root = take_run_folder(out) if out else Path("build") / str(read_mapping(path).get("name"))
     code = find_named_code([], [], read_held_code(path))
     return load_for_build(recipe, {}, None, {}, code, root, accept_changes=accept_changes)
 
@@ -253,7 +253,7 @@ def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tupl
         StoreError: the folder holds no run, or its lock is damaged.
     """
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
-    return forecast_build(take_local_path(out).absolute(), loaded.recipe, loaded.base, loaded.moved)
+    return forecast_build(take_run_folder(out).absolute(), loaded.recipe, loaded.base, loaded.moved)
 
 
 def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str], console: Console) -> None:

@@ -15,7 +15,8 @@ from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import take_run_folder
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_recipe
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
@@ -78,9 +79,9 @@ def check_recipe(
     """
     code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    kept = read_kept_sources(find_run(str(recipe), take_local_path(out) if out else None))
+    kept = read_kept_sources(find_run(str(recipe), take_run_folder(out) if out else None))
     found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
-    return check_readable(found, take_local_path(out) if out else None, workers)
+    return check_readable(found, take_run_folder(out) if out else None, workers)
 
 
 def estimate_training(
@@ -105,7 +106,7 @@ def estimate_training(
 def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None) -> CheckResult:
     """The same of a recipe that was read as far as it can be."""
     recipe, root = found.recipe, out or Path("build") / str(found.mapping.get("name"))
-    free = shutil.disk_usage(_find_existing(root)).free
+    free = _find_free(root)
     if recipe is None:
         return CheckResult(found.faults, RunEstimate((), count_workers(workers), free=free))
     inputs = check_inputs(recipe, found.base, found.unreadable)
@@ -127,7 +128,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
             forecast = forecast_build(root.absolute(), recipe, found.base, found.moved)
         except VlmillError as error:
             faults.append(str(error))
-    if free < estimate.needed:
+    if free is not None and free < estimate.needed:
         faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
     return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast)
 
@@ -194,12 +195,17 @@ def _check_disk(recipe: Recipe, root: Path, inputs: InputCheck) -> None:
     if recipe.limit is not None or recipe.scale < 1:
         return  # only the rows themselves could say how much of the files is read
     size = sum(file.size for files in inputs.files.values() for file in files)
-    existing = _find_existing(root)
-    if (free := shutil.disk_usage(existing).free) < size // LEAST_SHARE:
+    free = _find_free(root)
+    if free is not None and free < size // LEAST_SHARE:
         raise SourceError(
-            f"{existing} has {free:,} bytes free, and the input files have {size:,}: see how much a run needs with "
-            "vlmill check, and give another disk with --out, or fewer rows with --limit"
+            f"{_find_existing(root)} has {free:,} bytes free, and the input files have {size:,}: see how much a "
+            "run needs with vlmill check, and give another disk with --out, or fewer rows with --limit"
         )
+
+
+def _find_free(root: Path) -> int | None:
+    """The free bytes where a run is to go; None for object storage, which has no end."""
+    return None if isinstance(root, RunPath) else shutil.disk_usage(_find_existing(root)).free
 
 
 def _find_existing(root: Path) -> Path:

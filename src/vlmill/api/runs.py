@@ -18,7 +18,7 @@ from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.mixtures.report.card import verify_card
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
 from vlmill.pipeline.reports.contamination import Contamination, read_contamination
@@ -409,7 +409,7 @@ def open_run(folder: str | Path) -> Run:
     Raises:
         StoreError: it holds no run.
     """
-    run = Run(take_local_path(folder))
+    run = Run(take_run_folder(folder))
     _ = run.recipe  # a folder without one is no run
     return run
 
