@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.flat_commands import print_commands
+from benchmarks.flat_commands import print_commands, read_peak
 from vlmill.pipeline.core.sample import write_verdicts
 from vlmill.pipeline.core.step import match_names
 from vlmill.pipeline.dedupe import Dedupe
@@ -177,12 +176,10 @@ def measure(work: Callable[..., int], *arguments: object) -> dict[str, float]:
 
 
 def _work(sender: Connection, work: Callable[..., int], arguments: Sequence[object]) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began, wall = time.process_time(), time.perf_counter()
+    before, began, wall = read_peak(), time.process_time(), time.perf_counter()
     number = work(*arguments)
     spent = {"cpu": time.process_time() - began, "wall": time.perf_counter() - wall}
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sender.send({**spent, "mib": most / 1024, "before": before / 1024, "number": number})
+    sender.send({**spent, "mib": read_peak(), "before": before, "number": number})
 
 
 def print_slopes(name: str, sizes: Sequence[int], found: Mapping[int, Mapping[str, float]]) -> None:

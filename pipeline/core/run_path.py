@@ -17,7 +17,7 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PosixPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.object_store import SCHEME, ObjectStore, StoredObject, open_bucket
@@ -50,6 +50,15 @@ class RunPath(PosixPath):
             FileNotFoundError: there is no such object.
         """
         return str(get_scratch().fetch(self._store, self._key)) if self.is_absolute() else super().__fspath__()
+
+    def __truediv__(self, key: str | os.PathLike[str]) -> RunPath:
+        """The path below this one; another address or an absolute path takes its place, as of any path."""
+        text = str(key)
+        if text.startswith(f"{SCHEME}://"):
+            return RunPath(text)
+        if text.startswith("/"):
+            return cast("RunPath", Path(text))  # what a recipe names on this machine
+        return super().__truediv__(text)
 
     def __reduce__(self) -> tuple[type[RunPath], tuple[str]]:
         """As workers get it."""

@@ -3,7 +3,7 @@
 Kiveris, Lattanzi, Mirrokni, Rastogi and Vassilvitskii (2014), "Connected Components in MapReduce and Beyond", algorithm
 "Alternating": large-star and small-star in turn until nothing moves. Each round keeps what is connected connected, adds
 no link, and ends with every content linked to the smallest one of its component. The paper proves O(log^2 n) rounds for
-its two-phase form, and finds as few for this one; tests hold it to twice the logarithm on chains, rings and stars.
+its two-phase form, and finds as few for this one; tests hold it to log2(n) + 2 of each on chains, rings and stars.
 
     select   per bucket   pairs at or above the threshold whose first content is left
     link     per bucket   those of them whose second one is, in both directions, and the best similarity of each content

@@ -19,6 +19,7 @@ from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import explain_full_disk
 from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.names import JOURNAL_SUFFIX, name_answers
+from vlmill.pipeline.core.run_path import RunPath
 
 FLUSHED = 64
 """Answers after which a journal is put on disk: a kill of the process takes none, a power cut the last of them."""
@@ -28,6 +29,11 @@ class Journal:
     """The answers of one partition by their request. Without a folder they are kept in memory alone."""
 
     def __init__(self, folder: Path | None, partition: str, signal: str) -> None:
+        if isinstance(folder, RunPath):
+            raise StoreError(
+                f"signal {signal}: answers of a server are kept in a journal that grows, and {folder} is on object "
+                "storage; build this recipe in a folder of a file system"
+            )
         self.known, self.file, self.written = dict[str, Answer](), -1, 0
         self.path = folder / f"{partition}{JOURNAL_SUFFIX}" if folder is not None else None
         if folder is None or self.path is None:

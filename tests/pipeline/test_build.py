@@ -135,6 +135,8 @@ def test_on_object_storage_the_bytes_are_those_of_a_folder(recipe, built, s3, tm
     assert vlmill("verify", root, "--workers", 0) == 0
     assert vlmill("status", root) == 0
     objects = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*")}
+    assert vlmill("takedown", root, "--id", "web/web.parquet#0", "--workers", 0) == 0
+    assert vlmill("verify", root, "--workers", 0) == 0
     folder = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()}
     assert {name for name in objects.keys() ^ folder if not name.startswith(".l")} == set()
     assert not [name for name, data in objects.items() if SECRET.encode() in data or KEY.encode() in data]

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pipeline.test_dedupe import drafts, run
+from tests.pipeline.test_dedupe import document, drafts, page, quiz, run, web
+from tests.pipeline.test_dedupe_text import prose
 from vlmill.pipeline.dedupe import stars
 from vlmill.pipeline.dedupe.components import find_components
 from vlmill.pipeline.dedupe.exchange import read_range, write_sorted
@@ -55,6 +56,34 @@ def test_blocks_and_buckets_give_the_bytes_of_one_task(made, cuts, most, seed):
     captioned = ("scans",) if seed % 2 else ()
     pairs = "image" if captioned else "image_and_text"
     run(items, cuts=cuts, also=resolve_too(most), captioned=captioned, pairs=pairs, priority={"web": seed % 3}, **knobs)
+
+
+RICH = [
+    *(web(row, prose(60, row), "About us", "@p1", "@p2", "@p2", host="a.example") for row in range(4)),
+    *(web(row, prose(60, row), "Follow us", "@p1", f"@p{row}") for row in range(4, 8)),
+    *(web(row, prose(60, row % 2), "@half2", f"@bright{row}") for row in range(8, 12)),
+    *(web(row, prose(60, row), "@p9", host="c.example") for row in range(14, 17)),
+    document(12, prose(200, 1)),
+    document(13, " ".join(prose(200, 1).split()[:150])),
+    *(quiz(row, "p3", ("What?", "This."), ("Who?", "That.")) for row in range(3)),
+    quiz(3, "p3", ("What?", "This."), ("Why?", "So.")),
+    *(page(row, name, "a text", source="scans") for row, name in enumerate(["p4", "jpeg4", "p4", "p5"])),
+]
+KNOBS = {"boilerplate": 3, "paragraphs": 3, "host_images": 0.5, "containment": 0.6}
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {**KNOBS, "across_documents": True, "near_images": True},
+        {**KNOBS, "same_addresses": True, "captioned": ("scans",), "pairs": "image"},
+    ],
+)
+def test_every_rule_says_the_same_in_pieces(knobs):
+    found = run(RICH, cuts=2, also=resolve_too(3), **knobs)
+    reasons = {str(verdict.reason) for verdict in found.values()}
+    assert {"boilerplate_image", "repeated_paragraph", "near_text", "contained_text"} <= reasons
+    assert {"exact_image", "near_image", "host_image"} <= reasons
 
 
 # -- components --------------------------------------------------------------------------------------------------------

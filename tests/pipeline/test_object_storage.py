@@ -22,6 +22,7 @@ from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.run_path import RunPath, find_local_paths, put_logs
 from vlmill.pipeline.engine import lease
 from vlmill.pipeline.engine.store import Store, Task
+from vlmill.pipeline.signals.journal import Journal
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def test_a_path_is_an_address_for_people_and_a_file_for_libraries(run):
     assert (str(path), f"{path.parent}", path.name) == (f"{run}/steps/a.json", f"{run}/steps", "a.json")
     assert str(path.relative_to(run)) == "steps/a.json"
     assert pickle.loads(pickle.dumps(path)) == path == take_run_folder(str(path))
+    assert (run / str(path), run / "/here/a") == (path, Path("/here/a"))
     assert not path.exists()
     assert write_atomically(path, {"n": 1})
     assert not write_atomically(path, {"n": 1})
@@ -255,3 +257,8 @@ def test_a_fault_that_stays_is_an_error_with_a_cure_and_no_key(run, proxy, statu
 def test_a_bucket_that_is_not_there_is_named(s3):
     with pytest.raises(StoreError, match="no such bucket"):
         (RunPath("s3://nobody-made-it/run") / "a").read_bytes()
+
+
+def test_answers_of_servers_need_a_file_system(run):
+    with pytest.raises(StoreError, match="a journal that grows"):
+        Journal(run / "steps/web/rating", "00000-0000", "rating")
