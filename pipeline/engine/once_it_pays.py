@@ -21,23 +21,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SMALL = 200
-"""Rows of all sources up to which a run stays in its process unless it takes longer than `PATIENCE`."""
+"""Rows of all sources up to which a run begins in its process."""
 
-PATIENCE = 5.0
-"""Seconds of work in this process after which what is left is worth the start of Ray."""
+WORTH = 10.0
+"""Seconds that the items that are left would take in this process, by those that are done: then Ray pays."""
 
 
 class OnceItPays:
     """Works in this process, and on the executor that `start` opens as soon as that pays.
 
     That is with the first item where it is asked for (`at_once`), when the run is known to have more than `SMALL` rows,
-    or when several items are left after `PATIENCE`.
+    or when the items that are left of a step would take longer than `WORTH`.
     """
 
     def __init__(self, start: Callable[[], AbstractContextManager[Executor]], *, at_once: bool) -> None:
         self._start, self._at_once = start, at_once
         self._larger: Executor | None = None
-        self._open, self._spent = ExitStack(), 0.0
+        self._open = ExitStack()
 
     def expect(self, rows: int) -> None:
         """See Executor."""
@@ -47,8 +47,8 @@ class OnceItPays:
         self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
-        heavy, done = list[str](), 0
-        while done < len(items) and not self._is_worth(len(items) - done):
+        heavy, done, spent = list[str](), 0, 0.0
+        while done < len(items) and not self._is_worth(spent * (len(items) - done) / max(1, done)):
             begun = time.monotonic()
             try:
                 result = function(items[done])
@@ -56,7 +56,7 @@ class OnceItPays:
                 heavy.append(str(error))
             else:
                 yield done, result
-            self._spent += time.monotonic() - begun
+            spent += time.monotonic() - begun
             done += 1
         if done < len(items):
             try:
@@ -75,8 +75,8 @@ class OnceItPays:
         self._larger = None
         self._open.close()
 
-    def _is_worth(self, left: int) -> bool:
-        return self._at_once or self._larger is not None or (left > 1 and self._spent > PATIENCE)
+    def _is_worth(self, seconds: float) -> bool:
+        return self._at_once or self._larger is not None or seconds > WORTH
 
     def _find_larger(self) -> Executor:
         if self._larger is None:

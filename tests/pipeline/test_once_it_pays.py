@@ -54,7 +54,7 @@ def test_a_small_run_stays_in_its_process_and_a_larger_one_goes_on_elsewhere():
 
 
 def test_what_is_left_of_a_run_that_takes_long_goes_elsewhere_under_its_own_numbers(monkeypatch):
-    monkeypatch.setattr(once_it_pays, "PATIENCE", 0.0)
+    monkeypatch.setattr(once_it_pays, "WORTH", 0.0)
     larger = Larger()
     assert list(open_pool(larger).each(double, [3, 4, 5])) == [(0, 6), (1, 8), (2, 10)]
     assert larger.given == [([4, 5], 0)]
@@ -70,7 +70,7 @@ def test_workers_that_are_asked_for_begin_with_the_first_item_and_not_before():
 
 
 def test_items_that_lack_memory_here_and_there_are_named_in_one_error(monkeypatch):
-    monkeypatch.setattr(once_it_pays, "PATIENCE", 0.0)
+    monkeypatch.setattr(once_it_pays, "WORTH", 0.0)
     done = []
     with pytest.raises(LackOfMemoryError) as error:
         done.extend(open_pool(Larger()).each(double, [-1, 2, -3, 4]))
