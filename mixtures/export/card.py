@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmill.mixtures.export.base import ExportedShard, ExportFormat, ExportPart
 from vlmill.mixtures.export.record import REMARKS
-from vlmill.mixtures.report.card import choose_licence, format_table, name_size
+from vlmill.mixtures.report.card import choose_licence, format_table, make_mixture_table, name_size
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.recipe.schema import Recipe
@@ -99,16 +99,4 @@ def _make_sources(recipe: Recipe, used: Sequence[str]) -> str:
 
 def _make_mixture(root: Path, stage: str) -> str:
     stats = read_json(root / "mixtures" / stage / "stats.json")
-    unit = stats["unit"]
-    rows = [
-        (
-            source["name"],
-            f"{source['declared']:.2%}",
-            f"{source['realised'][unit]:.2%}",
-            f"{source['repetition']:.4g}",
-            *(str(source["planned"][name]) for name in ("samples", "images", "tokens")),
-        )
-        for source in stats["sources"]
-    ]
-    table = format_table(("entry", "declared", "realised", "epochs", "samples", "images", "tokens"), rows)
-    return f"Shares are of {unit}.\n\n{table}"
+    return f"Shares are of {stats['unit']}.\n\n{make_mixture_table(stats)}"

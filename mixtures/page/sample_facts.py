@@ -118,7 +118,7 @@ def bin_ratings(counted: Counted) -> Rows:
     values = sorted({value for _, value in counted})
     low, high = values[0], values[-1]
     whole = all(float(value).is_integer() for value in values) and high - low < BINS
-    width = 1.0 if whole or low == high else (high - low) / BINS
+    width = 1.0 if whole else (high - low) / BINS or 1.0
     binned = Counter[tuple[str, int]]()
     for (source, value), number in counted.items():
         place = int((value - low) / width)

@@ -183,23 +183,26 @@ def _describe_losses(root: Path, funnel: Mapping[str, LevelCounts]) -> str:
 
 def _describe_stage(root: Path, stage: str) -> str:
     stats = read_json(root / "mixtures" / stage / "stats.json")
-    unit = stats["unit"]
+    packing = stats["packing"]
+    return (
+        f"## Mixture of stage {stage}\n\nShares are of {stats['unit']}. {packing['sequences']} sequences of "
+        f"{packing['sequence_length']} tokens, {packing['efficiency']:.1%} full.\n\n{make_mixture_table(stats)}"
+    )
+
+
+def make_mixture_table(stats: Mapping[str, Any]) -> str:
+    """The entries of a stage in Markdown: shares as declared and planned, epochs, and amounts; pure."""
     rows = [
         (
             source["name"],
             f"{source['declared']:.2%}",
-            f"{source['realised'][unit]:.2%}",
+            f"{source['realised'][stats['unit']]:.2%}",
             f"{source['repetition']:.4g}",
             *(str(source["planned"][name]) for name in ("samples", "images", "tokens")),
         )
         for source in stats["sources"]
     ]
-    table = format_table(("source", "declared", "realised", "epochs", "samples", "images", "tokens"), rows)
-    packing = stats["packing"]
-    return (
-        f"## Mixture of stage {stage}\n\nShares are of {unit}. {packing['sequences']} sequences of "
-        f"{packing['sequence_length']} tokens, {packing['efficiency']:.1%} full.\n\n{table}"
-    )
+    return format_table(("source", "declared", "realised", "epochs", "samples", "images", "tokens"), rows)
 
 
 def _describe_contamination(root: Path, recipe: Recipe) -> str:

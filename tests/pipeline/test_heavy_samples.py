@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,9 @@ except VlmillError as error:
 def build_limited(folder: Path, characters: int) -> str:
     """Build up to `curate` in a process of its own with 300 MB to spare; gives its error."""
     command = [sys.executable, "-c", LIMITED, str(folder / "recipe.yaml"), str(folder / "run"), str(characters)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
+    one_thread = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}  # each takes address space
+    done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, text=True, check=False)
+    return done.stderr.strip()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a bound of address space")

@@ -406,15 +406,15 @@ def test_no_flipped_byte_of_a_footer_ends_in_anything_but_an_error_that_names_th
 
 def test_an_address_that_needs_one_more_package_names_it(monkeypatch):
     def lack(*_, **__):
-        raise ImportError("Install s3fs to access S3")
+        raise ImportError("Install gcsfs to access GCS")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", lack)
     for use in (
-        lambda: list_input_files("web", "s3://bucket/web", "*.parquet"),
-        lambda: Files("s3://bucket/images").load("a.png"),
-        lambda: hash_input(InputFile("web", 0, "a", "s3://bucket/a")),
+        lambda: list_input_files("web", "gs://bucket/web", "*.parquet"),
+        lambda: Files("gs://bucket/images").load("a.png"),
+        lambda: hash_input(InputFile("web", 0, "a", "gs://bucket/a")),
     ):
-        with pytest.raises(SourceError, match=r"s3://bucket/.*Install s3fs to access S3"):
+        with pytest.raises(SourceError, match=r"gs://bucket/.*Install gcsfs to access GCS"):
             use()
 
 

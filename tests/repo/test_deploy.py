@@ -86,4 +86,4 @@ def test_the_image_installs_what_the_makefile_installs_with_extras_that_exist():
     extras = text.split("'.[")[1].split("]'")[0].split(",")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(extras) <= set(project["optional-dependencies"])
-    assert set(extras) == set(project["optional-dependencies"]) - {"test", "benchmarks", "smollm2"}
+    assert set(extras) == set(project["optional-dependencies"]) - {"test", "docs", "benchmarks", "smollm2"}
