@@ -124,10 +124,12 @@ class ProcessGroup:
 
 
 def find_layers(root: nn.Module) -> list[nn.Module]:
-    """The layers of all of transformers' models in a module."""
+    """The layers of all of transformers' models in a module; of nested ones, as Idefics2 names, the outer ones."""
     models = [module for module in root.modules() if isinstance(module, PreTrainedModel)]
     names = {name for model in models for name in model._no_split_modules or ()}  # noqa: SLF001 - transformers' own contract with accelerate
-    return [module for module in root.modules() if type(module).__name__ in names]
+    found = [module for module in root.modules() if type(module).__name__ in names]
+    inner = {below for module in found for below in module.modules() if below is not module}
+    return [module for module in found if module not in inner]
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,18 +28,21 @@ from tests.helpers.stages import (
     question,
     saved_weights,
     write_run,
+    write_tokenizer,
 )
 from tests.train.test_families import CASES
 from tests.train.test_train_new_rows import settings as of_pretrained
 from tests.train.test_train_new_rows import write_language_model
 from vlmill.mixtures.reader import PlannedMixture
+from vlmill.pipeline.chat.encode import FORMATS, load_tokenizer
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.train import deferred, loop, network
 from vlmill.train import run as module
 from vlmill.train.balance import deal_sequences
 from vlmill.train.data import open_reader, price_sequences
-from vlmill.train.distributed import ProcessGroup
+from vlmill.train.distributed import ProcessGroup, find_layers
+from vlmill.train.model import create_model
 from vlmill.train.run import evaluate_stage, train_stage
 from vlmill.train.settings import Adapter, LossWeights, Machine, ModelSettings, Training
 from vlmill.train.steps import StepSequences
@@ -187,6 +192,16 @@ def test_native_resolution_and_positions_of_fractions_train_on_two_ranks_as_on_o
     two = copy(root, make(tmp_path / "two"))
     train_on(2, two, json.dumps(asdict(case.settings)))
     assert_same_course(two, expected)
+
+
+def test_layers_do_not_lie_within_each_other():
+    case = CASES["idefics2"]
+    chat = FORMATS[case.chat]
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = load_tokenizer(write_tokenizer(Path(folder) / "tokenizer.json"), chat)
+    model = create_model(case.found, tokenizer, chat, 0)
+    owners = Counter(id(weights) for layer in find_layers(model) for weights in layer.parameters())
+    assert set(owners.values()) == {1}
 
 
 def test_a_training_that_died_goes_on_with_another_number_of_ranks(made, alone, tmp_path):
