@@ -1,4 +1,4 @@
-"""Small runs in this process, larger ones on Ray: what `vlmill build` takes where no number of workers is named.
+"""Small runs in this process, larger ones on Ray, which starts with the first item that it is for.
 
 Starting Ray takes seconds and about ten seconds of CPU, more than a small run itself.
 """
