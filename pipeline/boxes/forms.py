@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-Order = Literal["xyxy", "yxyx", "xywh", "cxcywh", "points", "polygon"]
+Order = Literal["xyxy", "yxyx", "xywh", "cxcywh", "points", "points_yx", "polygon"]
 """How the numbers of a region follow each other: two corners, a corner and lengths, the middle and lengths; points or
-the corners of a polygon as x y x y, as many as there are."""
+the corners of a polygon as x y x y, points also as y x y x, as many as there are."""
 
 Unit = Literal["fraction", "pixels"] | Annotated[int, Field(ge=2, le=1_000_000)]
 """What numbers count: fractions of the frame's sides, its pixels, or so many equal parts of each side (1000: from 0 to
@@ -80,6 +80,21 @@ FORMS: Mapping[str, Form] = {
         re.compile(r"<loc_(\d+)>"),
         bins=True,
     ),
+    "paligemma_points": Form(
+        r"(?P<region>(?:<loc\d{4}>){2})",
+        "points_yx",
+        1024,
+        "<loc{:04}><loc{:04}>",
+        re.compile(r"<loc(\d{4})>"),
+        bins=True,
+    ),
+    "florence2_polygon": Form(
+        r"(?P<region>(?:<loc_\d+>){6,})",
+        "polygon",
+        1000,
+        number=re.compile(r"<loc_(\d+)>"),
+        bins=True,
+    ),
     "kosmos2": Form(
         r"(?P<region><patch_index_\d{4}><patch_index_\d{4}>)",
         "xyxy",
@@ -104,7 +119,7 @@ class UnreadableRegionError(Exception):
 
 def find_shape(order: Order) -> Shape:
     """What a region of this order is."""
-    return order if order in ("points", "polygon") else "box"
+    return "points" if order == "points_yx" else order if order in ("points", "polygon") else "box"
 
 
 @dataclass(frozen=True)
@@ -135,11 +150,12 @@ def read_corners(values: Sequence[float], order: Order) -> Corners:
     """
     if len(values) > MOST_NUMBERS:
         raise UnreadableRegionError(f"{len(values)} numbers, allowed {MOST_NUMBERS}")
-    if order in ("points", "polygon"):
-        least = 2 if order == "points" else 6
+    if order in ("points", "points_yx", "polygon"):
+        least = 6 if order == "polygon" else 2
         if len(values) < least or len(values) % 2:
             raise UnreadableRegionError(f"{len(values)} numbers are no {order}, which are pairs, {least // 2} or more")
-        return tuple(zip(values[::2], values[1::2], strict=True))
+        pairs = zip(values[::2], values[1::2], strict=True)
+        return tuple((second, first) if order == "points_yx" else (first, second) for first, second in pairs)
     if len(values) != 4:
         raise UnreadableRegionError(f"{len(values)} numbers are no {order}, which are 4")
     a, b, c, d = values
@@ -158,8 +174,9 @@ def read_corners(values: Sequence[float], order: Order) -> Corners:
 
 def order_numbers(corners: Corners, order: Order) -> list[float]:
     """The numbers of a region, as its order has them: the inverse of `read_corners`. Pure."""
-    if order in ("points", "polygon"):
-        return [place for corner in corners for place in corner]
+    if order in ("points", "points_yx", "polygon"):
+        step = -1 if order == "points_yx" else 1
+        return [place for corner in corners for place in corner[::step]]
     (left, top), (right, bottom) = corners
     return {
         "xyxy": [left, top, right, bottom],

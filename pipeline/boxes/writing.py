@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,8 +93,10 @@ class BoxWriter:
             (style.round(x * parts[0], parts[0]), style.round(y * parts[1], parts[1])) for x, y in fractions
         )
         values = order_numbers(corners, form.order)
-        if self.model.form is not None or form.bins:
-            return form.write.format(*(style.value(value) for value in values))
+        if self.model.form is not None or (form.bins and form.write):
+            taken = form.write.count("{")
+            places = [style.value(value) for value in values]
+            return "".join(form.write.format(*places[at : at + taken]) for at in range(0, len(places), taken))
         return _replace_numbers(text, numbers, [style.write(value) for value in values])
 
     def _find_fractions(self, region: Region, placed: PlacedRegion, layout: Layout) -> tuple[Corners, Size]:
@@ -114,6 +117,7 @@ class _Style:
     decimals: int
     fixed: bool  # every number has all its decimals; else zeros at the end are left out, as the source does
     bins: bool
+    digits: int = 0  # before the point at least: sources that write 072 for 72 have as many everywhere
 
     @classmethod
     def choose(cls, form: Form, decimals: int | None, numbers: Sequence[Number], *, same: bool) -> _Style:
@@ -125,7 +129,10 @@ class _Style:
         if not same:
             return cls(FRACTION_DECIMALS if form.unit == "fraction" else 0, fixed=True, bins=False)
         written = {number.decimals for number in numbers}
-        return cls(max(written, default=0), fixed=len(written) <= 1, bins=False)
+        whole = {len(number.written.partition(".")[0]) for number in numbers}
+        padded = any(re.match(r"0\d", number.written) for number in numbers)
+        digits = max(whole) if padded and len(whole) == 1 else 0
+        return cls(max(written, default=0), fixed=len(written) <= 1, bins=False, digits=digits)
 
     def round(self, value: float, most: float) -> float:
         """A coordinate as it is written: of bins the one that it lies in."""
@@ -140,7 +147,7 @@ class _Style:
     def write(self, value: float) -> str:
         """A number as text."""
         if not self.decimals:
-            return str(round(value))
+            return f"{round(value):0{self.digits}}"
         return f"{value:.{self.decimals}f}" if self.fixed else repr(round(value, self.decimals))
 
 

@@ -26,6 +26,7 @@ from vlmill.pipeline.chat.format import (
     tokenize_image,
 )
 from vlmill.pipeline.chat.image_tokens import BRACKETED, FENCED, LINES, SOFT, TAGGED, VISION, ImageLayout
+from vlmill.pipeline.chat.location_tokens import make_locations_common
 from vlmill.pipeline.chat.prefix import PrefixFormat
 from vlmill.pipeline.core.sample import Node
 
@@ -70,7 +71,8 @@ def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
     """The tokenizer of a `tokenizer.json`, made ready for `join_segment`.
 
     The special tokens of `chat` that it lacks come behind its vocabulary. Truncation, padding and, for a format of
-    ours, automatic special tokens of the file are switched off. Special tokens written in a text are not recognised.
+    ours, automatic special tokens of the file are switched off. Special tokens written in a text are not recognised,
+    but for location tokens (location_tokens.py).
 
     Raises:
         RecipeError: the tokenizer treats a text at the start differently from one after a special token; or it does
@@ -79,6 +81,7 @@ def load_tokenizer(path: Path, chat: ChatFormat) -> Tokenizer:
     tokenizer = Tokenizer.from_file(os.fspath(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer = make_locations_common(tokenizer)
     chat.prepare(tokenizer, path)
     return tokenizer
 

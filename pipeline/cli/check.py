@@ -106,12 +106,22 @@ def check(
     estimate = result.estimate
     if as_json:
         forecast = {"differences": result.differences, "forecast": [asdict(step) for step in result.forecast]}
-        print_json({"faults": result.faults, **asdict(estimate), "totals": estimate.totals, **forecast})
+        print_json(
+            {
+                "faults": result.faults,
+                "warnings": result.warnings,
+                **asdict(estimate),
+                "totals": estimate.totals,
+                **forecast,
+            }
+        )
     else:
         if estimate.sources:
             console.print(make_source_table(estimate))
         for line in (*list_totals(estimate), *list_assumptions(estimate)):
             console.print(line, markup=False, soft_wrap=True)
+        for warning in result.warnings:
+            console.print(f"Warning: {warning}", markup=False, soft_wrap=True)
         _show_forecast(result)
     if result.faults:
         raise VlmillError(*result.faults)

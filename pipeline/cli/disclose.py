@@ -30,8 +30,8 @@ def disclose(
     croissant.json         Croissant 1.1, with licences and lineage; always in DIR, beside which its paths start
 
     Every figure stands with its name, and --figure NAME computes it again. What only a person knows is marked OPEN:
-    search for that word. A build or takedown removes the files from DIR, so run this again afterwards. The drafts are
-    no legal advice.
+    search for that word. A takedown, or a build that changes anything, removes the files from DIR, so run this again
+    afterwards. The drafts are no legal advice.
 
         vlmill disclose demo
         vlmill disclose demo --out for-the-lawyers

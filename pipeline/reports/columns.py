@@ -72,6 +72,8 @@ ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
 IN_ROW = ("picture", "path of a picture", "list of pictures", "list of paths of pictures")
 """What cells of images hold for `table`."""
+TEXTS = ("text", "list written as text")
+"""What cells of texts hold: one may begin and end with brackets, as answers in JSON do."""
 PLURALS = {"address": "addresses", "path of a picture": "paths of pictures"}
 
 
@@ -113,18 +115,18 @@ def recognise_columns(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
             yield kind, {**common, "turns": turns}
         if all(_find_column(cells, (name,), "list of objects") for name in PARTS):
             yield kind, {**common, "turns": [_find_column(cells, (name,), "list of objects") for name in PARTS]}
-        question = _find_column(cells, QUESTIONS, "text", "list of texts")
-        answer = _find_column(cells, ANSWERS, "text", "number", "list of texts")
+        question = _find_column(cells, QUESTIONS, *TEXTS, "list of texts")
+        answer = _find_column(cells, ANSWERS, *TEXTS, "number", "list of texts")
         if question and answer and question != answer:
             more = _find_column(cells, ("input",), "text")
             if more and more != question:
                 yield kind, {**common, "question": [question, more], "answer": answer}
             yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells)}
             yield kind, {**common, "question": question, "answer": answer}
-        caption = _find_column(cells, CAPTIONS, "text")
+        caption = _find_column(cells, CAPTIONS, *TEXTS)
         if names and caption:
             yield kind, {**common, "caption": caption}
-        others = [name for name in cells.columns if name not in names and cells.hold(name, "text")]
+        others = [name for name in cells.columns if name not in names and cells.hold(name, *TEXTS)]
         if names and len(others) == 1:
             yield kind, {**common, "caption": others[0]}
 

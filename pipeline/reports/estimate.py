@@ -78,6 +78,7 @@ class SourceEstimate:
     unreadable: int  # of these
     rests_on: str
     asked: Mapping[str, AskedEstimate] = field(default_factory=dict)  # of servers, by signal
+    warnings: tuple[str, ...] = ()  # coordinates that its texts seem to hold, and the recipe does not name
 
 
 @dataclass(frozen=True)
@@ -314,6 +315,7 @@ def _describe_source(
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
         rests_on=_explain_basis(files, measured, rows),
+        warnings=measured.boxes,
         asked={
             called: _estimate_asked(called, signal, amounts)
             for called, signal in recipe.list_asking_signals().items()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vlmill.pipeline.boxes.recognition import SeenBoxes
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub import is_hub
@@ -30,6 +31,7 @@ from vlmill.pipeline.reports.attempts import (
 )
 from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns
 from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
+from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.reports.sidecars import has_sidecars, list_described
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.records import read_first_records
@@ -62,6 +64,7 @@ class Proposal:
     images: str | None = None  # where the paths of its images start
     listed: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # rows to be written, of a folder of pictures
     notes: tuple[str, ...] = ()  # what a person should know
+    boxes: tuple[SeenBoxes, ...] = ()  # coordinates that its texts seem to hold
 
 
 def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) -> Proposal:
@@ -101,7 +104,11 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     pattern = make_pattern(names, [one for one in found if one not in {*names}])
     columns = {column: opened.cells.describe(column) for column in opened.cells.columns}
     samples = best.samples * len(names) if best else 0
-    return Proposal(place, name, suffixes, root, pattern, columns, best, ranked, samples, images, notes=tuple(notes))
+    boxes = tuple(recognise_in_pages(best.pages, images)) if best else ()
+    notes += list_box_notes(boxes, name)
+    return Proposal(
+        place, name, suffixes, root, pattern, columns, best, ranked, samples, images, notes=tuple(notes), boxes=boxes
+    )
 
 
 @dataclass(frozen=True)
@@ -217,9 +224,10 @@ def _examine_pictures(
     best = choose_attempt(attempts)
     columns = {column: cells.describe(column) for column in cells.columns}
     others = tuple(one for one in attempts if one is not best)
-    notes, file = tuple(beside.list_notes()), f"{name}.jsonl"
+    boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
+    notes, file = (*beside.list_notes(), *list_box_notes(boxes, name)), f"{name}.jsonl"
     listed, count = tuple(beside.rows), len(beside.described)
-    return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes)
+    return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes, boxes)
 
 
 def _list_notes(

@@ -12,6 +12,7 @@ from vlmill.pipeline.core.yaml_format import format_yaml_inline
 from vlmill.pipeline.inputs.hub import is_hub
 from vlmill.pipeline.reports.attempts import Attempt
 from vlmill.pipeline.reports.proposal import Proposal
+from vlmill.pipeline.reports.seen_boxes import list_box_lines
 from vlmill.pipeline.sources import SOURCES
 
 COMMENTS_FROM = 42
@@ -57,6 +58,7 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
         yield f"    options: {format_yaml_inline(dict(chosen.options))}", "which columns hold what"
     if found.images and source.opens and found.images != root:
         yield f"    images: {_format_place(found.images, path)}", "where the paths of its images start"
+    yield from list_box_lines(found.boxes)
     yield '    licence: ""', "say it: it travels with every sample, and into the data card"
     yield "filters:", "what is dropped, with a reason; a changed bound takes seconds"
     yield "  - language: {drop: [zh], strict: true}", "no Chinese, for an English model; take it out to keep Chinese"

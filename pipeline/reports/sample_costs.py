@@ -38,6 +38,7 @@ from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
+from vlmill.pipeline.reports.seen_boxes import recognise_in_tables, warn_of_boxes
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
 from vlmill.pipeline.sources import Source
@@ -127,6 +128,7 @@ class MeasuredRows:
     empty: Costs = field(default_factory=Costs)
     lost: str = ""  # why the first row that gave no sample did not
     stopped: str = ""  # why no more rows were measured
+    boxes: tuple[str, ...] = ()  # coordinates that its texts seem to hold, where the recipe says nothing of them
 
 
 Child = Sandbox[[SourceWork, Path, int], dict[str, Any]]
@@ -169,13 +171,15 @@ def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[dict[str, An
     with tempfile.TemporaryDirectory(prefix="vlmill-check-") as name:
         folder = Path(name)
         _run_steps(work, path, min(rows, 1), folder / "warm")
-        empty, _ = _run_steps(work, path, 0, folder / "empty")
-        one, lost = _run_steps(work, path, min(rows, 1), folder / "one")
-        yield asdict(MeasuredRows(one, empty, lost))
+        empty = _run_steps(work, path, 0, folder / "empty").costs
+        first = _run_steps(work, path, min(rows, 1), folder / "one")
+        one = first.costs
+        yield asdict(replace(first, empty=empty))
         found, wanted = one, min(rows, FEW) if one.total_seconds < SECONDS else 1
         while wanted > found.rows:
-            found, lost = _run_steps(work, path, wanted, folder / f"{wanted}")
-            yield asdict(MeasuredRows(found, replace(empty, seconds=_split_seconds(empty, one, found)), lost))
+            many = _run_steps(work, path, wanted, folder / f"{wanted}")
+            found = many.costs
+            yield asdict(replace(many, empty=replace(empty, seconds=_split_seconds(empty, one, found))))
             wanted = min(rows, int(found.rows * SECONDS / max(found.total_seconds, 1e-4)))
             wanted = wanted if wanted > 2 * found.rows else min(rows, found.rows)
 
@@ -190,8 +194,8 @@ def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
     return fixed
 
 
-def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[Costs, str]:
-    """The costs of the first `rows` rows, and why the first lost one of them was lost."""
+def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> MeasuredRows:
+    """The costs of the first `rows` rows, why the first lost one of them was lost, and coordinates in their texts."""
     run = StepPass(folder, {**work.files, "input": path})
     run.perform(
         Read(work.source, work.name, work.file, 0, rows, max_characters=work.max_characters, images=work.images)
@@ -210,7 +214,8 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> tuple[C
     if work.dedupe:
         amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
-    return Costs(rows, dict(amounts), dict(run.seconds)), said
+    boxes = () if work.boxes else tuple(warn_of_boxes(recognise_in_tables(run.files), work.name))
+    return MeasuredRows(Costs(rows, dict(amounts), dict(run.seconds)), lost=said, boxes=boxes)
 
 
 def _list_steps(work: SourceWork) -> Iterator[Step]:

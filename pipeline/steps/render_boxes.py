@@ -35,7 +35,7 @@ class RenderBoxes(Render):
     boxes: SourceBoxes = field(kw_only=True)
     model: ModelBoxes = field(kw_only=True)
 
-    version: ClassVar[int] = 2  # of this class: what it takes over from Render changes it, too
+    version: ClassVar[int] = 3  # of this class: what it takes over from Render changes it, too
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class CountTokens:
     chat: ChatField = "vlmill"
 
     name: ClassVar[str] = "token_lengths"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     pure: ClassVar[bool] = True
 
     @property

@@ -26,9 +26,13 @@ DOCUMENTS = ("eu_public_summary.md", "california_ab_2013.md")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("input files"), sources=DESCRIBED)
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("disclosed")
-    recipe = write_recipe(tmp_path_factory.mktemp("input files"), sources=DESCRIBED)
     assert command("build", recipe, "--out", folder / "run", "--workers", 0) == 0
     found = vlmill.open_run(folder / "run")
     found.disclose()
@@ -114,6 +118,22 @@ def test_a_takedown_changes_what_is_disclosed(run, tmp_path):
     rules = yaml.safe_load((changed.folder / "takedowns.yaml").read_text())
     said = f"takedowns that the run obeys: {sum(map(len, rules.values()))}."
     assert said in (changed.folder / "disclosure" / "california_ab_2013.md").read_text()
+
+
+def test_a_build_that_changes_nothing_keeps_the_documents_and_one_that_does_removes_them(recipe, run, tmp_path, capsys):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    written = {path: path.read_bytes() for path in (folder / "croissant.json", *(folder / "disclosure").iterdir())}
+    build = ("build", recipe, "--out", folder, "--workers", 0)
+    assert command(*build) == 0
+    assert len(written) == 4
+    assert {path: path.read_bytes() for path in written} == written
+    licence = ("--set", "sources.web.licence=MIT")
+    assert command(*build, *licence) == 1  # refused, so nothing changes
+    assert {path: path.read_bytes() for path in written} == written
+    capsys.readouterr()
+    assert command(*build, *licence, "--accept-changes") == 0
+    assert not any(path.exists() for path in written)
+    assert "has changed since its disclosure" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def test_an_incomplete_run_discloses_nothing(tmp_path):

@@ -38,6 +38,11 @@ WRITTEN = {
     "internvl": ("<box>[[1, 2, 30, 40], [5, 6, 70, 80]]</box>", ["[1, 2, 30, 40]", "[5, 6, 70, 80]"]),
     "paligemma": ("é <loc0001><loc0002><loc0300><loc0400> cat", ["<loc0001><loc0002><loc0300><loc0400>"]),
     "florence2": ("car<loc_1><loc_2><loc_300><loc_999>", ["<loc_1><loc_2><loc_300><loc_999>"]),
+    "paligemma_points": ("<loc0001><loc0002> cat", ["<loc0001><loc0002>"]),
+    "florence2_polygon": (
+        "sign<loc_1><loc_2><loc_300><loc_2><loc_300><loc_40><loc_1><loc_40>",
+        ["<loc_1><loc_2><loc_300><loc_2><loc_300><loc_40><loc_1><loc_40>"],
+    ),
     "kosmos2": ("<object><patch_index_0044><patch_index_0863></object>", ["<patch_index_0044><patch_index_0863>"]),
     "molmo": (
         '<points x1="10.5" y1="20.0" x2="3.1" y2="4.0" alt="2 cats">2 cats</points>',

@@ -13,7 +13,7 @@ from rich.console import Console
 from vlmill.api.checks import forecast_build, refuse_faults
 from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
-from vlmill.mixtures.disclosure import remove_disclosure
+from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
@@ -305,10 +305,12 @@ def build_recipe(
     with open_run_folder(root):
         if accept_changes and console:
             _show_forecast(root, recipe, base, moved, console)
+        disclosed = read_disclosure(root)
         lock_folder(root, data, accept_changes=accept_changes)
         recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
         if rebuild:
             forget_versions(root)
+        remove_disclosure(root)  # a build that is killed leaves none: they would be of another run
         with (
             serve_folders(recipe, base) as serving,
             ProgressBars(console or make_console(quiet=True), EventLog(root)) as watcher,
@@ -324,7 +326,8 @@ def build_recipe(
             if until in (None, "mixture"):
                 build_stages(run)
         remove_card(root)
-        remove_disclosure(root)
         if until is None:
             remove_unused(root, run.folders if run.rules else None)
             write_card(root)
+            if disclosed and not restore_disclosure(root, disclosed) and console:
+                console.print(f"the run has changed since its disclosure: vlmill disclose {root}", markup=False)

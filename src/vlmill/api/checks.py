@@ -25,6 +25,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
 from vlmill.pipeline.reports.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
+from vlmill.pipeline.reports.lacking_tokens import warn_of_lacking_tokens
 from vlmill.pipeline.reports.sample_costs import open_child
 from vlmill.pipeline.reports.signal_costs import estimate_clusters, estimate_signals, list_countable
 from vlmill.train.validate import list_recipe_errors
@@ -45,6 +46,7 @@ class CheckResult:
     estimate: RunEstimate  # of a build in an empty folder
     differences: str = ""  # from the recipe that the run's folder is locked to, a line each
     forecast: tuple[StepForecast, ...] = ()  # what a build in that folder does with each step of the run
+    warnings: tuple[str, ...] = ()  # what is allowed, and hardly meant
 
 
 def check_recipe(
@@ -130,7 +132,8 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
             faults.append(str(error))
     if free is not None and free < estimate.needed:
         faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
-    return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast)
+    warnings = (*warn_of_lacking_tokens(recipe, found.base), *(said for one in estimates for said in one.warnings))
+    return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast, warnings)
 
 
 def forecast_build(root: Path, recipe: Recipe, base: Path, moved: Collection[str]) -> tuple[StepForecast, ...]:
