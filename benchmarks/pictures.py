@@ -6,13 +6,15 @@ DIR holds `obelics/img_blobs/**` (image files), `cauldron/*/*.parquet` (the colu
 `documents/idl_sroie/*.tar`. Pictures are drawn by a hash of their bytes that the pipeline does not use. The same hash
 says which half a picture belongs to: thresholds were chosen on half 0. No two drawn pictures correlate above ALIKE.
 
-PARTS are some of `recall,templates,cost`:
+PARTS are some of `recall,templates,crowd,cost`:
 
 - recall: each drawn picture is edited in the ways of `picture_edits.py`. Dedupe compares all pictures and copies with
   each other; a copy is found if it and its original are a pair at the default threshold. For decontamination the
   pictures are a benchmark, and the copies are training data. Any pair of files of two pictures is wrong; sheets of them
   go to `--sheets`.
 - templates: pictures of one layout that say something else; every pair of them that is found is wrong.
+- crowd: pictures of The Cauldron's sets that are made from templates, some of them edited as well, which meet hundreds
+  of others: which copies are found, and how many pairs are measured, with the default cap and without one.
 - cost: CPU seconds of dedupe's steps over pictures of The Cauldron, and bytes of evidence for each.
 """
 
@@ -25,6 +27,7 @@ import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -63,6 +66,14 @@ PER_TEMPLATE = 14
 """Pictures drawn of each template."""
 PER_SET = 110
 """Pictures of each set of The Cauldron over which cost is measured."""
+CROWDS = ("easy_vqa", "nlvr")
+"""Sets of The Cauldron that are made from templates."""
+EDITED = 40
+"""Pictures of such a set that are edited."""
+CROWD_EDITS = ("JPEG, quality 50", "half size", "caption bar below", "brightness x 1.2")
+"""How."""
+UNCAPPED = 1_000_000
+"""A cap that leaves out nothing."""
 
 Pair = tuple[int, int]
 
@@ -73,7 +84,8 @@ def main() -> None:
     arguments.add_argument("--corpus", type=Path, required=True)
     arguments.add_argument("--half", type=int, choices=(0, 1), default=1)
     arguments.add_argument("--number", type=int, default=100)
-    arguments.add_argument("--parts", default="recall,templates,cost")
+    arguments.add_argument("--parts", default="recall,templates,crowd,cost")
+    arguments.add_argument("--crowd", type=int, default=1000, help="pictures of each set of templates")
     arguments.add_argument("--sheets", type=Path)
     given = arguments.parse_args()
     parts = given.parts.split(",")
@@ -81,6 +93,9 @@ def main() -> None:
         measure_recall(draw_pictures(given.corpus, given.half, given.number), given.sheets)
     if "templates" in parts:
         measure_templates(given.sheets)
+    if "crowd" in parts:
+        for name in CROWDS:
+            measure_crowd(given.corpus, name, given.crowd)
     if "cost" in parts:
         measure_cost(given.corpus, given.sheets)
 
@@ -228,6 +243,29 @@ def measure_templates(sheets: Path | None) -> None:
     print(f"templates: {len(found)} of {pairs} pairs of other text are taken for near duplicates; {told}")
     if sheets and found:
         draw_sheet(sheets / "templates.png", [(files[one], files[other]) for one, other in sorted(found)])
+
+
+def measure_crowd(corpus: Path, name: str, number: int) -> None:
+    """Copies that are found among pictures like their originals, and the pairs that are measured for it."""
+    pictures = {hash_picture(data): data for data in read_set(corpus, name)}
+    files = [pictures[order] for order in sorted(pictures)[:number]]
+    copies = {edit: len(files) + EDITED * place for place, edit in enumerate(CROWD_EDITS)}
+    for edit in CROWD_EDITS:
+        for place, data in enumerate(files[:EDITED]):
+            copy = EDITS[edit](decode_image(data), place)
+            files.append(encode_picture(copy, "JPEG", quality=50) if edit.startswith("JPEG") else encode_picture(copy))
+    stats = [compute_image_stats(row, data) for row, data in enumerate(files)]
+    keys = {make_image_key(each): row for row, each in reversed(list(enumerate(stats)))}
+    for cap in (DEFAULTS.cap, UNCAPPED):
+        folder, seconds = run_steps(make_samples(len(stats)), stats, replace(DEFAULTS, cap=cap))
+        found = found_pairs(folder, "image", DEFAULTS.image)
+        pairs = {tuple(sorted((keys[one], keys[other]))) for one, other in found}
+        told = ", ".join(
+            f"{edit} {np.mean([(row, first + row) in pairs for row in range(EDITED)]):.3f}"
+            for edit, first in copies.items()
+        )
+        print(f"crowd: {name}, {len(keys)} files, cap {cap:,}: {len(found):,} pairs found; recall {told}")
+        print("    CPU seconds: " + ", ".join(f"{step} {value:.1f}" for step, value in seconds.items()), flush=True)
 
 
 def measure_cost(corpus: Path, sheets: Path | None) -> None:

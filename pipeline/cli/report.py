@@ -103,6 +103,8 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
             console.print(make_overlap_table(found.overlap))
         else:
             console.print("nothing is in two sources, and nothing repeats within one")
+        for line in found.uncompared or ():
+            console.print(line, markup=False)
     if found.contamination is not None:
         _print_contamination(found.contamination)
     if found.signals is not None:

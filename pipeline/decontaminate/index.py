@@ -182,7 +182,7 @@ class BuildIndex:
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     image: float  # similarity from which pictures of one benchmark look alike

@@ -83,7 +83,14 @@ class Dedupe:
     semantic: Semantic | None = None
     """Which vectors of a signal are compared as well, within the clusters of another; null: none. Pairs and pages go
     with their images, web documents lose the image or paragraph, conversations are not asked."""
-    cap: Annotated[int, Field(ge=1)] = 64  # candidates of its group that a thing is compared with; see candidates
+    cap: Annotated[int, Field(ge=1)] = 64
+    """Candidates of each place that a thing is compared with, and of a picture altogether: those that look most like
+    it, half of them with a higher key. So scenes made from one template are not all compared with each other."""
+
+    @property
+    def nearest(self) -> int:
+        """Candidates with a higher key that a picture is compared with; it is one of as many others' on average."""
+        return max(self.cap // 2, 1)
 
     def signature(self) -> ComputeSignatures:
         """The step for each partition."""
@@ -114,7 +121,7 @@ class Dedupe:
         """The steps for the shares of the candidates."""
         count = buckets or self.buckets or 1
         return tuple(
-            MeasurePairs(share=share, shares=count, containment=self.containment is not None, mirror=self.mirror)
+            MeasurePairs(share, count, self.containment is not None, self.nearest, self.mirror)
             for share in range(count)
         )
 

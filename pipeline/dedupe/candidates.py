@@ -31,6 +31,8 @@ FILE = "file"
 """Column of the places of a block: which of the partitions, in the order of their names (gather.py)."""
 
 ROW_GROUP = 4096
+HELD = 1 << 20
+"""Meetings, about, that are held before each pair is kept once: 64 MB while they are sorted."""
 
 CANDIDATES = pa.schema(
     [
@@ -129,24 +131,37 @@ def find_candidates(
         cap: Rows of its group that follow a row and are compared with it.
     """
     groups = places >> np.uint64(64 - kind.group_bits)
-    found: list[NDArray[np.int64]] = []
+    names, owners = np.unique(keys, return_inverse=True)
+    found, held = [np.empty((2, 0), np.int64)], 0
     looked_at = 0
     for distance in range(1, min(cap, places.size - 1) + 1):
         row = np.flatnonzero(groups[distance:] == groups[:-distance])
         looked_at += int((places[row] == places[row + distance]).sum())
         row = row[_compare_hashes(kind, places[row], places[row + distance]) & (keys[row] != keys[row + distance])]
         found.append(np.stack([row, row + distance]))
+        held += row.size
+        if held > HELD:  # pictures that look alike meet at most of their places
+            found = [_choose_first(np.concatenate(found, axis=1), owners, names.size)]
+            held = 0
     sizes = np.unique(places, return_counts=True)[1]
     excess = int((sizes * (sizes - 1) // 2).sum()) - looked_at
-    pairs = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.int64)
-    ends = np.sort(keys[pairs], axis=0)
-    order = np.lexsort((ends[1], ends[0]))
-    ends, pairs = ends[:, order], pairs[:, order]
-    new = np.ones(order.size, bool)
-    new[1:] = (ends[:, 1:] != ends[:, :-1]).any(axis=0)
-    pairs, ends = pairs[:, new], ends[:, new]
-    swapped = keys[pairs[0]] != ends[0]
+    pairs = _choose_first(np.concatenate(found, axis=1), owners, names.size)
+    swapped = keys[pairs[0]] > keys[pairs[1]]
     return np.where(swapped, pairs[1], pairs[0]), np.where(swapped, pairs[0], pairs[1]), excess
+
+
+def _choose_first(pairs: NDArray[np.int64], owners: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """(2, m): of pairs of rows the first of each pair of keys, sorted by these.
+
+    Args:
+        pairs: (2, n), rows.
+        owners: Of rows, the rank of their key.
+        number: Keys.
+    """
+    ends = np.sort(owners[pairs], axis=0)
+    first = np.unique(ends[0] * number + ends[1], return_index=True)[1]
+    chosen: NDArray[np.int64] = pairs[:, first]
+    return chosen
 
 
 def count_neighbours(kind: Kind, places: Places, cap: int) -> float:

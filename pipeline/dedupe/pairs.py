@@ -1,5 +1,8 @@
 """Step `pairs`: the measured similarity of candidates, for one share of them, over all sources.
 
+A picture that has more candidates than `nearest` is measured with those that look most like it: pictures made from
+templates are candidates of each other in hundreds. The others are counted.
+
 Knows no threshold and no filter, so a new threshold or another filter leaves it as it is. It needs in memory its share
 of the candidates, and CHUNK of evidence at a time. One file of evidence is open at a time, however many there are.
 """
@@ -17,12 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.dedupe import picture, text
+from vlmill.pipeline.dedupe import picture, picture_looks, text
 from vlmill.pipeline.dedupe.candidates import (
     BUCKET_BITS,
     CANDIDATES,
+    IMAGE,
     Kind,
     list_kinds,
     read_span,
@@ -36,6 +41,9 @@ longer each."""
 CHUNK = 1 << 24
 """Numbers of evidence, of one byte or four, that are read at once: for the candidates that these are of, each file is
 opened once."""
+
+LOOKED_AT = 1 << 14
+"""Candidates of which it is looked at at once how alike they are: 40 MB."""
 
 PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
 """Sorted by keys, one < other."""
@@ -72,16 +80,18 @@ FLOORS: Mapping[str, float] = {"text": 0.5, "image": picture.FLOOR, "contained":
 class MeasurePairs:
     """Step: measures the candidates whose smaller key lies in one share of all keys. Pure.
 
-    Counts `text_pairs`, `image_pairs` and perhaps `contained_pairs`: those measured.
+    Counts `text_pairs`, `image_pairs` and perhaps `contained_pairs`: kept are those measured, dropped for PAIR_CAP the
+    candidates of a picture beyond the nearest.
     """
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     share: int
     shares: int
     containment: bool  # whether texts that stand in others are measured
+    nearest: int  # candidates of a picture that are measured, of those whose key is higher
     mirror: bool = False  # whether images are also compared with mirrored ones
 
     @property
@@ -100,9 +110,14 @@ class MeasurePairs:
         counts, measures = {}, _list_measures(mirror=self.mirror)
         for kind in list_kinds(containment=self.containment):
             found = _read_candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
-            table = _measure_pairs(kind, found, _list_evidence(kind, inputs), measures[kind.name])
+            evidence, candidates = _list_evidence(kind, inputs), found["one"].size
+            if kind is IMAGE:
+                found = _choose_nearest(found, evidence, self.nearest, mirror=self.mirror)
+            table = _measure_pairs(kind, found, evidence, measures[kind.name])
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
-            counts[f"{kind.name}_pairs"] = Count(found["one"].size, found["one"].size)
+            counts[f"{kind.name}_pairs"] = count = Count()
+            count.keep(found["one"].size)
+            count.lose(Reason.PAIR_CAP, candidates - found["one"].size)
         return counts
 
 
@@ -127,6 +142,33 @@ def _read_candidates(kind: Kind, inputs: Inputs, first: int, last: int) -> Found
 def _list_evidence(kind: Kind, inputs: Inputs) -> list[Path]:
     """The evidence of all partitions, in the order of their names."""
     return [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind.evidence}.evidence.npy")]
+
+
+def _choose_nearest(found: Found, evidence: Sequence[Path], nearest: int, *, mirror: bool) -> Found:
+    """The candidates without those that a picture has beyond its nearest ones."""
+    _, group, sizes = np.unique(found["one"], return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(sizes[group] > nearest)
+    if not rows.size:
+        return found
+    crowded = {name: column[rows] for name, column in found.items()}
+    distances = np.empty(rows.size)
+    for start in range(0, rows.size, LOOKED_AT):
+        ends = [
+            _read_looks({name: column[start : start + LOOKED_AT] for name, column in crowded.items()}, end, evidence)
+            for end in ("one", "other")
+        ]
+        distances[start : start + LOOKED_AT] = picture_looks.measure_distances(*ends, mirror=mirror)
+    chosen = picture_looks.choose_nearest(crowded["one"], crowded["other"], distances, nearest)
+    kept = np.sort(np.concatenate([np.flatnonzero(sizes[group] <= nearest), rows[chosen]]))
+    return {name: column[kept] for name, column in found.items()}
+
+
+def _read_looks(found: Found, end: str, evidence: Sequence[Path]) -> NDArray[np.void]:
+    """(n,) of LOOK: how the pictures at one end look."""
+    heads = {**found, f"{end}_stop": found[f"{end}_start"] + picture.HEAD.itemsize}
+    read = np.concatenate(_read_evidence(heads, end, 0, found["one"].size, evidence))
+    looks: NDArray[np.void] = read.view(picture.HEAD)["look"]
+    return looks
 
 
 def _measure_pairs(kind: Kind, found: Found, evidence: Sequence[Path], measure: Measure) -> pa.Table:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vlmill.pipeline.core.sample import ImageStats
 from vlmill.pipeline.dedupe.picture_agreement import POINTS, compare_luminance, find_plain, find_tinted
 from vlmill.pipeline.dedupe.picture_alignment import align_windows, widen_windows
+from vlmill.pipeline.dedupe.picture_looks import LOOK, TINTS, make_looks
 from vlmill.pipeline.dedupe.picture_places import hash_places
 from vlmill.pipeline.dedupe.picture_windows import (
     UNCUT,
@@ -60,8 +61,9 @@ contrast is in the middle: a frame or caption that both have must not hide a pal
 COLOURS = 16
 """Pixels of the side at which colours are compared."""
 
-HEAD = np.dtype([("size", "<i4", (2,)), ("edges", "<i4", (4,)), ("lengths", "<i4", (2,))])
-"""Height and width; margins above, below, left and right; bytes of both thumbnails, the second 0 without margins."""
+HEAD = np.dtype([("size", "<i4", (2,)), ("edges", "<i4", (4,)), ("lengths", "<i4", (2,)), ("look", LOOK)])
+"""Height and width; margins above, below, left and right; bytes of both thumbnails, the second 0 without margins; and
+how the picture looks at first sight."""
 
 INNER, WHOLE = 0, 1
 """The views of a picture: what lies within its margins, and all of it."""
@@ -74,6 +76,7 @@ class ComparedPictures:
     sizes: NDArray[np.int32]  # (n, 2): height and width
     edges: NDArray[np.int32]  # (n, 4): margins above, below, left and right
     small: NDArray[np.uint8]  # (n, 2, SMALL, SMALL): luminance of both views
+    tints: NDArray[np.uint8]  # (n, TINTS, TINTS, 2): chroma of the inner view, 128 for grey
     thumbnails: Sequence[tuple[bytes, bytes]]  # JPEGs of both views; one and the same where there are no margins
     mirrored: bool = False
 
@@ -82,7 +85,8 @@ class ComparedPictures:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> ComparedPictures:
         thumbnails = [self.thumbnails[row] for row in rows.tolist()]
-        return ComparedPictures(self.sizes[rows], self.edges[rows], self.small[rows], thumbnails, self.mirrored)
+        own = (self.sizes[rows], self.edges[rows], self.small[rows], self.tints[rows])
+        return ComparedPictures(*own, thumbnails, self.mirrored)
 
     @property
     def framed(self) -> NDArray[np.bool_]:
@@ -104,9 +108,8 @@ class ComparedPictures:
 
     def mirror(self) -> ComparedPictures:
         """The same pictures, left and right exchanged."""
-        return ComparedPictures(
-            self.sizes, self.edges[:, [0, 1, 3, 2]], self.small[..., ::-1], self.thumbnails, not self.mirrored
-        )
+        turned = (self.edges[:, [0, 1, 3, 2]], self.small[..., ::-1], self.tints[:, :, ::-1])
+        return ComparedPictures(self.sizes, *turned, self.thumbnails, not self.mirrored)
 
     def measure(self, view: int) -> Floats:
         """(n, 2): height and width of a view in pixels."""
@@ -121,8 +124,10 @@ class ComparedPictures:
     def decode(self, view: int) -> tuple[Floats, Floats]:
         """(n, SIDE, SIDE) of luminance, and (n, COLOURS, COLOURS, 2) of chroma with 0 for grey, of a view."""
         pixels = np.empty((len(self), 3, SIDE, SIDE), np.float32)
+        decoded = dict[bytes, int]()  # pairs that are measured at once have their first picture in common
         for row, thumbnails in enumerate(self.thumbnails):
-            pixels[row] = read_thumbnail(thumbnails[view]).transpose(2, 0, 1)
+            before = decoded.setdefault(thumbnails[view], row)
+            pixels[row] = pixels[before] if before < row else read_thumbnail(thumbnails[view]).transpose(2, 0, 1)
         if self.mirrored:
             pixels = pixels[..., ::-1]
         chroma = [reduce_pictures(pixels[:, plane], COLOURS) for plane in (1, 2)]
@@ -135,20 +140,23 @@ def collect_pictures(stats: Sequence[ImageStats]) -> ComparedPictures:
     edges = np.array([read_edges(each.margins) for each in stats], np.int32).reshape(-1, 4)
     thumbnails = [(each.content or each.thumbnail, each.thumbnail) for each in stats]
     small = np.empty((len(stats), 2, SMALL, SMALL), np.uint8)
+    tints = np.empty((len(stats), TINTS, TINTS, 2), np.uint8)
     for row, views in enumerate(thumbnails):
         for view in (WHOLE, INNER):
-            luminance = read_thumbnail(views[view])[None, :, :, 0].astype(np.float32)
-            small[row, view] = reduce_pictures(luminance, SMALL)[0].round()
-    return ComparedPictures(sizes, edges, small, thumbnails)
+            planes = read_thumbnail(views[view]).transpose(2, 0, 1).astype(np.float32)
+            small[row, view] = reduce_pictures(planes[:1], SMALL)[0].round()
+            if view == INNER:
+                tints[row] = reduce_pictures(planes[1:], TINTS).round().transpose(1, 2, 0)
+    return ComparedPictures(sizes, edges, small, tints, thumbnails)
 
 
 def make_evidence(pictures: ComparedPictures) -> list[NDArray[np.uint8]]:
     """What similarity is measured on, in bytes: a record of HEAD, then pixels and thumbnail of each view."""
-    made = []
+    made, looks = [], make_looks(pictures.small, pictures.tints)
     for row, views in enumerate(pictures.thumbnails):
         kept = (INNER, WHOLE) if pictures.edges[row].any() else (INNER,)
         lengths = [len(views[view]) if view in kept else 0 for view in (INNER, WHOLE)]
-        head = np.array((pictures.sizes[row], pictures.edges[row], lengths), HEAD)
+        head = np.array((pictures.sizes[row], pictures.edges[row], lengths, looks[row]), HEAD)
         bodies = [pictures.small[row, view].tobytes() + views[view] for view in kept]
         made.append(np.frombuffer(head.tobytes() + b"".join(bodies), np.uint8))
     return made
@@ -166,7 +174,7 @@ def read_evidence(evidence: Sequence[NDArray[np.uint8]]) -> ComparedPictures:
         if second:
             small[row, WHOLE] = np.frombuffer(each, np.uint8, SMALL * SMALL, stop).reshape(SMALL, SMALL)
         thumbnails.append((thumbnail, each[stop + SMALL * SMALL :] if second else thumbnail))
-    return ComparedPictures(heads["size"], heads["edges"], small, thumbnails)
+    return ComparedPictures(heads["size"], heads["edges"], small, heads["look"]["chroma"], thumbnails)
 
 
 def file_pictures(pictures: ComparedPictures) -> list[NDArray[np.uint64]]:
@@ -284,12 +292,12 @@ def _compare_windows(
 ) -> Floats:
     """(n,): how far two windows agree, as wide as both pictures allow; 0 where their colours differ."""
     first, second = widen_windows(first, second)
-    shown, wanted = _sample_pairs(one[0], other[0], first, second, size, size_other)
-    found = compare_luminance(shown, wanted)
-    rows = np.flatnonzero(found >= FLOOR)
-    tints = [_sample_colours(each[1][rows], windows[rows]) for each, windows in ((one, first), (other, second))]
-    found[rows[find_tinted(*tints)]] = 0.0
-    contrast = np.minimum(shown.std(axis=(1, 2)), wanted.std(axis=(1, 2)))
+    tints = [_sample_colours(each[1], windows) for each, windows in ((one, first), (other, second))]
+    same = np.flatnonzero(~find_tinted(*tints))  # colours are cheap, and what differs in them is not looked at any more
+    shown, wanted = _sample_pairs(*_choose_rows(same, one[0], other[0], first, second, size, size_other))
+    found, contrast = np.zeros(len(first)), np.zeros(len(first))
+    found[same] = compare_luminance(shown, wanted)
+    contrast[same] = np.minimum(shown.std(axis=(1, 2)), wanted.std(axis=(1, 2)))
     rows = np.flatnonzero(found >= FLOOR)
     first, second = _shrink_windows(first[rows]), _shrink_windows(second[rows])
     shown, wanted = _sample_pairs(one[0][rows], other[0][rows], first, second, size[rows], size_other[rows])

@@ -85,7 +85,7 @@ class ComputeSignatures:
     """
 
     name: ClassVar[str] = "signature"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     containment: bool  # whether texts are filed so that those that stand in others are found

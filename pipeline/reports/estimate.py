@@ -163,13 +163,14 @@ def extrapolate_pairs(amounts: Mapping[str, float], rows: int, measured: int, de
     """The pairs of pictures that dedupe compares among `rows` rows, from those among the rows measured. Pure.
 
     A picture is as often like another wherever it comes from, so each meets more the more there are, up to `cap`
-    neighbours of each place where it is filed.
+    neighbours of each place where it is filed, and up to half of `cap` that are measured.
     """
     neighbours = amounts.get("neighbours", 0)
     if not (dedupe and neighbours):
         return 0
     times = rows / measured
-    return amounts["picture_pairs"] * times * grow_pairs(neighbours, dedupe.cap, times)
+    grown = amounts["picture_pairs"] * grow_pairs(neighbours, dedupe.cap, times)
+    return times * min(grown, amounts["pictures"] * dedupe.nearest)
 
 
 def _time_pair(measured: MeasuredRows) -> float:

@@ -100,8 +100,10 @@ def _forecast_shared(root: Path, recipe: Recipe, costs: Mapping[str, Sequence[Ta
     found = Amounts()
     for folder, tasks in costs.items():
         if folder == PAIRS and recipe.dedupe:
-            times = growth * grow_pairs(_count_neighbours(root, recipe), recipe.dedupe.cap, growth)
-            sized = [(sum(count["in"] for count in task.counts.values()), task) for task in tasks]
+            sized = [(sum(count["kept"] for count in task.counts.values()), task) for task in tasks]
+            pairs = sum(task.counts["image_pairs"]["kept"] for task in tasks)
+            most = _count_pictures(root, recipe) * recipe.dedupe.nearest / max(pairs, 1)
+            times = growth * min(grow_pairs(_count_neighbours(root, recipe), recipe.dedupe.cap, growth), max(most, 1))
             found += grow_tasks(tasks, fit_fixed_costs([sized]), times, len(tasks))
         elif folder.startswith(("steps/dedupe/", "steps/mixtures/")):
             found += grow_tasks(tasks, NONE, growth, len(tasks))
@@ -175,6 +177,12 @@ def _count_neighbours(root: Path, recipe: Recipe) -> float:
     ]
     places = np.unique(np.concatenate(filed, axis=1), axis=1)[0] if filed else np.empty(0, np.uint64)
     return count_neighbours(IMAGE, places, recipe.dedupe.cap if recipe.dedupe else 1)
+
+
+def _count_pictures(root: Path, recipe: Recipe) -> int:
+    """Those of the run that dedupe compares."""
+    signed = (receipt for source in recipe.sources for receipt in read_manifest(root, f"steps/{source}/signature"))
+    return sum(receipt.counts["images_signed"]["kept"] for receipt in signed)
 
 
 def _count_requests(root: Path, source: str) -> int:

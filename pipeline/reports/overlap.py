@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.errors import NotBuiltError
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.funnel import format_share
@@ -50,6 +52,25 @@ def _list_pairs(found: Mapping[str, Mapping[str, Any]]) -> Iterator[SourceOverla
             for other in counts["sources"]:
                 exact, near = (counts[degree][source][other] for degree in ("exact", "near"))
                 yield SourceOverlap(content, source, size, other, exact, near)
+
+
+def list_uncompared(root: Path) -> Iterator[str]:
+    """What dedupe found worth comparing and did not compare, a line for each kind of content.
+
+    Raises:
+        NotBuiltError: dedupe is not done.
+    """
+    lost = Counter[str]()
+    for step, ending in (("candidates", "_candidates"), ("pairs", "_pairs")):
+        for receipt in read_manifest(root, f"steps/dedupe/{step}"):
+            for level, count in receipt.counts.items():
+                lost[level.removesuffix(ending)] += count["dropped"].get(Reason.PAIR_CAP, 0)
+    for kind, called in (("image", "pictures"), ("text", "texts"), ("contained", "texts and longer ones")):
+        if lost[kind]:
+            yield (
+                f"{lost[kind]:,} pairs of {called} that look alike are beyond the cap ({Reason.PAIR_CAP}) and were not "
+                f"compared: each is compared with those that look most like it; a higher `dedupe.cap` compares more"
+            )
 
 
 def make_overlap_table(found: Sequence[SourceOverlap]) -> Table:

@@ -22,7 +22,7 @@ from vlmill.pipeline.reports.funnel import (
     find_steps_by_reason,
     select_funnel,
 )
-from vlmill.pipeline.reports.overlap import SourceOverlap, read_overlap
+from vlmill.pipeline.reports.overlap import SourceOverlap, list_uncompared, read_overlap
 from vlmill.pipeline.reports.signals import SignalCounts, list_silent_signals, read_signals
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 
@@ -53,6 +53,7 @@ class CurationReport:
 
     funnel: FunnelSection | None = None
     overlap: tuple[SourceOverlap, ...] | None = None
+    uncompared: tuple[str, ...] | None = None  # what dedupe left out; a part of the section `overlap`
     contamination: ContaminationSection | None = None
     signals: tuple[SignalCounts, ...] | None = None
     silent: tuple[str, ...] | None = None  # warnings of signals without a value; a part of the section `signals`
@@ -88,7 +89,7 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
     }
     if section is not None:
         found: dict[str, Any] = {section: readers[section]()}
-        return CurationReport(**found, **_read_beside_signals(root, source) if section == "signals" else {})
+        return CurationReport(**found, **_read_beside(root, source, found))
     if not read_locked_recipe(root).signals:
         del readers["signals"]  # most recipes ask no model
     found, missing = {}, dict[str, str]()
@@ -97,14 +98,16 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
             found[name] = read()
         except NotBuiltError as error:
             missing[name] = str(error)
-    beside = _read_beside_signals(root, source) if "signals" in found else {}
-    return CurationReport(**found, **beside, missing=missing or None)
+    return CurationReport(**found, **_read_beside(root, source, found), missing=missing or None)
 
 
-def _read_beside_signals(root: Path, source: str | None) -> dict[str, Any]:
-    """Signals without a value, and what servers were asked; None where no signal asks one."""
+def _read_beside(root: Path, source: str | None, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of the sections found: what dedupe left out; signals without a value, and what servers were asked."""
+    beside = {"uncompared": tuple(list_uncompared(root)) or None} if "overlap" in found else {}
+    if "signals" not in found:
+        return beside
     silent = tuple(list_silent_signals(root, read_locked_recipe(root), source))
-    return {"silent": silent or None, "asked": read_asked(root, source) or None}
+    return {**beside, "silent": silent or None, "asked": read_asked(root, source) or None}
 
 
 def _read_funnel_section(root: Path, funnel: Mapping[str, LevelCounts]) -> FunnelSection:

@@ -49,7 +49,7 @@ def measure_pairs(path: Path, name: str, **sets: str):
 def test_pairs_of_pictures_are_those_that_a_build_compares(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(sample_costs, "SECONDS", 1e9)  # all rows are measured, however slow the machine is
     assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
-    compared = read_manifest_counts(tmp_path / "run/steps/dedupe/pairs/manifest.json")[1]["image_pairs"]["in"]
+    compared = read_manifest_counts(tmp_path / "run/steps/dedupe/pairs/manifest.json")[1]["image_pairs"]["kept"]
     scenes, photos = (measure_pairs(recipe, name) for name in ("scenes", "photos"))
     assert scenes + photos == compared
     assert photos < SCENES * 0.5 < SCENES < scenes
@@ -57,12 +57,14 @@ def test_pairs_of_pictures_are_those_that_a_build_compares(recipe, tmp_path, mon
 
 
 def test_pairs_grow_with_the_square_of_the_rows_up_to_the_cap():
-    amounts = {"neighbours": 2.0, "picture_pairs": 300}
+    amounts = {"neighbours": 2.0, "picture_pairs": 300, "pictures": 1000}
     assert extrapolate_pairs(amounts, 1000, 100, Dedupe()) == 300 * 10 * 10
     assert extrapolate_pairs(amounts, 100_000, 100, Dedupe()) == 300 * 1000 * 32
     assert extrapolate_pairs(amounts, 1000, 100, Dedupe(cap=1)) == 300 * 10
     assert extrapolate_pairs(amounts, 1000, 100, None) == 0
     assert extrapolate_pairs({}, 1000, 100, Dedupe()) == 0
+    few = {**amounts, "pictures": 100}
+    assert extrapolate_pairs(few, 100_000, 100, Dedupe()) == 100 * 1000 * 32  # each is measured with 32 at most
 
 
 def test_sources_whose_time_is_mostly_dedupe_are_named_the_longest_first():

@@ -104,11 +104,11 @@ def test_the_pairs_of_the_whole_run_are_foretold_from_a_part(tmp_path):
         assert vlmill("build", recipe, "--out", root, "--workers", 0, "--scale", scale) == 0
         assert count_source_partitions(root, read_locked_recipe(root), "scenes") == 4
         found = json.loads((root / "steps/dedupe/pairs/manifest.json").read_text())
-        pairs = {one["key"]: one["counts"]["image_pairs"]["in"] for one in found["receipts"]}
+        pairs = {one["key"]: one["counts"]["image_pairs"]["kept"] for one in found["receipts"]}
         lines = [json.loads(line) for line in (root / TIMINGS).read_text().splitlines()]
         timed = [{**line, "seconds": pairs[line["key"]]} for line in lines if line["key"] in pairs]
         (root / TIMINGS).write_text("".join(json.dumps(line) + "\n" for line in timed))
         spent[scale] = extrapolate_run(root).shared.seconds, sum(pairs.values())
     assert spent[1][0] == spent[1][1]
     assert spent[0.4][0] == pytest.approx(spent[1][1], rel=0.25)
-    assert spent[0.4][1] < 0.3 * spent[1][1]
+    assert spent[0.4][1] < 0.4 * spent[1][1]  # by rows it would be 0.45
