@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_each_picture_keeps_its_nearest():
 def test_the_report_says_how_many_pairs_were_not_compared(tmp_path):
     for step, level in (("candidates", "image_candidates"), ("pairs", "image_pairs")):
         (tmp_path / "steps/dedupe" / step).mkdir(parents=True)
-        counts = {level: Count(40, 10, {Reason.PAIR_CAP: 30}).to_json(), "text_pairs": Count(2, 2).to_json()}
+        counts = {level: Count(40, 10, Counter({Reason.PAIR_CAP: 30})).to_json(), "text_pairs": Count(2, 2).to_json()}
         write_manifest(tmp_path, f"steps/dedupe/{step}", [Receipt("k", "00000", (), counts, {})])
     (line,) = list_uncompared(tmp_path)
     assert line.startswith("60 pairs of pictures that look alike are beyond the cap (pair_cap)")
