@@ -68,12 +68,16 @@ def stats(
     """
     from vlmill.mixtures.report.stats import make_course_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
+    from vlmill.pipeline.reports.signals import list_silent_signals
     from vlmill.train.loss_shares import read_weighted_stats
 
     if html is not None:  # which shows samples and losses of a run without stages as well
         _write_page(directory, stage, html)
         return
     found = read_weighted_stats(directory, stage)
+    for warning in () if as_json else list_silent_signals(directory, read_locked_recipe(directory)):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if not found:
         raise NotBuiltError(
             f"{directory} has no stages, so it has no mixtures; see what was kept with: vlmill status {directory}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlmill.pipeline.cli.arguments import RecipeName, RecipeValues, SourcePlaces, console, parse_pairs
+from vlmill.pipeline.cli.arguments import FilterFiles, RecipeName, RecipeValues, SourcePlaces, console, parse_pairs
 from vlmill.pipeline.cli.hub_recipe import take_recipe
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 
@@ -26,6 +26,7 @@ def preview(
     ] = None,
     source: SourcePlaces = None,
     set_: RecipeValues = None,
+    filter_: FilterFiles = None,
 ) -> None:
     """Show a few samples of each source as filters, image policy and trainer would have them, before any build.
 
@@ -35,14 +36,18 @@ def preview(
         vlmill preview my.yaml
         vlmill preview my.yaml -n 10 --spread --only web
         vlmill preview my.yaml --page look/
+        vlmill preview my.yaml --filter short_answers.py
     """
+    from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.page.preview import write_preview
     from vlmill.pipeline.recipe.load import load_recipe
+    from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
     from vlmill.pipeline.reports.preview import SourcePreview, preview_source
     from vlmill.pipeline.reports.preview_text import list_lines
 
     name = take_recipe(recipe, writes=False)
-    loaded, _, base = load_recipe(name, parse_pairs(source, "--source"), sets=parse_pairs(set_, "--set"))
+    code = find_named_code(filter_ or [], [], read_held_code(find_recipe(name)))
+    loaded, _, base = load_recipe(name, parse_pairs(source, "--source"), sets=parse_pairs(set_, "--set"), filters=code)
     if unknown := [one for one in only or [] if one not in loaded.sources]:
         raise RecipeError(f"--only {unknown[0]}: the recipe has {', '.join(loaded.sources)}")
     found, faults = list[SourcePreview](), list[str]()

@@ -117,9 +117,10 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
                 f"({_make_command(one, shown, Reason.BAD_FILE)}); the shares above count the rows of the others"
             )
         if one.files:
+            number = "1 image has" if one.files == 1 else f"{one.files:,} images have"
             yield (
-                f"warning: {one.source}: {one.files:,} images have no file under the source's `images` "
-                f"({_make_command(one, shown, Reason.MISSING_FILE)}). Put the files there, or say where they are with "
+                f"warning: {one.source}: {number} no file under the source's `images` "
+                f"({_make_command(one, shown, Reason.MISSING_FILE)}). Put it there, or say where it is with "
                 f"--set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
             )
 

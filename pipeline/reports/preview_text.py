@@ -23,7 +23,7 @@ REFUSED = 3
 
 def list_lines(found: SourcePreview, *, pictures: bool) -> Iterator[str | Text]:
     """What to print of a source; `pictures` says whether the terminal shows colours."""
-    yield f"{found.source}: {len(found.samples)} samples of {found.file}"
+    yield f"{found.source}: {len(found.samples)} {'sample' if len(found.samples) == 1 else 'samples'} of {found.file}"
     for one in found.samples:
         yield ""
         yield from _list_sample(one, pictures=pictures)

@@ -18,6 +18,22 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.preview import preview_source
 from vlmill.pipeline.reports.preview_text import COLUMNS, LINES, draw_cells, list_lines
 
+EVERYTHING = """
+from dataclasses import dataclass
+
+from vlmill import Drop
+
+
+@dataclass(frozen=True)
+class Everything:
+    name = "everything"
+
+    def decide(self, samples, image_stats):
+        for row, _ in samples:
+            yield Drop(row)
+"""
+"""A custom filter."""
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
@@ -118,10 +134,20 @@ def test_the_command_goes_on_past_a_source_that_is_not_there(small, tmp_path, mo
     gone = ["--source", f"quiz={tmp_path}/"]
     assert vlmill("preview", folder / "recipe.yaml", "-n", 1, "--only", "quiz", "--only", "papers", *gone) == 1
     said = capfd.readouterr()
-    assert "papers: 1 samples of papers.tar" in said.out
+    assert "papers: 1 sample of papers.tar" in said.out
     assert "source 'quiz': no file matches" in " ".join(said.err.split())
     assert vlmill("preview", folder / "recipe.yaml", "--only", "gone") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_asks_filters_that_it_names(small, tmp_path, capfd):
+    folder, _, _ = small
+    (tmp_path / "all.py").write_text(EVERYTHING)
+    quiz = ("preview", folder / "recipe.yaml", "-n", 1, "--only", "quiz")
+    assert vlmill(*quiz) == 0
+    assert "filter:everything" not in capfd.readouterr().out
+    assert vlmill(*quiz, "--filter", tmp_path / "all.py") == 0
+    assert "filter:everything" in capfd.readouterr().out
 
 
 def test_a_source_without_a_file_is_an_error(tmp_path):

@@ -241,7 +241,7 @@ def test_a_recipe_without_signals_has_no_such_section(folder):
         read_report(root, "signals")
 
 
-def test_a_signal_without_a_value_in_a_source_is_said_by_build_log_and_report(folder, tmp_path, capsys):
+def test_a_signal_without_a_value_in_a_source_is_said_by_build_log_report_and_stats(folder, tmp_path, capsys):
     recipe = write_recipe(
         tmp_path,
         stages=[],
@@ -258,6 +258,8 @@ def test_a_signal_without_a_value_in_a_source_is_said_by_build_log_and_report(fo
     assert message in " ".join(capsys.readouterr().out.split())
     events = [json.loads(line) for line in (root / "logs/events.jsonl").read_text().splitlines()]
     assert next(one["message"] for one in events if "no value" in one.get("message", "")).startswith(message)
+    assert vlmill("stats", root) == 1  # it has no stages
+    assert message in " ".join(capsys.readouterr().out.split())
     assert vlmill("report", root, "--section", "signals") == 0
     assert message in " ".join(capsys.readouterr().out.split())
     assert read_report(folder / "run", "signals").silent is None
