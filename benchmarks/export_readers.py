@@ -199,6 +199,7 @@ def train_llamafactory(folder: str, model: str) -> None:
     from llamafactory.train.tuner import run_exp
 
     told = json.loads(Path(folder, "dataset_info.json").read_text(encoding="utf-8"))
+    kind = json.loads(Path(model, "config.json").read_text(encoding="utf-8"))["model_type"]
     output = f"{folder}-llamafactory"
     run_exp(
         {
@@ -206,7 +207,7 @@ def train_llamafactory(folder: str, model: str) -> None:
             "do_train": True,
             "finetuning_type": "full",
             "model_name_or_path": model,
-            "template": "llava",
+            "template": kind if kind == "llava_next" else "llava",
             "dataset_dir": folder,
             "media_dir": folder,
             "dataset": next(iter(told)),

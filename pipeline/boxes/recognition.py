@@ -118,7 +118,13 @@ def _describe_notation(notation: Notation, regions: list[_Region], of: int) -> S
     form = FORMS.get(notation.form)
     fixed = form is not None and (form.bins or form.cells or notation.form == "molmo")
     readings = _list_readings(notation, regions, fixed=fixed)
-    fitting = [one for one in readings if one.bad <= (1 - FITS) * len(regions)]
+    whole = {(one.order, one.unit): one.bad for one in readings if one.frame == "image"}
+    fitting = [
+        one
+        for one in readings
+        if one.bad <= (1 - FITS) * len(regions)
+        and (one.frame == "image" or one.bad <= whole[one.order, one.unit])  # one in the padding is of no square
+    ]
     if not fixed and len(regions) >= FEW // 4:
         fitting = [one for one in fitting if one.reach >= REACH]
     if not notation.sure and (texts < COMMON * of or not fitting):

@@ -57,6 +57,7 @@ OPTIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         for url in ("url", "URL", "image_url")
         for caption in ("caption", "text", "TEXT", "alt_text", "vlm_caption")
     ),
+    "rendered_text": ({}, *({"text": [name]} for name in ("caption", "description", "alt_text", "label"))),
     "web_documents": ({}, {"url": "general_metadata.url"}),
     "instructions": (
         {},

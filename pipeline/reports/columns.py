@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.sources.data_uris import is_data_uri
+from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, has_value
 
 CAPTIONS = (
@@ -49,7 +49,7 @@ ANSWERS = (
         "답변",
     ),
 )
-TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat")
+TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat", "qa", "qas", "qa_pairs")
 PARTS = ("prompt", "completion")
 """What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
@@ -198,7 +198,7 @@ def _name_value(value: Any) -> str:
 
 def _name_text(text: str) -> str:
     """What a text is, for people."""
-    if is_data_uri(text):
+    if is_data_uri(text) or is_base64_picture(text):
         return "picture"
     if ADDRESS.fullmatch(text):
         return "address"

@@ -19,6 +19,7 @@ from vlmill.pipeline.boxes.recognition import SeenBoxes
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub import is_hub
+from vlmill.pipeline.reports.annotations import list_annotated
 from vlmill.pipeline.reports.attempts import (
     FORMATS,
     TRIED,
@@ -32,7 +33,7 @@ from vlmill.pipeline.reports.attempts import (
 from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns
 from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
-from vlmill.pipeline.reports.sidecars import has_sidecars, list_described
+from vlmill.pipeline.reports.sidecars import Beside, has_sidecars, list_described, name_by_folders
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.records import read_first_records
 
@@ -80,7 +81,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     root, name, files = _list_files(place)
     suffixes = _count_suffixes(files)
     data = [suffix for suffix in FORMATS if suffix in suffixes]
-    if not data or has_sidecars(files):
+    if not data or has_sidecars(files) or (set(data) == {".json"} and list_annotated(files).rows):
         return _examine_pictures(place, root, name, files, suffixes, named)
     suffix = max(data, key=lambda one: suffixes[one][1])
     found = [file.name for file in files if get_suffix(file.name) == suffix]
@@ -208,7 +209,7 @@ def _examine_pictures(
     named: Mapping[str, Sequence[str]] | None,
 ) -> Proposal:
     """A folder of picture files, each with a `.txt` or `.json` file beside it that says what it shows."""
-    beside = list_described(files)
+    beside, told = _find_said(files)
     if not beside.described:
         said = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, (count, _) in suffixes.items())
         advice = (
@@ -225,9 +226,20 @@ def _examine_pictures(
     columns = {column: cells.describe(column) for column in cells.columns}
     others = tuple(one for one in attempts if one is not best)
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
-    notes, file = (*beside.list_notes(), *list_box_notes(boxes, name)), f"{name}.jsonl"
+    notes, file = (*told, *beside.list_notes(), *list_box_notes(boxes, name)), f"{name}.jsonl"
     listed, count = tuple(beside.rows), len(beside.described)
     return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes, boxes)
+
+
+def _find_said(files: Sequence[InputFile]) -> tuple[Beside, list[str]]:
+    """What is said of pictures: in files beside them, in annotations, or by their folders; and how that is known."""
+    annotated = list_annotated(files)
+    if annotated.rows:
+        return Beside(annotated.rows, ()), annotated.list_notes()
+    beside = list_described(files)
+    if not beside.described and (labelled := name_by_folders(files)):
+        return Beside(labelled, ()), ["the caption of each picture is the name of its folder: change it in the list"]
+    return beside, []
 
 
 def _list_notes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,6 +14,10 @@ from vlmill.pipeline.reports.place_names import get_suffix
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
+
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "images", "img", "pictures"})
+"""Names of folders that say nothing of a picture."""
+WORDS = re.compile(r"[^\W_]+")
 
 NAMED = 3
 """Files that a note names."""
@@ -67,6 +72,15 @@ def list_described(files: Sequence[InputFile]) -> Beside:
         rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
     texts = [file.name for file in files if get_suffix(file.name) in {".txt", ".json"}]
     return Beside(rows, [name for name in texts if drop_suffix(name) not in stems])
+
+
+def name_by_folders(files: Sequence[InputFile]) -> list[Mapping[str, Any]]:
+    """Pictures in two folders or more, as sets of classes have them, with the name of the folder as their caption."""
+    pictures = [PurePosixPath(file.name) for file in files if get_suffix(file.name) in KNOWN]
+    folders = {path.parent.name for path in pictures}
+    if len(folders) < 2 or "" in folders or folders & SPLITS:
+        return []
+    return [{"image": str(path), "caption": " ".join(WORDS.findall(path.parent.name))} for path in pictures]
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from urllib.parse import unquote_to_bytes
 
 from vlmill.pipeline.core.reasons import Reason
@@ -13,6 +14,18 @@ from vlmill.pipeline.sources.base import Picture
 def is_data_uri(address: str | None) -> bool:
     """Whether an address holds what it names."""
     return address is not None and address[:5].lower() == "data:"
+
+
+BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "Qk0")
+"""Of JPEG, PNG, WebP, GIF and BMP in base64."""
+LEAST = 64
+"""Letters of such a picture: fewer are a name."""
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+
+
+def is_base64_picture(text: str | None) -> bool:
+    """Whether a text is a picture in base64 without a `data:` before it."""
+    return text is not None and text.startswith(BEGINNINGS) and len(text) >= LEAST and bool(BASE64.fullmatch(text))
 
 
 def read_data_uri(address: str) -> Picture:

@@ -46,6 +46,8 @@ from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
 
+PAIR = {"question", "answer"}
+"""Keys of an object in turns that is a question with its answer."""
 Names = str | tuple[str, ...]
 
 ASKED = "Answer with the option's letter from the given choices directly."
@@ -148,7 +150,7 @@ class TableSource(RecordSource):
 
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
-        found = [_parse_json(row.get(name)) for name in _list_names(self.turns)]
+        found = [_split_pairs(_parse_json(row.get(name))) for name in _list_names(self.turns)]
         if len(found) == 1 or not all(isinstance(one, list) for one in found):
             return found[0]  # which says what is wrong with it
         before = [{**one, "loss": False} if isinstance(one, Mapping) else one for part in found[:-1] for one in part]
@@ -222,6 +224,19 @@ def _parse_json(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def _split_pairs(turns: Any) -> Any:
+    """Turns whose objects hold a question with its answer each, as messages; others as they are."""
+    listed = isinstance(turns, list) and bool(turns)
+    if not listed or not all(isinstance(one, Mapping) and one.keys() >= PAIR for one in turns):
+        return turns
+    said = list[dict[str, Any]]()
+    for one in turns:
+        more = {key: value for key, value in one.items() if key not in PAIR}
+        said.append({"role": "user", "content": _read_cell("question", one["question"])})
+        said.append({**more, "role": "assistant", "content": _read_cell("answer", one["answer"])})
+    return said
 
 
 def _read_cell(name: str, value: Any) -> str:

@@ -61,7 +61,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
 
     source: Source
     name_of_source: str

@@ -152,6 +152,68 @@ def test_pictures_with_json_beside_them_become_a_table(tmp_path):
     assert "1 of 4 pictures have no .txt or .json file that says anything, and give no sample: 0.jpg" in found.notes
 
 
+def write_pictures(folder, count=6):
+    """Pictures `000.png` and so on."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number:03}.png").write_bytes(picture(number))
+
+
+def test_captions_of_coco_are_joined_with_their_pictures_and_other_splits_stay_unseen(tmp_path):
+    write_pictures(tmp_path / "images")
+    images = [{"id": 10 + number, "file_name": f"{number:03}.png"} for number in range(5)]
+    notes = [{"image_id": image, "caption": f"a dog {image}"} for image in (10, 10, 11, 12, 13, 14, 99)]
+    annotations = tmp_path / "annotations"
+    annotations.mkdir()
+    for split in ("train2017", "val2017"):
+        (annotations / f"captions_{split}.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    found = examine_place(str(tmp_path))
+    assert [row["caption"] for row in found.listed] == [f"a dog {one}" for one in (10, 10, 11, 12, 13, 14)]
+    assert found.listed[0]["image"] == "images/000.png"
+    assert (found.chosen.kind, found.samples) == ("table", 6)
+    said = "; ".join(found.notes)
+    assert "1 annotations name a picture that is not here" in said
+    assert "1 pictures have no annotation" in said
+    assert "stays unseen: annotations/captions_val2017.json" in said
+
+
+def test_questions_and_answers_in_two_files_are_joined(tmp_path):
+    write_pictures(tmp_path / "images")
+    questions = [{"question_id": 7 + n, "image_id": n, "question": f"How many, {n}?"} for n in range(6)]
+    answers = [{"question_id": 7 + n, "image_id": n, "multiple_choice_answer": str(n)} for n in range(6)]
+    (tmp_path / "q.json").write_text(json.dumps({"questions": questions}))
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": answers}))
+    found = examine_place(str(tmp_path))
+    assert found.listed[2] == {"image": "images/002.png", "question": "How many, 2?", "answer": "2"}
+    assert found.chosen.options == {"image": "image", "question": "question", "answer": "answer"}
+
+
+def test_folders_of_classes_are_captions(tmp_path):
+    for name in ("brown_dog", "cat"):
+        write_pictures(tmp_path / "train" / name)
+    found = examine_place(str(tmp_path))
+    assert {row["caption"] for row in found.listed} == {"brown dog", "cat"}
+    assert "name of its folder" in "; ".join(found.notes)
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("a",)])
+def test_folders_that_say_nothing_are_no_captions(folders, tmp_path):
+    for name in folders:
+        write_pictures(tmp_path / name)
+    with pytest.raises(api.SourceError, match="pictures without texts"):
+        examine_place(str(tmp_path))
+
+
+def test_pictures_in_base64_and_pairs_of_questions_and_answers_are_read(tmp_path):
+    told = base64.b64encode(picture(1)).decode()
+    pairs = [{"question": "How many?", "answer": 3}, {"question": "Which?", "answer": "red"}]
+    json_lines(tmp_path / "a.jsonl", [{"image_b64": told, "qa": pairs}] * 4)
+    found = examine_place(str(tmp_path / "a.jsonl"))
+    assert found.chosen.options == {"image": "image_b64", "turns": "qa"}
+    assert [node.text for node in found.chosen.pages[0].nodes[1:]] == ["How many?", "3", "Which?", "red"]
+    assert found.chosen.pages[0].pictures[0].data == picture(1)
+
+
 def test_a_dataset_on_the_hub_is_built_by_its_name_with_the_recipe_that_new_writes(here, tmp_path, monkeypatch, capfd):
     row = {"messages": [{**ASK, "content": "What?"}, SAY]}
     lines = json_lines(tmp_path / "a.jsonl", [{**row, "id": number} for number in ROWS]).read_bytes()

@@ -133,6 +133,13 @@ def test_what_numbers_leave_open_is_a_doubt(write, made, doubt):
     assert doubt in "; ".join(seen.doubts)
 
 
+def test_one_region_where_a_square_has_padding_is_of_no_square():
+    texts = make_texts(decimal, frame="square", count=40)
+    edge = SeenText(decimal((0.2, 0.02, 0.9, 0.99)), LONG[0])
+    (seen,) = recognise_boxes([*texts, edge])
+    assert (dict(seen.settings), seen.doubts) == ({"form": "llava"}, ())
+
+
 def test_numbers_of_resized_pictures_are_of_no_frame():
     texts = [SeenText(one.text, (640, 480)) for one in make_texts(BBOX, unit="pixels", sizes=((1280, 960),))]
     (seen,) = recognise_boxes(texts)
