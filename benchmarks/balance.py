@@ -42,7 +42,7 @@ RANKS = (8, 64, 512, 1024)
 DEALS = ((1, 1), (4, 1), (8, 1), (8, 2))
 """Sequences of a rank, and micro-batches."""
 
-STEPS, LENGTH, DOCUMENTS = 8, 8192, 40_000
+STEPS, LENGTH, DOCUMENTS = 8, 8192, 90_000
 BASE = {"kind": "siglip", "hidden_size": 768, "layers": 12, "heads": 12, "patch_size": 14}
 LARGE = {"kind": "siglip", "hidden_size": 1152, "layers": 27, "heads": 16, "patch_size": 14}
 TOWERS: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {

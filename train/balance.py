@@ -15,18 +15,22 @@ SWEEPS = 96
 SMOOTH = 0.25
 """Weight of how far two ranks are from the mean beside how far the worse of them is above it."""
 
-BUCKETS = (1, 2, 4, 8, 16, 32)
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 """Numbers of steps that `choose_bucket` tries."""
 
-ENOUGH = 1.05
+ENOUGH = 1.03
 """The imbalance at which no more steps are put into a bucket."""
 
-LOOKED_AT = 32
+LOOKED_AT = 64
 """Steps from the plan's start that `choose_bucket` looks at."""
 
-PAIRS = 8192
-"""Pairs of tokens in attention that cost as much as a token in the linear layers, for models of some 1 to 2 billion
-parameters: six times the width. Only `estimate_costs` takes it, where no model is known."""
+PAIRS = 4096
+"""Pairs of tokens in attention that cost as much as a token in the linear layers: six times the width of the language
+model. Only `estimate_costs` takes it, which knows no model. Ranks wait longest where the model is small, so it is that
+of a small one, with a width of 680."""
+
+VISION = 0.5
+"""The FLOPs of vision over those of text that `estimate_costs` takes: those of a small language model behind SigLIP."""
 
 
 def deal_sequences(costs: np.ndarray, ranks: int, accumulation: int = 1) -> np.ndarray:
@@ -98,13 +102,16 @@ def measure_time(costs: np.ndarray, dealt: np.ndarray) -> tuple[float, float]:
 def estimate_costs(shapes: np.ndarray) -> np.ndarray:
     """Costs (sequences, 2) without a model: tiles, and tokens with their attention, each over its mean.
 
+    Tiles count VISION times as much. With one set of weights for all models the order of a training follows from its
+    recipe alone, and is found without torch.
+
     Args:
         shapes: (sequences, 3) of tokens, pairs of tokens and tiles, as `PlannedMixture.measure` has them.
     """
     costs = np.stack([shapes[:, 2], shapes[:, 0] + shapes[:, 1] / PAIRS], axis=1)
     means = costs.mean(axis=0)
     relative: np.ndarray = np.divide(costs, means, out=np.zeros_like(costs), where=means > 0)
-    return relative
+    return relative * (VISION, 1)
 
 
 def choose_bucket(shapes: np.ndarray, sequences: int, ranks: int, accumulation: int) -> int:

@@ -154,6 +154,7 @@ def place_shares(module: nn.Module, taken: list[Taken], device: torch.device, *,
         shares |= {f"{names[id(owner)]}.{name}".lstrip("."): parameter for owner, name in each.places}
     if compute:
         _fill_all(made)
+    made.clear()  # FSDP2 copies a share that is shorter than the other ranks'; nothing else may hold what it copied
     module.load_state_dict(shares, strict=False, assign=True)
 
 

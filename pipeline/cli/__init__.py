@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 import vlmill
 from vlmill.pipeline.cli.arguments import console
@@ -35,8 +36,22 @@ from vlmill.pipeline.core.files import explain_full_disk
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
 
+ANYWHERE = ("--quiet", "-q", "--verbose", "-v")
+
+
+class Commands(TyperGroup):
+    """All commands. `vlmill build RECIPE --quiet` is read as `vlmill --quiet build RECIPE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the options that every command has to the front."""
+        end = args.index("--") if "--" in args else len(args)
+        found = [option for option in args[:end] if option in ANYWHERE]
+        return super().parse_args(ctx, [*found, *(one for one in args[:end] if one not in ANYWHERE), *args[end:]])
+
+
 app = typer.Typer(
     name="vlmill",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -71,7 +86,7 @@ def read_options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where in the code an error came up.")] = False,
 ) -> None:
-    """Options before the name of a command."""
+    """Options of every command."""
     if quiet and verbose:
         raise typer.BadParameter("choose one of --quiet and --verbose")
     console.quiet = quiet

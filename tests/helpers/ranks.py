@@ -45,7 +45,7 @@ def run_ranks(ranks: int, function: Callable[..., None], *arguments: object, sta
 
 def wait_for_all(processes: list[subprocess.Popen[bytes]], status: int) -> list[int | None]:
     """How they ended; those that still run when one ended otherwise than with `status` would wait for it in vain."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600  # on a machine that does much else
     while time.monotonic() < deadline:
         ended = [process.poll() for process in processes]
         if None not in ended or {*ended} - {None, status}:

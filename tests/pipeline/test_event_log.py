@@ -81,6 +81,8 @@ def test_quiet_prints_errors_alone_and_the_status_stays(built, capfd):
     recipe, root = built
     assert vlmill("-q", "build", recipe, "--out", root, "--workers", 0, "--until", "shard") == 0
     assert capfd.readouterr() == ("", "")
+    assert vlmill("build", recipe, "--out", root, "--workers", 0, "--until", "shard", "--quiet") == 0
+    assert capfd.readouterr() == ("", ""), "wherever it stands"
     assert vlmill("--quiet", "status", root / "not-there") == 1
     printed = capfd.readouterr()
     assert printed.out == ""

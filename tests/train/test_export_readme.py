@@ -15,17 +15,21 @@ from PIL import Image
 
 from tests.helpers.stages import write_tokenizer
 from tests.helpers.torchvision import install_torchvision
-from tests.train.test_families import CASES, made, of_batch, picture
+from tests.train.test_connectors import CONNECTED
+from tests.train.test_families import CASES as FAMILIES
+from tests.train.test_families import made, of_batch, picture
 from vlmill.pipeline.chat.encode import FORMATS, IGNORE, encode_prompt, get_mark_id, load_tokenizer
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images.decode import decode_image
 from vlmill.train.batch import Document, pad_sequences
 from vlmill.train.export import export_model
 
+CASES = FAMILIES | CONNECTED
 NAMES = (
     "llava", "llava, resized", "llava, cropped, CLIP", "llava, fused", "llava_next, CLIP", "llava_onevision, CLIP",
     "moondream", "gemma3", "idefics", "idefics2, split", "idefics3", "internvl", "fuyu", "paligemma",
     "qwen2_5_vl", "qwen3_vl", "qwen3_vl, RoPE-Tie v2",
+    "llava, perceiver", "llava, fused and upsampled", "llava_next, upsampled and pooled",
 )  # fmt: skip
 """Every image processor that an export may have, and every code."""
 
@@ -103,7 +107,7 @@ def exported(tmp_path_factory):
         tokenizers = {case.chat: load_tokenizer(tokenizer, chat)}
         family, model = made(case, tokenizers)
         folder = export_model(root / name, model, family, tokenizers[case.chat], chat)
-        (layout,) = case.policy.layout([shown.size])
+        (layout,) = case.lay_out([shown.size])
         tiles = tuple(case.policy.tiles(case.policy.render(shown, layout), layout))
         image = get_mark_id(tokenizers[case.chat], chat.image)
         ids = [get_mark_id(tokenizers[case.chat], chat.bos), *[image] * layout.tokens]
@@ -151,13 +155,13 @@ def test_beside_torchvision_it_does_so_too_and_would_not_by_default(exported, tm
     assert {folder.name for folder in found if same_pixels(folder, "by default", found[folder])} == set()
 
 
-def test_beside_torchvision_processors_with_videos_give_tokens_and_answers_of_training(exported, tmp_path):
+def test_beside_torchvision_videos_processors_and_connectors_give_tokens_and_answers_of_training(exported, tmp_path):
     root, found = exported
     try:
         ahead = install_torchvision(tmp_path)
     except LookupError as reason:
         pytest.skip(str(reason))
-    folders = [folder for folder in found if CASES[folder.name].video]
+    folders = [folder for folder in found if CASES[folder.name].video or folder.name in CONNECTED]
     said = run_code(ahead + ASK, root, folders, tmp_path)
     lines = [json.loads(line) for line in re.findall("found: (.*)", said)]
     nodes = (
@@ -170,7 +174,7 @@ def test_beside_torchvision_processors_with_videos_give_tokens_and_answers_of_tr
         tokenizers = {case.chat: load_tokenizer(root / "tokenizer.json", FORMATS[case.chat])}
         family, model = made(case, tokenizers)
         shown = Image.open(root / "picture.png")
-        layouts = case.policy.layout([shown.size])
+        layouts = case.lay_out([shown.size])
         tiles = case.policy.tiles(case.policy.render(shown, layouts[0]), layouts[0])
         assert encode_prompt(nodes, layouts, tokenizers[case.chat], FORMATS[case.chat]) == asked
         ids = [*asked, *answer[:-1]]
