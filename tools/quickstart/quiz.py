@@ -201,7 +201,7 @@ def _bad_rows(quiz: Quiz) -> None:
             {**conversation([picture], [turn]), "images": [{"bytes": None, "path": "lost.png"}]},
         ),
         (
-            "bad_row",
+            "empty_row",
             "a turn without an answer",
             {
                 **conversation([picture], []),
