@@ -37,8 +37,8 @@ class Annotated:
     def list_notes(self) -> list[str]:
         """What a person should know."""
         notes = [f"annotations were joined with their pictures: the list has {len(self.rows):,} rows"]
-        notes += [f"{self.unplaced:,} annotations name a picture that is not here"] if self.unplaced else []
-        notes += [f"{self.silent:,} pictures have no annotation, and are left out"] if self.silent else []
+        notes += [f"annotations of a picture that is not here: {self.unplaced:,}"] if self.unplaced else []
+        notes += [f"pictures without an annotation, which are left out: {self.silent:,}"] if self.silent else []
         return notes + ([f"left out, so that it stays unseen: {', '.join(self.left)}"] if self.left else [])
 
 

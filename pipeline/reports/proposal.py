@@ -33,7 +33,7 @@ from vlmill.pipeline.reports.attempts import (
 from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns
 from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
-from vlmill.pipeline.reports.sidecars import Beside, has_sidecars, list_described, name_by_folders
+from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.records import read_first_records
 
@@ -218,7 +218,8 @@ def _examine_pictures(
             if beside.rows
             else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
         )
-        raise SourceError(f"{place}: no kind reads what is there ({said}); {advice}")
+        numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
+        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")
     cells = Cells(beside.described[:TRIED])
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]

@@ -17,6 +17,7 @@ KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "images", "img", "pictures"})
 """Names of folders that say nothing of a picture."""
+LETTER = re.compile(r"[^\W\d_]")
 WORDS = re.compile(r"[^\W_]+")
 
 NAMED = 3
@@ -40,6 +41,7 @@ class Beside:
     """Of each picture: `image`, its name, and the keys of its `.json`, or `caption` from its `.txt`. One of which
     nothing is said has no more than its name; a build counts it as failed."""
     alone: Sequence[str]  # names of `.txt` and `.json` files without a picture
+    numeric: int = 0  # `.txt` files without a letter, such as boxes for detectors: no captions
 
     @property
     def described(self) -> list[Mapping[str, Any]]:
@@ -54,6 +56,8 @@ class Beside:
                 f"{len(bare):,} of {len(self.rows):,} pictures have no .txt or .json file that says anything, and give "
                 f"no sample: {_name_some(bare)}"
             )
+        if self.numeric:
+            yield f"{describe_numeric(self.numeric)}, and are no captions"
         if self.alone:
             yield f"{len(self.alone):,} of .txt and .json files are beside no picture: {_name_some(self.alone)}"
 
@@ -63,15 +67,17 @@ def list_described(files: Sequence[InputFile]) -> Beside:
     beside = {(drop_suffix(file.name), get_suffix(file.name)): file for file in files}
     pictures = [file.name for file in files if get_suffix(file.name) in KNOWN]
     stems = {drop_suffix(name) for name in pictures}
-    rows = list[Mapping[str, Any]]()
+    rows, numeric = list[Mapping[str, Any]](), 0
     for name in pictures:
         stem = drop_suffix(name)
         said = _read_object(beside[stem, ".json"]) if (stem, ".json") in beside else {}
         caption = _read_text(beside[stem, ".txt"]).strip() if (stem, ".txt") in beside else ""
+        if caption and not LETTER.search(caption):
+            caption, numeric = "", numeric + 1
         row = {**said, **({"caption": caption} if caption else {})}
         rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
     texts = [file.name for file in files if get_suffix(file.name) in {".txt", ".json"}]
-    return Beside(rows, [name for name in texts if drop_suffix(name) not in stems])
+    return Beside(rows, [name for name in texts if drop_suffix(name) not in stems], numeric)
 
 
 def name_by_folders(files: Sequence[InputFile]) -> list[Mapping[str, Any]]:
@@ -86,6 +92,11 @@ def name_by_folders(files: Sequence[InputFile]) -> list[Mapping[str, Any]]:
 def _name_some(names: Sequence[str]) -> str:
     """The first of these names."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def describe_numeric(count: int) -> str:
+    """Files of numbers."""
+    return f"{count:,} .txt files hold numbers alone, as labels of detectors do"
 
 
 def drop_suffix(name: str) -> str:

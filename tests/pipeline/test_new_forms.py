@@ -172,8 +172,8 @@ def test_captions_of_coco_are_joined_with_their_pictures_and_other_splits_stay_u
     assert found.listed[0]["image"] == "images/000.png"
     assert (found.chosen.kind, found.samples) == ("table", 6)
     said = "; ".join(found.notes)
-    assert "1 annotations name a picture that is not here" in said
-    assert "1 pictures have no annotation" in said
+    assert "annotations of a picture that is not here: 1" in said
+    assert "pictures without an annotation, which are left out: 1" in said
     assert "stays unseen: annotations/captions_val2017.json" in said
 
 
@@ -186,6 +186,14 @@ def test_questions_and_answers_in_two_files_are_joined(tmp_path):
     found = examine_place(str(tmp_path))
     assert found.listed[2] == {"image": "images/002.png", "question": "How many, 2?", "answer": "2"}
     assert found.chosen.options == {"image": "image", "question": "question", "answer": "answer"}
+
+
+def test_numbers_beside_pictures_are_labels_of_detectors_and_no_captions(tmp_path):
+    write_pictures(tmp_path / "photos")
+    for number in range(6):
+        (tmp_path / "photos" / f"{number:03}.txt").write_text("0 0.5 0.5 0.25 0.3\n2 0.1 0.1 0.2 0.2\n")
+    with pytest.raises(api.SourceError, match=r"6 \.txt files hold numbers alone"):
+        examine_place(str(tmp_path))
 
 
 def test_folders_of_classes_are_captions(tmp_path):
