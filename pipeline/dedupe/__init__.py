@@ -22,6 +22,7 @@ from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, FindCandidates
 from vlmill.pipeline.dedupe.domain import LEAST
 from vlmill.pipeline.dedupe.gather import GatherPlaces, cut_partitions
+from vlmill.pipeline.dedupe.measured import EarlierFile
 from vlmill.pipeline.dedupe.pairs import FLOORS, MeasurePairs
 from vlmill.pipeline.dedupe.resolve import Resolve
 from vlmill.pipeline.dedupe.semantic import CompareVectors, FileVectors, Semantic, SemanticRule, Thing
@@ -117,11 +118,23 @@ class Dedupe:
             for bucket in range(count)
         )
 
-    def pair_steps(self, buckets: int | None = None) -> tuple[MeasurePairs, ...]:
-        """The steps for the shares of the candidates."""
-        count = buckets or self.buckets or 1
+    def pair_steps(self, buckets: int | None = None, earlier: Sequence[EarlierFile] = ()) -> tuple[MeasurePairs, ...]:
+        """The steps for the shares of the candidates.
+
+        Args:
+            buckets: Shares; None: as the recipe says.
+            earlier: What the shares of the build before measured, in their order.
+        """
+        count, before = buckets or self.buckets or 1, len(earlier)
         return tuple(
-            MeasurePairs(share, count, self.containment is not None, self.nearest, self.mirror)
+            MeasurePairs(
+                share,
+                count,
+                self.containment is not None,
+                self.nearest,
+                self.mirror,
+                tuple(earlier[max(share * before // count - 1, 0) : (share + 1) * before // count + 1]),
+            )
             for share in range(count)
         )
 

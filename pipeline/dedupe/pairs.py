@@ -3,6 +3,8 @@
 A picture that has more candidates than `nearest` is measured with those that look most like it: pictures made from
 templates are candidates of each other in hundreds. The others are counted.
 
+What an earlier build measured is not measured again (measured.py).
+
 Knows no threshold and no filter, so a new threshold or another filter leaves it as it is. It needs in memory its share
 of the candidates, and CHUNK of evidence at a time. One file of evidence is open at a time, however many there are.
 """
@@ -10,7 +12,7 @@ of the candidates, and CHUNK of evidence at a time. One file of evidence is open
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_array
-from vlmill.pipeline.core.step import Count, Counts, Inputs
+from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.dedupe import picture, picture_looks, text
 from vlmill.pipeline.dedupe.candidates import (
     BUCKET_BITS,
@@ -33,6 +35,7 @@ from vlmill.pipeline.dedupe.candidates import (
     read_span,
     split_range,
 )
+from vlmill.pipeline.dedupe.measured import MEASURED, MEASURED_FILE, EarlierFile, find_measured, write_measured
 
 BATCH = 32
 """Pairs measured at a time: two thumbnails and what is sampled of them take 0.5 MB a pair, and 128 pairs take a third
@@ -43,10 +46,10 @@ CHUNK = 1 << 24
 opened once."""
 
 LOOKED_AT = 1 << 14
-"""Candidates of which it is looked at at once how alike they are: 40 MB."""
+"""Candidates of which it is looked at at once how alike they are: 2 KB for each of their pictures."""
 
-PAIRS = pa.schema([("one", pa.uint64()), ("other", pa.uint64()), ("similarity", pa.float64())])
-"""Sorted by keys, one < other."""
+PAIRS = MEASURED
+"""Those from the floor on, sorted by keys, one < other."""
 
 Measure = Callable[[Sequence[NDArray[Any]], Sequence[NDArray[Any]]], NDArray[np.float64]]
 
@@ -85,7 +88,7 @@ class MeasurePairs:
     """
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     pure: ClassVar[bool] = True
 
     share: int
@@ -93,6 +96,7 @@ class MeasurePairs:
     containment: bool  # whether texts that stand in others are measured
     nearest: int  # candidates of a picture that are measured, of those whose key is higher
     mirror: bool = False  # whether images are also compared with mirrored ones
+    earlier: tuple[EarlierFile, ...] = field(default=(), metadata=RUNTIME)  # what was measured of these keys before
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -106,19 +110,34 @@ class MeasurePairs:
         return {library: version(library) for library in ("numpy", "pillow", "pyarrow")}
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<kind>.pairs.parquet` for each kind. The order of `inputs` does not matter."""
+        """Write `<kind>.pairs.parquet` for each kind, and what of images was measured.
+
+        The order of `inputs` does not matter.
+        """
         counts, measures = {}, _list_measures(mirror=self.mirror)
         for kind in list_kinds(containment=self.containment):
             found = _read_candidates(kind, inputs, *split_range(self.share, self.shares, BUCKET_BITS))
             evidence, candidates = _list_evidence(kind, inputs), found["one"].size
+            known = np.full(candidates, np.nan)
             if kind is IMAGE:
                 found = _choose_nearest(found, evidence, self.nearest, mirror=self.mirror)
-            table = _measure_pairs(kind, found, evidence, measures[kind.name])
+                known = find_measured(self.earlier, found["one"], found["other"], self._rule)
+            similarity = _measure_pairs(kind, found, known, evidence, measures[kind.name])
+            if kind is IMAGE:
+                write_measured(folder / MEASURED_FILE, (found["one"], found["other"], similarity), self._rule)
+            kept = similarity > 0
+            columns = found["one"][kept], found["other"][kept], similarity[kept]
+            table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=PAIRS)
             pq.write_table(table, folder / f"{kind.name}.pairs.parquet", compression="zstd")
             counts[f"{kind.name}_pairs"] = count = Count()
             count.keep(found["one"].size)
             count.lose(Reason.PAIR_CAP, candidates - found["one"].size)
         return counts
+
+    @property
+    def _rule(self) -> dict[str, Any]:
+        """What decides how similar two pictures are besides these."""
+        return {"version": self.version, "mirror": self.mirror, "made_by": dict(self.made_by())}
 
 
 Found = dict[str, NDArray[Any]]
@@ -153,35 +172,43 @@ def _choose_nearest(found: Found, evidence: Sequence[Path], nearest: int, *, mir
     crowded = {name: column[rows] for name, column in found.items()}
     distances = np.empty(rows.size)
     for start in range(0, rows.size, LOOKED_AT):
-        ends = [
-            _read_looks({name: column[start : start + LOOKED_AT] for name, column in crowded.items()}, end, evidence)
-            for end in ("one", "other")
-        ]
-        distances[start : start + LOOKED_AT] = picture_looks.measure_distances(*ends, mirror=mirror)
+        some = {name: column[start : start + LOOKED_AT] for name, column in crowded.items()}
+        ends = np.concatenate([some["one"], some["other"]])
+        _, first, pictures = np.unique(ends, return_index=True, return_inverse=True)
+        looks = _read_looks(some, first, evidence)
+        one, other = np.split(pictures, 2)
+        distances[start : start + LOOKED_AT] = picture_looks.measure_distances(looks, one, other, mirror=mirror)
     chosen = picture_looks.choose_nearest(crowded["one"], crowded["other"], distances, nearest)
     kept = np.sort(np.concatenate([np.flatnonzero(sizes[group] <= nearest), rows[chosen]]))
     return {name: column[kept] for name, column in found.items()}
 
 
-def _read_looks(found: Found, end: str, evidence: Sequence[Path]) -> NDArray[np.void]:
-    """(n,) of LOOK: how the pictures at one end look."""
-    heads = {**found, f"{end}_stop": found[f"{end}_start"] + picture.HEAD.itemsize}
-    read = np.concatenate(_read_evidence(heads, end, 0, found["one"].size, evidence))
+def _read_looks(found: Found, ends: NDArray[np.int64], evidence: Sequence[Path]) -> NDArray[np.void]:
+    """(n,) of LOOK: how the pictures at some ends look, numbered through the first and then the other ends."""
+    heads = {
+        f"one_{name}": np.concatenate([found[f"one_{name}"], found[f"other_{name}"]])[ends]
+        for name in ("file", "start")
+    }
+    heads["one_stop"] = heads["one_start"] + picture.HEAD.itemsize
+    read = np.concatenate(_read_evidence(heads, "one", 0, ends.size, evidence))
     looks: NDArray[np.void] = read.view(picture.HEAD)["look"]
     return looks
 
 
-def _measure_pairs(kind: Kind, found: Found, evidence: Sequence[Path], measure: Measure) -> pa.Table:
-    """PAIRS at or above the floor."""
-    similarity = np.empty(found["one"].size)
-    for first, last in _cut_chunks(found):
-        one, other = (_read_evidence(found, end, first, last, evidence) for end in ("one", "other"))
+def _measure_pairs(
+    kind: Kind, found: Found, known: NDArray[np.float64], evidence: Sequence[Path], measure: Measure
+) -> NDArray[np.float64]:
+    """(n,): similarity of pairs, 0 below the floor; `known` where it is, the others are measured."""
+    similarity = known.copy()
+    rows = np.flatnonzero(np.isnan(known))
+    new = {name: column[rows] for name, column in found.items()}
+    for first, last in _cut_chunks(new):
+        one, other = (_read_evidence(new, end, first, last, evidence) for end in ("one", "other"))
         for start in range(0, last - first, BATCH):
             batch = slice(start, min(start + BATCH, last - first))
-            similarity[first + batch.start : first + batch.stop] = measure(one[batch], other[batch])
-    kept = similarity >= FLOORS[kind.name]
-    columns = found["one"][kept], found["other"][kept], similarity[kept]
-    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=PAIRS)
+            similarity[rows[first + batch.start : first + batch.stop]] = measure(one[batch], other[batch])
+    similarity[similarity < FLOORS[kind.name]] = 0.0
+    return similarity
 
 
 def _cut_chunks(found: Found) -> Iterator[tuple[int, int]]:

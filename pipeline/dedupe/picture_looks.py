@@ -14,6 +14,8 @@ from vlmill.pipeline.dedupe.picture_windows import COARSE, Floats, normalise_val
 
 TINTS = 4
 """Cells on a side by which colours are compared."""
+TOGETHER = 512
+"""Pairs compared at a time: 4 KB each."""
 TINTED = 100.0
 """Levels of chroma by which two pictures differ as much as by all their correlation."""
 
@@ -35,29 +37,40 @@ def make_looks(small: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[
     return looks
 
 
-def measure_distances(one: NDArray[np.void], other: NDArray[np.void], *, mirror: bool = False) -> NDArray[np.float64]:
+def measure_distances(
+    looks: NDArray[np.void], one: NDArray[np.int64], other: NDArray[np.int64], *, mirror: bool = False
+) -> NDArray[np.float64]:
     """(n,): how little alike n pairs look, 0 if they look the same, to 4 decimals.
 
     Args:
-        one: (n,) of LOOK.
+        looks: Of pictures.
+        one: (n,), rows of these.
         other: The second ones.
         mirror: Whether the second one may be mirrored.
     """
-    found = _compare_looks(one, other["luminance"], other["chroma"])
+    found = _compare_looks(looks, looks, one, other)
     if mirror:
-        found = np.minimum(found, _compare_looks(one, other["luminance"][..., ::-1], other["chroma"][:, :, ::-1]))
+        turned = looks.copy()
+        turned["luminance"], turned["chroma"] = looks["luminance"][..., ::-1], looks["chroma"][:, :, ::-1]
+        found = np.minimum(found, _compare_looks(looks, turned, one, other))
     return found.astype(np.float64).round(4)
 
 
-def _compare_looks(one: NDArray[np.void], luminance: NDArray[np.uint8], chroma: NDArray[np.uint8]) -> Floats:
-    views, views_other = (
-        normalise_values(each.reshape(len(one), 2, COARSE * COARSE).astype(np.float32))[0]
-        for each in (one["luminance"], luminance)
-    )
-    difference = one["chroma"].astype(np.float32) - chroma
-    tint = np.sqrt((difference * difference).mean(axis=(1, 2))).sum(axis=1)
-    distances: Floats = 2 - (views * views_other).sum(axis=(1, 2)) + tint / TINTED
-    return distances
+def _compare_looks(
+    looks: NDArray[np.void], others: NDArray[np.void], one: NDArray[np.int64], other: NDArray[np.int64]
+) -> Floats:
+    found = np.empty(one.size, np.float32)
+    views = [
+        normalise_values(each["luminance"].astype(np.float32).reshape(len(each), 2, COARSE * COARSE))[0]
+        for each in (looks, others)
+    ]
+    for start in range(0, one.size, TOGETHER):
+        batch = slice(start, start + TOGETHER)
+        a, b = one[batch], other[batch]
+        difference = looks["chroma"][a].astype(np.float32) - others["chroma"][b]
+        tint = np.sqrt((difference * difference).mean(axis=(1, 2))).sum(axis=1)
+        found[batch] = 2 - (views[0][a] * views[1][b]).sum(axis=(1, 2)) + tint / TINTED
+    return found
 
 
 def choose_nearest(

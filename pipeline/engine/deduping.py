@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from vlmill.pipeline.core.names import name_resolved_verdicts, name_verdicts
 from vlmill.pipeline.core.step import Counts, Step
 from vlmill.pipeline.dedupe import IMAGE_BYTES, TEXT_BYTES, Dedupe
+from vlmill.pipeline.dedupe.measured import MEASURED_FILE, EarlierFile
 from vlmill.pipeline.dedupe.pieces import cut_blocks, resolve_blocks
 from vlmill.pipeline.engine.chain import Chain, ChainStep, read_manifest
 from vlmill.pipeline.engine.store import File, select_files, total_counts
@@ -44,7 +45,8 @@ def resolve_duplicates(run: Build) -> None:
     signatures = {file.name: file for file in run.gather_files("signature")}
     placed = _gather_places(run, settings.places(partitions), signatures)
     candidates = _run_each(run, "candidates", settings.candidates(buckets), placed, memory)
-    pairs = _run_each(run, "pairs", settings.pair_steps(buckets), {**candidates, **signatures}, memory)
+    steps = settings.pair_steps(buckets, list_measured(run))
+    pairs = _run_each(run, "pairs", steps, {**candidates, **signatures}, memory)
     if comparing := run.recipe.list_semantic_steps(buckets):
         vectors = {file.name: file for file in run.gather_files("semantic")}
         pairs |= _run_each(run, "semantic", comparing, vectors, BASE)
@@ -66,6 +68,17 @@ def count_buckets(run: Build, settings: Dedupe) -> tuple[int, int]:
     texts, images = (sum(counts[level]["in"] for counts in signed) for level in ("texts_signed", "images_signed"))
     buckets = settings.count_buckets(texts, images)
     return buckets, BASE + (texts * TEXT_BYTES + images * IMAGE_BYTES) // buckets
+
+
+def list_measured(run: Build) -> list[EarlierFile]:
+    """What the last build that came through measured of pictures, in the order of shares."""
+    receipts = sorted(run.finder.read_folder("steps/dedupe/pairs").values(), key=lambda receipt: receipt.partition)
+    return [
+        EarlierFile(run.root / file.path, file.sha256)
+        for receipt in receipts
+        for file in receipt.files
+        if file.name == MEASURED_FILE
+    ]
 
 
 def _list_partitions(run: Build) -> tuple[str, ...]:
