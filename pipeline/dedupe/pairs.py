@@ -45,8 +45,8 @@ CHUNK = 1 << 24
 """Numbers of evidence, of one byte or four, that are read at once: for the candidates that these are of, each file is
 opened once."""
 
-LOOKED_AT = 1 << 14
-"""Candidates of which it is looked at at once how alike they are: 2 KB for each of their pictures."""
+LOOKED_AT = 1 << 13
+"""Candidates of which it is looked at at once how alike they are: 15 KB for each of their pictures."""
 
 PAIRS = MEASURED
 """Those from the floor on, sorted by keys, one < other."""
@@ -170,7 +170,7 @@ def _choose_nearest(found: Found, evidence: Sequence[Path], nearest: int, *, mir
     if not rows.size:
         return found
     crowded = {name: column[rows] for name, column in found.items()}
-    distances = np.empty(rows.size)
+    distances = np.empty((rows.size, 2))
     for start in range(0, rows.size, LOOKED_AT):
         some = {name: column[start : start + LOOKED_AT] for name, column in crowded.items()}
         ends = np.concatenate([some["one"], some["other"]])

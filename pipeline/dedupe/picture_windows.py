@@ -54,13 +54,13 @@ def reduce_pictures(pixels: Floats, side: int) -> Floats:
 
 def choose_windows(one: Floats, other: Floats) -> tuple[Floats, Floats, Floats]:
     """(n, 4) each: the pair of windows that correlate best; and (n,) their correlation."""
-    correlations = (_make_views(one) @ _make_views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
+    correlations = (make_views(one) @ make_views(other).transpose(0, 2, 1)).reshape(len(one), len(WINDOWS) ** 2)
     best = correlations.argmax(axis=1)
     windows = np.array(WINDOWS)
     return windows[best // len(WINDOWS)], windows[best % len(WINDOWS)], correlations.max(axis=1)
 
 
-def _make_views(pixels: Floats) -> Floats:
+def make_views(pixels: Floats) -> Floats:
     """(n, windows, COARSE * COARSE): all windows, with mean 0 and norm 1."""
     side = pixels.shape[1]
     views = [

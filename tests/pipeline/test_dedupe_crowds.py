@@ -103,8 +103,10 @@ def test_a_mirrored_copy_is_near_only_where_mirrors_count():
 
 def test_each_picture_keeps_its_nearest():
     one, other = np.array([1, 1, 1, 2, 2], np.uint64), np.array([5, 6, 7, 8, 9], np.uint64)
-    distances = np.array([0.3, 0.1, 0.2, 0.5, 0.5])
-    assert choose_nearest(one, other, distances, 2).tolist() == [1, 2, 3, 4]
+    distances = np.array([[0.3, 0.1, 0.2, 0.5, 0.5], [0.0, 0.1, 0.2, 0.5, 0.5]]).T
+    assert choose_nearest(one, other, distances, 10).tolist() == [0, 1, 2, 3, 4]
+    assert choose_nearest(one, other, distances, 2).tolist()[:2] == [0, 1]
+    assert choose_nearest(one, other, distances, 1).tolist()[:1] == [1]
     assert len(choose_nearest(one, other, distances, 1)) == 2
 
 

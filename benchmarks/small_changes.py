@@ -1,0 +1,100 @@
+"""What builds do again after small changes: `python -m benchmarks.small_changes [--files 30]`.
+
+Questions about pictures in so many files of 20 rows, one stage, dedupe. Counted are tasks, and pairs of pictures that
+dedupe measures: of the first build, with another threshold that drops pictures of one file, with one file more, and
+with nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import vlmill
+from vlmill.pipeline.dedupe import picture
+from vlmill.pipeline.engine.timings import TIMINGS
+
+ROWS = 20
+TOKENIZER = Path(vlmill.__file__).parent / "recipes/quickstart/tokenizer.json"
+SCHEMA = pa.schema([
+    ("images", pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()}))),
+    ("texts", pa.list_(pa.struct({"user": pa.string(), "assistant": pa.string(), "source": pa.string()}))),
+])  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=30)
+    arguments = parser.parse_args()
+    table = Table("build", "tasks", "share", "pairs measured", "steps")
+    with tempfile.TemporaryDirectory(prefix="vlmill-benchmark-") as name:
+        folder, whole = Path(name), 0
+        for number in range(arguments.files):
+            write_file(folder, number)
+        for title, side, files in (
+            ("first", 32, arguments.files),
+            ("nothing to do", 32, arguments.files),
+            ("another threshold, pictures of one file", 64, arguments.files),
+            ("one file more", 64, arguments.files + 1),
+        ):
+            write_file(folder, files - 1)
+            done, pairs = build(folder, side)
+            whole = whole or done.total()
+            steps = ", ".join(f"{step} {count}" for step, count in sorted(done.items())) if title != "first" else ""
+            table.add_row(title, f"{done.total():,}", f"{done.total() / whole:.1%}", f"{pairs:,}", steps)
+    Console(width=160).print(table)
+
+
+def write_file(folder: Path, number: int) -> None:
+    """Pictures of smooth noise, a tenth of them scaled copies of others; one of the first file is small."""
+    rows = []
+    for at in range(ROWS):
+        seed, side = number * ROWS + at, 160 if at % 10 else 200
+        seed = seed - 1 if not at % 10 and at else seed
+        grid = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+        if number == at == 0:
+            side = 48
+        data = io.BytesIO()
+        Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC).save(data, "PNG")
+        turn = {"user": f"What is on picture {number}-{at}?", "assistant": f"Noise {seed}.", "source": "noise"}
+        rows.append({"images": [{"bytes": data.getvalue(), "path": f"{at}.png"}], "texts": [turn]})
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / f"{number:05d}.parquet")
+
+
+def build(folder: Path, side: int) -> tuple[Counter[str], int]:
+    """The tasks that a build did, by step, and the pairs of pictures that it measured."""
+    mixture = {"shares": {"quiz": 1}, "epochs": 1, "sequence_length": 512}
+    recipe = {
+        "name": "changes",
+        "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
+        "filters": [{"shape": {"min_side": side}}],
+        "dedupe": {"image": 0.97},
+        "policies": {"small": {"kind": "letterbox", "side": 56, "patch": 14}},
+        "tokenizer": str(TOKENIZER),
+        "stages": [{"name": "align", "policy": "small", "mixture": mixture}],
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    log, measured, measure = folder / "run" / TIMINGS, [], picture.measure_similarity
+    before = len(log.read_text().splitlines()) if log.exists() else 0
+    with patch.object(picture, "measure_similarity", lambda *a, **k: measured.append(len(a[0])) or measure(*a, **k)):
+        vlmill.build(folder / "recipe.yaml", folder / "run", workers=0, accept_changes=True)
+    done = Counter(json.loads(line)["folder"] for line in log.read_text().splitlines()[before:])
+    return done, sum(measured)
+
+
+if __name__ == "__main__":
+    main()
