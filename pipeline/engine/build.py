@@ -2,7 +2,7 @@
 
 survey      one chain per input file          cut it into partitions
 benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
-write       one chain per partition, one flow  read, fetch, image stats, match; servers write texts that become nodes
+write       one chain per partition, one flow  read, fetch; image stats, match, and servers write texts as nodes
 curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
 signals     one flow over all, then a chain each  models score images and texts; clusters, quantiles; filters on signals
 dedupe      one task per bucket, then one     pairs, resolve; of a large run over blocks and buckets
@@ -27,7 +27,8 @@ from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
 from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
-from vlmill.pipeline.engine.executor import Executor
+from vlmill.pipeline.engine.executor import Executor, Waiting
+from vlmill.pipeline.engine.fetching import fetch_images, is_retried, prepare_fetch, prepare_retry
 from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
 from vlmill.pipeline.engine.scaling import scale_rows
@@ -36,7 +37,7 @@ from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.engine.table_history import MatchTakedowns
 from vlmill.pipeline.engine.timings import TimingLog
 from vlmill.pipeline.engine.workdir import copy_lists, copy_tokenizer
-from vlmill.pipeline.fetch import Fetch, Retry
+from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import FilterStep, reads_tables
 from vlmill.pipeline.recipe.bad_files import raise_bad_files
@@ -45,7 +46,6 @@ from vlmill.pipeline.steps.find_boxes import FindBoxes
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.render_boxes import add_boxes
-from vlmill.pipeline.steps.retry_images import RetryImages
 from vlmill.pipeline.steps.score import ScoreSignal
 from vlmill.pipeline.steps.signal_columns import AddSignalColumns
 from vlmill.pipeline.steps.token_lengths import make_length_step
@@ -79,9 +79,7 @@ class Build:
         self.serving, self.retry = serving, retry
         self.partitions: dict[str, list[surveys.PlannedPartition]] = {}
         self.index: tuple[File, ...] = ()
-        self.hosts: tuple[File, ...] | None = (
-            None  # what hosts say of the use of their files; None before they are asked
-        )
+        self.hosts: tuple[File, ...] | None = None  # what hosts say of the use of their files, once they are asked
         self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
         self.rules = TakedownList.read(root)
@@ -152,6 +150,7 @@ class Build:
     def write(self) -> None:
         """Have servers write what becomes nodes of samples: before all filters, which see it like any other text."""
         self.hosts = ask_hosts(self) if self.hosts is None else self.hosts
+        fetch_images(self)
         if self.recipe.list_writers():
             self.curated = list(self.run_chains("write: read", list(self._list_unfiltered_chains())))
             self.retry = False  # it was done
@@ -159,7 +158,10 @@ class Build:
 
     def curate(self) -> None:
         """Read, fetch, image stats, filter and signature every partition."""
-        chains = [self.chain(partition, retry=self.retry, scored=False) for partition in self.all_partitions()]
+        chains = [
+            self.chain(partition, retry=is_retried(self, partition), scored=False)
+            for partition in self.all_partitions()
+        ]
         self.curated = list(self.run_chains("curate", chains))
 
     def signals(self) -> None:
@@ -203,36 +205,30 @@ class Build:
         """
         source = partition.input_file.source
         curation = self.shared.keep((id(self.recipe), source, scored), lambda: self._curation(source, scored=scored))
-        steps = (*self._raw(partition, retry=retry), *curation)
+        steps = (*self.list_raw_steps(partition, retry=retry), *curation)
         files = (*(partition.raw or (partition.file,)), *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
         return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
 
     def _list_unfiltered_chains(self) -> Iterator[Chain]:
         """Partitions up to what is known of their images."""
         for partition in self.all_partitions():
-            steps = (*self._raw(partition, retry=self.retry), *self._facts(partition.input_file.source))
+            again = is_retried(self, partition)
+            steps = (*self.list_raw_steps(partition, retry=again), *self._facts(partition.input_file.source))
             yield replace(self.chain(partition), steps=steps)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
         """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
-        return (*self._raw(surveys.make_placeholder(source), retry=False), *self._curation(source))
+        return (*self.list_raw_steps(surveys.make_placeholder(source), retry=False), *self._curation(source))
 
     def list_shard_steps(self, source: str, policy: str) -> tuple[ChainStep, ...]:
         """The same of the steps that follow for a policy: render, and token lengths where there is a tokenizer."""
         return self._sharding(surveys.make_placeholder(source), policy)
 
-    def _images(self, source: str) -> str:
+    def find_images(self, source: str) -> str:
         """Where the paths of a source's image files start."""
         return self.place(self.recipe.sources[source].images or self.recipe.sources[source].root)
 
-    def _prepare_retry(self, source: str) -> Retry | RetryImages | None:
-        """The step that tries failed images once more, as this build runs it."""
-        step = choose_retry_step(self.recipe, source)
-        if isinstance(step, Retry):
-            return replace(step, fetch=self.fetch_step(source))
-        return replace(step, images=self._images(source)) if step else None
-
-    def _raw(self, partition: surveys.PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
+    def list_raw_steps(self, partition: surveys.PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
         name = partition.input_file.source
         source, folder = self.recipe.source(name), f"steps/{name}"
@@ -242,7 +238,7 @@ class Build:
                 yield from self.shared.keep(
                     f"{folder}/fetch", lambda: [ChainStep(f"{folder}/fetch", self.fetch_step(name))]
                 )
-        retries = partial(list_table_histories, name, self._prepare_retry(name), again=retry)
+        retries = partial(list_table_histories, name, prepare_retry(self, name), again=retry)
         yield from self.shared.keep((name, retry), retries)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
@@ -258,7 +254,7 @@ class Build:
             on_bad_file=settings.on_bad_file,
             bound=partition.bound,
             max_characters=settings.max_characters,
-            images=self._images(name),
+            images=self.find_images(name),
         )
         return ChainStep(f"steps/{name}/read", read)
 
@@ -328,9 +324,8 @@ class Build:
         return tuple(steps)
 
     def fetch_step(self, source: str) -> Fetch:
-        """How the images of a source are fetched, with what is served while the build runs."""
-        fetch = self.recipe.fetch_step(source)
-        return replace(fetch, mirrors={**fetch.mirrors, **self.serving.get(source, {})})
+        """How the images of a source are fetched."""
+        return prepare_fetch(self, source)
 
     @cached_property
     def _lists(self) -> tuple[File, ...]:
@@ -340,7 +335,7 @@ class Build:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run_chains(
-        self, phase: str, chains: Sequence[Chain], memory: int = 0
+        self, phase: str, chains: Sequence[Chain], memory: int = 0, waiting: Waiting | None = None
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled.
 
@@ -353,7 +348,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in run_unfinished(self.finder, self.executor, chains, memory):
+        for index, done in run_unfinished(self.finder, self.executor, chains, memory, waiting):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()

@@ -1,4 +1,4 @@
-"""Where tasks run: in this process or on Ray, which this file and ray_flow.py alone import.
+"""Where tasks run: in this process or on Ray (ray_cluster.py).
 
 `Executor.each` runs a function over items, `Executor.stream` a flow whose workers hold state (flow.py). Neither
 promises anything about order: names and bytes come from the recipe, never from arrival.
@@ -6,52 +6,67 @@ promises anything about order: names and bytes come from the recipe, never from 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import timedelta
-from functools import cache, cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import vlmill
 from vlmill.pipeline.core.at_work import AT_WORK
-from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
+from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
+from vlmill.pipeline.engine.flights import Flights
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
+from vlmill.pipeline.engine.nodes import Mark, check_code, hash_package
 from vlmill.pipeline.engine.once_it_pays import OnceItPays
+from vlmill.pipeline.engine.ray_cluster import LOOPBACK, Cluster, open_cluster
 from vlmill.pipeline.engine.set_aside import TRIES, ItemLost, ItemQueue, raise_heavy
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CODE = ("pipeline", "mixtures", "train")
-"""The packages below `vlmill` whose code decides bytes; a worker has to have the driver's."""
-
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 """There is a worker per core."""
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """How items run that wait for others, such as servers, most of the time."""
+
+    cpus: float  # that each takes of the machine
+    at_once: int  # the most of them that run at once, on all nodes
+
+
 class Executor(Protocol):
     """Runs one function over many items."""
+
+    @property
+    def width(self) -> int:
+        """How many items that compute run at once."""
+        ...
+
+    @property
+    def own_address(self) -> str:
+        """Where workers reach this process: loopback, or this machine's address in a cluster."""
+        ...
 
     def expect(self, rows: int) -> None:
         """The run has so many rows to read: whether processes for them are worth their start."""
         ...
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
     ) -> Iterator[tuple[int, Result]]:
         """Yield (index of the item, its result) as results come.
 
         An item whose process died or lacked memory is tried again, elsewhere, and at last when nothing else runs. Where
         that fails as well, all others are done before an error names it, and the sample at which it was. Any other
         error of a function is raised at once. No more items run at once than have room for the bytes of `memory` that
-        each takes; one alone always runs.
+        each takes; one alone always runs. `waiting` is for items that wait for others most of the time.
         """
         ...
 
@@ -67,14 +82,16 @@ class Executor(Protocol):
 class Inline:
     """Runs everything in this process, one item after the other; what steps note is noted in its meter."""
 
+    own_address, width = LOOPBACK, 1
+
     def expect(self, rows: int) -> None:
         """See Executor. This process it is."""
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
     ) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one."""
-        del memory  # they run one after the other
+        del memory, waiting  # they run one after the other
         heavy = list[str]()
         for index, item in enumerate(items):
             try:
@@ -97,8 +114,13 @@ class OnRay:
     TICK = 1.0
     """Seconds between two looks at what workers have noted."""
 
-    def __init__(self, width: int) -> None:
-        self.width = width
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.width = cluster, cluster.width
+
+    @property
+    def own_address(self) -> str:
+        """See Executor."""
+        return self.cluster.own_address
 
     def expect(self, rows: int) -> None:
         """See Executor. Ray has begun."""
@@ -111,34 +133,44 @@ class OnRay:
         return ray.remote(num_cpus=0, max_restarts=-1)(_Notes).remote()
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
     ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
-        remote = ray.remote(num_cpus=1, max_retries=0, memory=_bound_memory(memory))(_run_noting)
-        queue, flying, code, looked = ItemQueue(range(len(items))), dict[Any, int](), _hash_package(), 0.0
-        while queue.waiting or flying:
-            while queue.waiting and len(flying) < 2 * self.width:
-                index = queue.waiting.pop()
-                flying[remote.remote(code, function, items[index], self._notes)] = index
-            landed, _ = ray.wait(list(flying), num_returns=1, timeout=self.TICK)
-            looked = _take_notes(self._notes, looked)
-            for reference in landed:
-                index = flying.pop(reference)
-                try:
-                    yield index, _take_result(reference)
-                except ItemLost:
-                    queue.lose(index)
+        cpus, ahead = (waiting.cpus, waiting.at_once) if waiting else (1, 2 * self.width)
+        remote = ray.remote(num_cpus=cpus, max_retries=0, memory=_bound_memory(memory))(_run_noting)
+        send = partial(remote.remote, (hash_package(), self.cluster.mark), function)
+        queue = ItemQueue(range(len(items)))
+        yield from self._fly(send, items, queue, ahead, twice=waiting is None)
         _take_notes(self._notes, 0.0)
         lost = list[str]()
         for index in sorted(queue.aside):  # nothing else runs any more, and each place is told before it is worked on
             self._notes.stand.remote("")
             try:
-                yield index, _take_result(remote.remote(code, function, items[index], self._notes, closely=True))
+                yield index, _take_result(send(items[index], self._notes, closely=True))
             except ItemLost as error:
                 lost.append(str(error) if error.is_placed else f"{self._find_place() or items[index]}: {error}")
         raise_heavy(lost)
+
+    def _fly(
+        self, send: Callable[..., Any], items: Sequence[Item], queue: ItemQueue, ahead: int, *, twice: bool
+    ) -> Iterator[tuple[int, Any]]:
+        """Send items, at most `ahead` at a time, and yield their results until none is left but those set aside."""
+        import ray  # noqa: PLC0415
+
+        flights, looked = Flights(self.width), 0.0
+        while queue.waiting or flights:
+            self.cluster.check_head()
+            while queue.waiting and len(flights) < ahead:
+                index = queue.waiting.pop()
+                flights.add(send(items[index], self._notes), index)
+            if twice and not queue.waiting and (slow := flights.find_straggler()) is not None:
+                flights.add(send(items[slow], self._notes), slow)
+            landed, _ = ray.wait(list(flights), num_returns=1, timeout=self.TICK)
+            looked = _take_notes(self._notes, looked)
+            for reference in landed:
+                yield from _land_item(reference, flights, queue)
 
     def _find_place(self) -> str:
         """Where the last item was that was run closely; empty where nobody knows."""
@@ -152,7 +184,26 @@ class OnRay:
         """See Executor."""
         from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
 
-        return run_flow_on_ray(flow, jobs, partial(_check_code, _hash_package()), TRIES)
+        return run_flow_on_ray(flow, jobs, partial(check_code, hash_package(), self.cluster.mark), TRIES, self.cluster)
+
+
+def _land_item(reference: Any, flights: Flights, queue: ItemQueue) -> Iterator[tuple[int, Any]]:
+    """What has come: an item with its result; nothing where another of it came first, or its process died."""
+    import ray  # noqa: PLC0415
+
+    index = flights.land(reference)
+    if index is None:
+        return
+    try:
+        result = _take_result(reference)
+    except ItemLost:
+        if not flights.is_flying(index):
+            flights.lose(index)
+            queue.lose(index)
+        return
+    for rest in flights.finish(index):
+        ray.cancel(rest, force=True)
+    yield index, result
 
 
 def _bound_memory(memory: int) -> int | None:
@@ -224,7 +275,7 @@ def _take_notes(notes: Any, looked: float) -> float:
 
 
 def _run_noting(
-    expected: str, function: Callable[[Item], Result], item: Item, notes: Any, *, closely: bool = False
+    code: tuple[str, Mark], function: Callable[[Item], Result], item: Item, notes: Any, *, closely: bool = False
 ) -> Result:
     """Run `function` in a worker, whose notes go to the driver by way of `notes`: all are there when this returns.
 
@@ -235,7 +286,8 @@ def _run_noting(
     with METER.told_to(notes.add.remote), ExitStack() as stack:
         if closely:
             stack.enter_context(AT_WORK.told_to(partial(_tell_place, notes)))
-        result = _run_checked(expected, function, item)
+        check_code(*code)
+        result = function(item)
     with suppress(ray.exceptions.RayError):
         ray.get(notes.add.remote({}), timeout=OnRay.TICK)
     return result
@@ -258,135 +310,37 @@ def explain_end(error: Exception) -> str:
     )
 
 
-def _run_checked(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
-    """Run `function` in a worker, after a look at whether it has the driver's code."""
-    _check_code(expected)
-    return function(item)
-
-
-def _check_code(expected: str) -> None:
-    """Refuse to work in a process that has not the driver's code."""
-    if _hash_package() != expected:
-        raise VlmillError(
-            f"a worker imports vlmill from {_find_package()}, which is not the driver's code: start Ray with the same "
-            "version on every node"
-        )
-
-
-def _find_package() -> Path:
-    """The folder of the package `vlmill`."""
-    return Path(vlmill.__file__).parent
-
-
-@cache
-def _hash_package() -> str:
-    """sha256 over the names and contents of the Python files in CODE."""
-    sha256 = hashlib.sha256()
-    for name in CODE:
-        folder = _find_package() / name
-        for path in sorted(folder.rglob("*.py")):
-            sha256.update(f"{name}/{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    return sha256.hexdigest()
-
-
 @contextmanager
 def open_executor(
-    workers: int | None, address: str | None, *, models: bool = False, gpus: bool = False
+    workers: int | None,
+    address: str | None,
+    *,
+    models: bool = False,
+    gpus: bool = False,
+    root: Path | None = None,
 ) -> Iterator[Executor]:
     """The executor that the command line names.
 
     `workers` 0 runs tasks in this process, None is one worker per core once that pays; an `address` joins a cluster.
     Ray starts with the first task that it is for. `models` is for recipes with models, whose pictures need room on
-    their way. `gpus` lets Ray see those of this machine.
+    their way. `gpus` lets Ray see those of this machine. Each node of a cluster has to see `root`, the run's folder.
     """
     if workers == 0 and address is None:
         yield Inline()
         return
-    start = partial(_open_ray, workers, address, models=models, gpus=gpus)
+    start = partial(_open_ray, workers, address, root, models=models, gpus=gpus)
     if address is not None or models:
         with start() as pool:
             yield pool
         return
-    with closing(OnceItPays(start, at_once=workers is not None)) as pool:
+    with closing(OnceItPays(start, workers or os.cpu_count() or 1, at_once=workers is not None)) as pool:
         yield pool
 
 
 @contextmanager
-def _open_ray(workers: int | None, address: str | None, *, models: bool, gpus: bool) -> Iterator[Executor]:
+def _open_ray(
+    workers: int | None, address: str | None, root: Path | None, *, models: bool, gpus: bool
+) -> Iterator[Executor]:
     objects = max(512, 64 * (workers or os.cpu_count() or 1)) if models else 128
-    with _open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20) as width:
-        yield OnRay(width)
-
-
-def run_distributed(
-    function: Callable[[], object], ranks: int, address: str | None, *, gpus: bool, patience: timedelta
-) -> None:
-    """Run a function in `ranks` processes that are one group of torch.distributed, through Ray Train.
-
-    Each has a GPU, or a CPU, and waits up to `patience` for the others (Ray's own default is half an hour). What they
-    print is not shown: Ray Train's own lines would bury it. Raises the first error of a rank, or RecipeError where this
-    machine has fewer GPUs.
-    """
-    import ray  # noqa: PLC0415
-    from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
-    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
-
-    code = _hash_package()
-    with (
-        _open_cluster(ranks, address, {}, gpus=gpus),
-        tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
-    ):
-        here = int(ray.cluster_resources().get("GPU", 0))
-        if gpus and address is None and here < ranks:  # Ray would wait for more
-            way = f"--ranks {here}" if here else "--device cpu"
-            raise RecipeError(f"--ranks {ranks}: each takes a GPU, and this machine has {here}; take {way}")
-        trainer = TorchTrainer(
-            lambda: (_run_checked(code, lambda _: function(), None), None)[1],
-            scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpus),
-            torch_config=TorchConfig("nccl" if gpus else "gloo", timeout_s=int(patience.total_seconds())),
-            run_config=RunConfig(storage_path=scratch),
-        )
-        try:
-            trainer.fit()
-        except ray.train.WorkerGroupError as error:
-            raise next(iter(error.worker_failures.values()), error) from error
-
-
-@contextmanager
-def _open_cluster(
-    workers: int | None,
-    address: str | None,
-    variables: Mapping[str, str],
-    *,
-    gpus: bool = False,
-    objects: int = 128 << 20,
-) -> Iterator[int]:
-    """Ray on this machine with `workers` CPUs, or the cluster at an `address`; yields its CPUs.
-
-    With our packages and no others. `objects` is the bytes that results on their way take on this machine.
-    """
-    import ray  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty:
-        # Workers put the driver's working directory ahead of site-packages: an empty one, and our package by name
-        environment = {
-            "working_dir": empty,
-            "py_modules": [str(_find_package())],
-            "excludes": ["recipes/quickstart"],  # data that no worker reads
-            "env_vars": dict(variables),
-        }
-        options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
-        if address is None:
-            options |= {
-                "num_cpus": workers or os.cpu_count() or 1,
-                "include_dashboard": False,
-                "object_store_memory": objects,
-                **({} if gpus else {"num_gpus": 0}),
-            }
-        else:
-            options |= {"address": address}
-        ray.init(**options)
-        try:
-            yield int(ray.cluster_resources().get("CPU", 1))
-        finally:
-            ray.shutdown()
+    with open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20, root=root) as cluster:
+        yield OnRay(cluster)

@@ -23,7 +23,7 @@ from vlmill.pipeline.engine.chain import (
     read_manifest_counts,
     write_manifest,
 )
-from vlmill.pipeline.engine.executor import Executor
+from vlmill.pipeline.engine.executor import Executor, Waiting
 from vlmill.pipeline.engine.store import Receipt, Store, Task
 
 FoundChain = tuple[tuple[str, Receipt], ...]
@@ -116,7 +116,11 @@ class NotDone(Exception):  # noqa: N818 - it is still to be done
 
 
 def run_unfinished(
-    finder: ReceiptFinder, executor: Executor, chains: Sequence[Chain], memory: int = 0
+    finder: ReceiptFinder,
+    executor: Executor,
+    chains: Sequence[Chain],
+    memory: int = 0,
+    waiting: Waiting | None = None,
 ) -> Iterator[tuple[int, TimedReceipts | BadFileError]]:
     """Yield (index of a chain, what it comes to): first of those that are done, then of the others as results come.
 
@@ -130,5 +134,6 @@ def run_unfinished(
             left.append(index)
         else:
             yield index, (found, ())
-    for place, result in executor.each(TimedChainRunner(finder.root), [chains[index] for index in left], memory):
+    runner, unfinished = TimedChainRunner(finder.root), [chains[index] for index in left]
+    for place, result in executor.each(runner, unfinished, memory, waiting):
         yield left[place], result

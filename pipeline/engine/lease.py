@@ -3,8 +3,8 @@
 A lease is an object `.lease/<number>` that only one process can create (`If-None-Match: *`). Its holder puts it again
 every few seconds. Who finds one watches it: one that changes is held, one that does not change for a while is left by a
 dead process, and whoever creates the next number has the folder. No clock of another machine is read or believed.
-A holder that was so slow that it lost its lease is told when it asks; what it commits meanwhile is sound all the same,
-since committing needs no lease.
+A holder that was so slow that it lost its lease is told when it asks. A build does before each phase and before it
+removes files that no manifest names. What it commits meanwhile is sound all the same: committing needs no lease.
 """
 
 from __future__ import annotations
@@ -149,9 +149,10 @@ def _read_lease(path: RunPath) -> dict[str, Any] | None:
 
 
 def _describe_process() -> dict[str, Any]:
-    """This process, so that others on this machine can tell whether it is alive."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    """This process, so that others on this machine, or in this container of it, can tell whether it is alive."""
+    boot, numbers = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     machine = f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else uuid.getnode()}"
+    machine += f" {numbers.readlink()}" if numbers.exists() else ""
     return {"machine": machine, "pid": os.getpid(), "start": _find_start(os.getpid())}
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmill.pipeline.core.errors import LackOfMemoryError
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow
+from vlmill.pipeline.engine.ray_cluster import LOOPBACK
 from vlmill.pipeline.engine.set_aside import raise_heavy
 
 if TYPE_CHECKING:
-    from vlmill.pipeline.engine.executor import Executor
+    from vlmill.pipeline.engine.executor import Executor, Waiting
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,17 +35,19 @@ class OnceItPays:
     or when the items that are left of a step would take longer than `WORTH`.
     """
 
-    def __init__(self, start: Callable[[], AbstractContextManager[Executor]], *, at_once: bool) -> None:
-        self._start, self._at_once = start, at_once
+    def __init__(self, start: Callable[[], AbstractContextManager[Executor]], width: int, *, at_once: bool) -> None:
+        self._start, self._at_once, self.width = start, at_once, width
         self._larger: Executor | None = None
         self._open = ExitStack()
+
+    own_address = LOOPBACK
 
     def expect(self, rows: int) -> None:
         """See Executor."""
         self._at_once |= rows > SMALL
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
     ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         heavy, done, spent = list[str](), 0, 0.0
@@ -60,7 +63,7 @@ class OnceItPays:
             done += 1
         if done < len(items):
             try:
-                for place, result in self._find_larger().each(function, items[done:], memory):
+                for place, result in self._find_larger().each(function, items[done:], memory, waiting):
                     yield done + place, result
             except LackOfMemoryError as error:
                 raise LackOfMemoryError(*heavy, *error.args) from None

@@ -19,9 +19,13 @@ from typing import Any
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.engine.executor import explain_end
 from vlmill.pipeline.engine.flow import SHARE, Crew, FlowEvent, WorkerFlow, WorkerStage, plan_crew
+from vlmill.pipeline.engine.ray_cluster import Cluster
 
 AHEAD = 2
 """Items that wait at a feeder or at a worker."""
+
+TICK = 1.0
+"""Seconds between two looks at whether the cluster is there."""
 
 PATIENCE = 10.0
 """Seconds that items wait for a stage's workers before more begin: about what one needs to load a model."""
@@ -105,7 +109,7 @@ class _Worker:
 
 
 def run_flow_on_ray(
-    flow: WorkerFlow, jobs: Sequence[Any], check: Callable[[], None], attempts: int
+    flow: WorkerFlow, jobs: Sequence[Any], check: Callable[[], None], attempts: int, cluster: Cluster
 ) -> Iterator[FlowEvent]:
     """Run a flow on the cluster that Ray is connected to; see Executor.stream.
 
@@ -114,6 +118,7 @@ def run_flow_on_ray(
         jobs: What it is run over.
         check: Called first in every process; raises where it has other code than the driver.
         attempts: How often a job or an item may lose its process.
+        cluster: Which Ray it is.
     """
     import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
@@ -126,7 +131,7 @@ def run_flow_on_ray(
         crew = plan_crew(stages, there.get("CPU", 1), there.get("GPU", 0), there.get("memory", 0))
     except ValueError as error:
         raise RecipeError(f"signals.{error} on this machine or cluster") from None
-    run = _FlowRun(ray, flow, jobs, check, attempts, crew)
+    run = _FlowRun(ray, flow, jobs, check, attempts, crew, cluster)
     try:
         for name, number in crew.first.items():
             run.add_workers(name, number)
@@ -144,9 +149,16 @@ class _FlowRun:
     """The driver's side of a flow. It waits for one thing at a time, and does what follows from it."""
 
     def __init__(
-        self, ray: Any, flow: WorkerFlow, jobs: Sequence[Any], check: Callable[[], None], attempts: int, crew: Crew
+        self,
+        ray: Any,
+        flow: WorkerFlow,
+        jobs: Sequence[Any],
+        check: Callable[[], None],
+        attempts: int,
+        crew: Crew,
+        cluster: Cluster,
     ) -> None:
-        self.ray = ray
+        self.ray, self.cluster = ray, cluster
         lost = ray.exceptions
         self.worker_lost = (lost.ActorDiedError, lost.ActorUnavailableError)
         self.item_lost = (
@@ -185,7 +197,11 @@ class _FlowRun:
             wanted = [*self.finishing, *self.flying, *self.loading]
             if len(self.calls) < AHEAD * len(self.workers):
                 wanted += self.feeding
-            (ready,), _ = self.ray.wait(wanted, num_returns=1, fetch_local=False)
+            found, _ = self.ray.wait(wanted, num_returns=1, timeout=TICK, fetch_local=False)
+            self.cluster.check_head()
+            if not found:
+                continue
+            ready = found[0]
             if ready in self.finishing:
                 event = self._take_finished(ready)
                 left -= event is not None

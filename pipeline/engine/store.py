@@ -23,7 +23,7 @@ import fcntl
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,15 +252,18 @@ class Store:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Callable[[], None]]:
         """Hold the folder against a second build.
+
+        Yields what raises StoreError where it is held no more, as only a lease can be lost. Commits need no such look;
+        what removes files has to take one before.
 
         Raises:
             StoreError: another build holds it.
         """
         if isinstance(self.root, RunPath):
-            with hold_lease(self.root):
-                yield
+            with hold_lease(self.root) as lease:
+                yield lease.check
             return
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("a+") as lock:
@@ -271,7 +274,7 @@ class Store:
                     f"{self.root}: another build or a training is at work in this folder; wait for it, or give this "
                     "one another --out"
                 ) from None
-            yield
+            yield lambda: None
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -294,9 +297,11 @@ class Store:
     def sweep(self) -> None:
         """Remove the working folders that killed tasks left behind. Call it only while the folder is locked.
 
-        On object storage they leave none there.
+        On object storage they leave none there, but marks of builds on clusters may be left.
         """
         if isinstance(self.root, RunPath):
+            for mark in self.root.glob(f"{TEMPORARY}*"):
+                mark.unlink(missing_ok=True)
             return
         for path in sorted(self.root.glob(f"**/{TEMPORARY}*")):
             if path.is_dir():

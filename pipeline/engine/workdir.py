@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,12 +31,15 @@ EDITIONS = "lists/editions.yaml"
 
 
 @contextmanager
-def open_run_folder(root: Path) -> Iterator[None]:
-    """The folder of a build, locked against a second one and swept of what killed tasks left behind."""
+def open_run_folder(root: Path) -> Iterator[Callable[[], None]]:
+    """The folder of a build, locked against a second one and swept of what killed tasks left behind.
+
+    Yields what raises StoreError where another build has taken it over: see Store.locked.
+    """
     store = Store(root)
-    with store.locked():
+    with store.locked() as check_lock:
         store.sweep()
-        yield
+        yield check_lock
 
 
 def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe:

@@ -10,6 +10,7 @@ passed, into a supplement. The work is done by img2dataset's Downloader in a chi
     answers   what an HTTP answer is worth
     message   reads an answer, within bounds
     opener    one address, within bounds
+    politeness  how many addresses of a host are open at once, fewer where it fails
     child     the process that downloads
     process   starts it and holds it to account
 """
@@ -88,6 +89,9 @@ class Fetch:
     threads: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=64, metadata=RUNTIME
     )  # each may hold four bodies in memory: process.compute_memory_limit
+    per_host: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
+        default=32, metadata=RUNTIME
+    )  # addresses of a host that are open at once, over all processes of a build
     user_agent: str = field(default="vlmill/0.1", metadata=RUNTIME)  # robots.txt names us by what stands before the /
     honour_hosts: bool = field(
         default=True, metadata=RUNTIME

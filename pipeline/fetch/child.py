@@ -35,6 +35,7 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.fetch import Fetch, read_host_rules
 from vlmill.pipeline.fetch.opener import Opener
 from vlmill.pipeline.fetch.opt_outs import OptOuts
+from vlmill.pipeline.fetch.politeness import NameCache
 from vlmill.pipeline.fetch.process import STACK
 
 
@@ -100,7 +101,8 @@ def run_job(folder: Path) -> None:
     lists = {name: Path(path) for name, path in job["lists"].items()}
     urls = pa.ipc.open_file(str(folder / "urls.arrow")).read_all()["url"].to_pylist()
     hosts = read_host_rules(lists, urls, fetch)
-    hooks = DownloadHooks(Opener(fetch, listed=OptOuts.given(lists), hosts=hosts), folder)
+    opener = Opener(fetch, NameCache().look_up, OptOuts.given(lists), hosts)
+    hooks = DownloadHooks(opener, folder)
     director = urllib.request.OpenerDirector()  # not by build_opener(), which adds proxies, files and FTP
     director.add_handler(hooks)
     urllib.request.install_opener(director)

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,7 @@ from vlmill.pipeline.fetch.address import (
 from vlmill.pipeline.fetch.answers import BUSY, check_image, check_status, decode_body, list_signatures
 from vlmill.pipeline.fetch.message import PIECE, AnswerHead, read_body, read_head
 from vlmill.pipeline.fetch.opt_outs import OptOuts
+from vlmill.pipeline.fetch.politeness import Politeness
 from vlmill.pipeline.fetch.reservations import find_header_reservation
 
 if TYPE_CHECKING:
@@ -114,9 +115,11 @@ class Opener:
         resolver: Resolver = socket.getaddrinfo,
         listed: OptOuts = NOTHING,
         hosts: HostRules | None = None,
+        politeness: Politeness | None = None,
     ) -> None:
         list_signatures()  # loaded before any thread asks
         self.rules, self.listed, self.resolver, self.hosts = rules, listed, resolver, hosts
+        self.politeness = politeness or Politeness(rules.per_host)
         self.tls = ssl.create_default_context()
         self.mirrors = {
             parse_address(prefix).url: parse_address(mirror).url for prefix, mirror in rules.mirrors.items()
@@ -150,12 +153,19 @@ class Opener:
     def _run_guarded(self, url: str, take: Take[T]) -> T:
         with suppress(MemoryError):  # left first, for what it was about to be let go
             try:
-                return self._tried(url, take)
+                with self._take_turn(url):
+                    return self._tried(url, take)
             except (FetchFailed, MemoryError):
                 raise
             except Exception as error:  # noqa: BLE001 - it is about this address, and no more
                 raise FetchFailed(Reason.FETCH_ERROR, f"{type(error).__name__}: {error}") from None
         raise FetchFailed(Reason.OUT_OF_MEMORY, "the downloading process may hold no more")
+
+    def _take_turn(self, url: str) -> AbstractContextManager[None]:
+        """Wait until the host of an address may be asked; what stands in for hosts is the user's own."""
+        if apply_mirror(url, self.mirrors) != url:
+            return nullcontext()
+        return self.politeness.ask_host(parse_address(url).host)
 
     def _tried(self, url: str, take: Take[T]) -> T:
         clock, attempt = Clock(self.rules.timeout_s, self.rules.deadline_s), 0

@@ -23,6 +23,7 @@ import pyarrow as pa
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.fetch.politeness import spread_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +120,7 @@ def download_images(
             "downloads them, is not installed; run, in the clone of vlmill: pip install '.[fetch]'"
         )
     outcomes: dict[str, FetchOutcome] = {}
-    missing, trouble = list(urls), ""
+    missing, trouble = spread_hosts(urls), ""
     for attempt in range(ATTEMPTS):
         if not missing:
             break

@@ -20,7 +20,7 @@ SERVER = """
 import logging, sys
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server = ThreadedMotoServer(ip_address=sys.argv[1], port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()  # until the tests close it, or are killed
@@ -30,9 +30,8 @@ sys.stdin.read()  # until the tests close it, or are killed
 @contextmanager
 def serve_objects() -> Iterator[int]:
     """The port of an S3 server (moto) that lives as long as the context."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-c", SERVER, "127.0.0.1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         yield int(process.stdout.readline())
     finally:
@@ -50,13 +49,13 @@ def make_bucket(port: int) -> str:
     return name
 
 
-def name_environment(port: int) -> dict[str, str]:
+def name_environment(port: int, address: str = "127.0.0.1") -> dict[str, str]:
     """What a process needs to reach the server."""
     return {
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://{address}:{port}",
     }
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,9 @@ from ray import cloudpickle
 from vlmill.pipeline.core import at_work  # by its module: workers get this one by value
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, note_work
-from vlmill.pipeline.engine.executor import Inline, OnRay, open_executor, run_distributed
+from vlmill.pipeline.engine import flights
+from vlmill.pipeline.engine.executor import Inline, OnRay, Waiting, open_executor
+from vlmill.pipeline.engine.ray_train import find_interface, run_distributed
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,38 @@ def test_an_item_whose_worker_died_is_tried_again(ray_pool, tmp_path):
     items = [Item(0), Item(1, tmp_path / "died"), Item(2)]
     assert dict(ray_pool.each(deadly, items)) == {0: 0, 1: 1, 2: 2}
     assert (tmp_path / "died").exists()
+
+
+def slow_at_first(item: Item) -> int:
+    if item.died and not item.died.exists():
+        item.died.touch()
+        time.sleep(600)
+    return item.number
+
+
+def test_an_item_that_takes_far_longer_than_others_is_done_a_second_time(ray_pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(flights, "LEAST_S", 0.5)
+    items = [Item(0), Item(1, tmp_path / "slow"), Item(2)]
+    assert dict(ray_pool.each(slow_at_first, items)) == {0: 0, 1: 1, 2: 2}
+
+
+def meeting(item: Item) -> int:
+    """Waits until four are at work."""
+    (item.died / str(item.number)).touch()
+    end = time.monotonic() + 120
+    while len(list(item.died.iterdir())) < 4 and time.monotonic() < end:
+        time.sleep(0.05)
+    return len(list(item.died.iterdir()))
+
+
+def test_items_that_wait_run_more_at_once_than_there_are_cores(ray_pool, tmp_path):
+    items = [Item(number, tmp_path) for number in range(4)]
+    assert dict(ray_pool.each(meeting, items, waiting=Waiting(0.25, 4))) == dict.fromkeys(range(4), 4)
+
+
+def test_the_interface_of_an_address_is_found():
+    assert find_interface("127.0.0.1") == "lo"
+    assert find_interface("192.0.2.254") == ""
 
 
 def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):

@@ -43,7 +43,7 @@ class Counting(Inline):
     def __init__(self):
         self.given = []
 
-    def each(self, function, items, memory=0):
+    def each(self, function, items, memory=0, waiting=None):
         self.given += [item.partition for item in items]
         return super().each(function, items, memory)
 

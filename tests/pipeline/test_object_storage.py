@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.object_storage import KEY, SECRET, Proxy, cut, cut_short, refuse, wait
+from tests.helpers.small import RECIPE, write_recipe
 from tests.pipeline.test_store import Ask, given_text, shout, visible
+from vlmill.api import builds
 from vlmill.pipeline.core import object_store, scratch
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import append_text, copy_file, remove_folder, write_atomically
 from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.run_path import RunPath, find_local_paths, put_logs
 from vlmill.pipeline.engine import lease
+from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.store import Store, Task
 from vlmill.pipeline.signals.journal import Journal
 
@@ -144,8 +147,8 @@ def patience(monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 0.5)
 
 
-def leave_lease(run, **changes):
-    held = lease.Lease(run / lease.FOLDER / "00000001")
+def leave_lease(run, number=1, **changes):
+    held = lease.Lease(run / lease.FOLDER / f"{number:08d}")
     held._told |= changes
     held._path.create(held._text())
     return held
@@ -173,6 +176,23 @@ def test_a_lease_of_another_machine_is_watched(run, patience):
         mine.check()
         with pytest.raises(StoreError, match="another one has taken the folder over"):
             other.check()
+
+
+def test_a_build_whose_folder_was_taken_over_ends_before_its_next_phase_and_removes_nothing(run, tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path, stages=[], filters=[], sources={"quiz": RECIPE["sources"]["quiz"]})
+
+    def lose(build):
+        leave_lease(run, machine="another", number=7)
+        curate(build)
+
+    curate, removed = Build.curate, []
+    monkeypatch.setattr(Build, "curate", lose)
+    monkeypatch.setattr(builds, "remove_unused", lambda *_: removed.append(1))
+    with pytest.raises(StoreError, match="another one has taken the folder over"):
+        builds.build(recipe, str(run), workers=0)
+    assert not removed
+    assert (run / "steps/quiz/read/manifest.json").exists()
+    assert not (run / "steps/outcomes").exists()
 
 
 def test_a_storage_that_overwrites_is_refused(run, proxy):

@@ -18,7 +18,7 @@ class Larger(Inline):
     def __init__(self):
         self.given, self.is_open = [], False
 
-    def each(self, function, items, memory=0):
+    def each(self, function, items, memory=0, waiting=None):
         self.given.append((list(items), memory))
         return super().each(function, items, memory)
 
@@ -30,7 +30,7 @@ def open_pool(larger, *, at_once=False):
         yield larger
         larger.is_open = False
 
-    return OnceItPays(start, at_once=at_once)
+    return OnceItPays(start, 2, at_once=at_once)
 
 
 def double(number):

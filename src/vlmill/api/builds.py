@@ -302,7 +302,7 @@ def build_recipe(
         outcome: Receives source -> the folder whose counts say what was kept, before mixtures are made.
         console: Where progress is shown; None shows nothing.
     """
-    with open_run_folder(root):
+    with open_run_folder(root) as check_lock:
         if accept_changes and console:
             _show_forecast(root, recipe, base, moved, console)
         disclosed = read_disclosure(root)
@@ -312,19 +312,22 @@ def build_recipe(
             forget_versions(root)
         remove_disclosure(root)  # a build that is killed leaves none: they would be of another run
         with (
-            serve_folders(recipe, base) as serving,
+            open_executor(workers, ray, root=root, **recipe.list_needs()) as pool,
+            serve_folders(recipe, base, pool.own_address) as serving,
             ProgressBars(console or make_console(quiet=True), EventLog(root)) as watcher,
-            open_executor(workers, ray, **recipe.list_needs()) as pool,
         ):
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
             for phase in list_phases(run, until):
+                check_lock()
                 phase()
+            check_lock()
             if until not in ("survey", "benchmarks", "write"):
                 folders = count_outcomes(run, until)
                 if outcome:
                     outcome(folders)
             if until in (None, "mixture"):
                 build_stages(run)
+        check_lock()
         remove_card(root)
         if until is None:
             remove_unused(root, run.folders if run.rules else None)

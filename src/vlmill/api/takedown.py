@@ -75,7 +75,7 @@ def take_down(
     if unnamed and not dry_run:  # partitions that are made again are filtered again
         raise RecipeError(explain_refusal(folder / RECIPE, unnamed, command))
     root, new = folder.absolute(), tuple((asked - before).labels())
-    with open_executor(workers, ray, **recipe.list_needs()) as pool:
+    with open_executor(workers, ray, root=root, **recipe.list_needs()) as pool:
         forecast = forecast_takedown(root, recipe, asked, before, pool)
         if announce:
             announce(Takedown(forecast, new, done=False, stages={}))
@@ -91,7 +91,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
     Returns the stages whose plan changed, and whether they were trained.
     """
     log = EventLog(root)
-    with open_run_folder(root):
+    with open_run_folder(root) as check_lock:
         log.path.unlink(missing_ok=True)  # messages of earlier commands may quote what goes
         with log.span("takedown"), ProgressBars(console, log) as watcher:
             before = _read_locks(root, recipe)
@@ -101,7 +101,9 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
             run = Build(root, recipe, None, pool, watcher, {})
             run.adopt()
             for phase in (run.write, run.curate, run.signals, run.dedupe, run.shard):
+                check_lock()
                 phase()
+            check_lock()
             count_outcomes(run, None)
             try:
                 build_stages(run)

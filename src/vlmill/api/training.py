@@ -10,7 +10,7 @@ from rich.console import Console
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.terminal import make_console
-from vlmill.pipeline.engine.executor import run_distributed
+from vlmill.pipeline.engine.ray_train import run_distributed
 from vlmill.train.distributed import PATIENCE
 from vlmill.train.log import follow_logs
 from vlmill.train.run import Result, train_stages

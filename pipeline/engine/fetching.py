@@ -1,0 +1,65 @@
+"""Fetches the images of a run: a barrier in front of `curate`, for sources that name images by address.
+
+Most of it is waiting for servers. So partitions ask for a part of a core each while they fetch, and more of them run
+at once than there are cores. On all nodes together they are no more than a host may be asked at a time: each process
+asks a host for its share of `fetch.per_host`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vlmill.pipeline.engine.executor import Waiting
+from vlmill.pipeline.engine.partition_tables import choose_retry_step
+from vlmill.pipeline.fetch import Fetch, Retry
+from vlmill.pipeline.steps.retry_images import RetryImages
+
+if TYPE_CHECKING:
+    from vlmill.pipeline.engine.build import Build
+    from vlmill.pipeline.engine.survey import PlannedPartition
+
+FETCH_CPUS = 0.25
+"""Of a core, what a partition asks for while its images are fetched."""
+
+
+def fetch_images(run: Build) -> None:
+    """Read the partitions of sources that fetch, and fetch their images."""
+    chains = [
+        replace(run.chain(found), steps=tuple(run.list_raw_steps(found, retry=run.retry)))
+        for found in run.all_partitions()
+        if run.recipe.source(found.input_file.source).fetches and not found.raw
+    ]
+    if chains:
+        for _ in run.run_chains("curate: fetch", chains, waiting=Waiting(FETCH_CPUS, count_downloads(run))):
+            pass
+
+
+def prepare_fetch(run: Build, source: str) -> Fetch:
+    """The fetch step of a source, with what is served while the build runs, and a process's share of a host."""
+    fetch = run.recipe.fetch_step(source)
+    mirrors = {**fetch.mirrors, **run.serving.get(source, {})}
+    return replace(fetch, mirrors=mirrors, per_host=max(1, fetch.per_host // count_downloads(run)))
+
+
+def prepare_retry(run: Build, source: str) -> Retry | RetryImages | None:
+    """The step that tries failed images of a source once more, as this build runs it."""
+    step = choose_retry_step(run.recipe, source)
+    if isinstance(step, Retry):
+        return replace(step, fetch=run.fetch_step(source))
+    return replace(step, images=run.find_images(source)) if step else None
+
+
+def is_retried(run: Build, partition: PlannedPartition) -> bool:
+    """Whether failed images of a partition are tried once more behind the fetching of images."""
+    return run.retry and not run.recipe.source(partition.input_file.source).fetches
+
+
+def count_downloads(run: Build) -> int:
+    """How many processes download at once, on all nodes."""
+    fetching = [name for name in run.partitions if run.recipe.source(name).fetches]
+    if not fetching:
+        return 1
+    least = min(run.recipe.fetch_step(name).per_host for name in fetching)
+    partitions = sum(len(run.partitions[name]) for name in fetching)
+    return max(1, min(least, partitions, int(run.executor.width / FETCH_CPUS)))

@@ -1,0 +1,84 @@
+"""Items that are being worked on elsewhere, and those among them that take far longer than others.
+
+Where nothing else is left to begin, such an item is done a second time beside the first: its node may be slow. What
+comes first counts, and the store takes either (store-contract.md, 5 and 6).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+SLOW = 4
+"""Times the median of items that are done, which one may take."""
+
+LEAST_S = 60.0
+"""Seconds that one may take in any case."""
+
+
+class Flights:
+    """References to items that are on their way, each to the number of its item.
+
+    Args:
+        width: Items that run at once.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width, self._numbers, self._took = width, dict[Any, int](), list[float]()
+        self._begun, self._twice = dict[int, float](), set[int]()
+        self._room: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._numbers)
+
+    def add(self, reference: Any, number: int) -> None:
+        """An item has been sent."""
+        self._numbers[reference] = number
+        self._begun.setdefault(number, time.monotonic())
+
+    def land(self, reference: Any) -> int | None:
+        """The item of a reference that has come; None where another one of it came before."""
+        return self._numbers.pop(reference, None)
+
+    def is_flying(self, number: int) -> bool:
+        """Whether an item is on its way still."""
+        return number in self._numbers.values()
+
+    def finish(self, number: int) -> list[Any]:
+        """An item is done; returns the references to it that are not needed any more."""
+        self._took.append(time.monotonic() - self._begun.pop(number))
+        rest = [reference for reference, other in self._numbers.items() if other == number]
+        for reference in rest:
+            del self._numbers[reference]
+        return rest
+
+    def lose(self, number: int) -> None:
+        """An item will be sent anew."""
+        self._begun.pop(number, None)
+        self._twice.discard(number)
+
+    def find_straggler(self) -> int | None:
+        """An item to be done a second time; None where there is none, or no room for it.
+
+        Call it where no others wait to be sent.
+        """
+        now = time.monotonic()
+        if len(self._numbers) >= self._width:
+            self._room = None
+            return None
+        if self._room is None:
+            self._room = now
+        if not self._took:
+            return None
+        longest = max(LEAST_S, SLOW * median(self._took))
+        for number in self._numbers.values():
+            # what waited for room until now has not been worked on for all of its time
+            if number not in self._twice and now - max(self._begun[number], self._room) > longest:
+                self._twice.add(number)
+                return number
+        return None

@@ -1,0 +1,216 @@
+"""The Ray that a build works on: one of this machine, or a cluster of several nodes.
+
+It is joined, each node is looked at before any work (nodes.py), and the head is watched while the work goes on. With
+executor.py, ray_flow.py and ray_train.py this file alone imports Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.engine import node_probe
+from vlmill.pipeline.engine.nodes import (
+    Mark,
+    explain_node,
+    find_package,
+    leave_mark,
+    plan_probe,
+    raise_bad_nodes,
+)
+
+LOOPBACK = "127.0.0.1"
+
+PROBE_S = 120.0
+"""Seconds that a node may take to answer the probe; a first process on it takes about five."""
+
+
+@dataclass
+class Cluster:
+    """What a build knows of the Ray that it works on."""
+
+    width: int  # CPUs
+    own_address: str = LOOPBACK  # of this machine, as nodes reach it
+    mark: Mark = field(default_factory=lambda: Mark(None))
+    watch: HeadWatch | None = None
+
+    def check_head(self) -> None:
+        """Make sure that the cluster still has its head.
+
+        Raises:
+            StoreError: it has not.
+        """
+        if self.watch is not None:
+            self.watch.check()
+
+
+class HeadWatch:
+    """Asks the head of a cluster every few seconds whether it is there.
+
+    Ray itself waits a minute, then ends this process with a line of its own. So where the process has not looked long
+    after the head has gone, since it waits in a call of Ray, it is ended here.
+    """
+
+    EVERY = 2.0
+    """Seconds between two connections, and for each."""
+
+    PATIENCE = 12.0
+    """Seconds without one after which the head counts as gone."""
+
+    LAST = 24.0
+    """Seconds after which the process is ended."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._place, self._stop = (host, int(port)), threading.Event()
+        self._address, self._since, self._is_lost = address, time.monotonic(), False
+        self._thread = threading.Thread(target=self._watch_head, name="vlmill head", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """See Cluster.check_head."""
+        if self._is_lost:
+            self._stop.set()
+            raise StoreError(self._explain())
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._stop.set()
+
+    def _explain(self) -> str:
+        return (
+            f"the head of the Ray cluster at {self._address} has gone: nothing has answered there for "
+            f"{self.PATIENCE:.0f} s. Start the cluster anew, and run the same command again: what is committed is "
+            "kept. The run goes on without a cluster, too: leave out --ray"
+        )
+
+    def _watch_head(self) -> None:
+        while not self._stop.wait(self.EVERY):
+            try:
+                socket.create_connection(self._place, self.EVERY).close()
+                self._since = time.monotonic()
+            except OSError:
+                silent = time.monotonic() - self._since
+                self._is_lost |= silent >= self.PATIENCE
+                if silent >= self.LAST:
+                    os.write(2, f"error: {self._explain()}\n".encode())
+                    os._exit(1)
+
+
+@contextmanager
+def open_cluster(
+    workers: int | None,
+    address: str | None,
+    variables: Mapping[str, str],
+    *,
+    gpus: bool = False,
+    objects: int = 128 << 20,
+    root: Path | None = None,
+) -> Iterator[Cluster]:
+    """Ray on this machine with `workers` CPUs, or the cluster at an `address`.
+
+    With our packages and no others. `objects` is the bytes that results on their way take on this machine. Each node
+    of a cluster has to see `root`, the run's folder.
+
+    Raises:
+        StoreError: there is no such cluster, or nodes of it are not as this machine.
+    """
+    import ray  # noqa: PLC0415 - a build with --workers 0 does without
+
+    with tempfile.TemporaryDirectory(prefix="vlmill-empty-") as empty, ExitStack() as stack:
+        # Workers put the driver's working directory ahead of site-packages: an empty one, and our package by name
+        environment = {
+            "working_dir": empty,
+            "py_modules": [str(find_package())],
+            "excludes": ["recipes/quickstart"],  # data that no worker reads
+            "env_vars": dict(variables),
+        }
+        options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
+        if address is None:
+            options |= {
+                "num_cpus": workers or os.cpu_count() or 1,
+                "include_dashboard": False,
+                "object_store_memory": objects,
+                **({} if gpus else {"num_gpus": 0}),
+            }
+        else:
+            options |= {"address": address}
+        _join_ray(address, options)
+        stack.callback(ray.shutdown)
+        cluster = Cluster(int(ray.cluster_resources().get("CPU", 1)))
+        if address is not None:
+            cluster.own_address = ray.util.get_node_ip_address()
+            if not ray.util.client.ray.is_connected():
+                cluster.watch = HeadWatch(ray.get_runtime_context().gcs_address)
+                stack.callback(cluster.watch.close)
+            cluster.mark = stack.enter_context(leave_mark(root))
+            probe_nodes(cluster)
+        yield cluster
+
+
+def _join_ray(address: str | None, options: Mapping[str, Any]) -> None:
+    """Connect this process to Ray.
+
+    Raises:
+        StoreError: there is no cluster at `address`, or it is another Ray.
+    """
+    import ray  # noqa: PLC0415
+
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if address is None:
+            raise
+        said = str(error).strip().partition("\n")[0]
+        raise StoreError(
+            f"--ray {address}: there is no cluster that this process can join ({said}). Start one with `ray start "
+            "--head`, and join it from each other machine with `ray start --address HEAD:6379`; docs/cluster.md says "
+            "more"
+        ) from error
+
+
+def probe_nodes(cluster: Cluster) -> None:
+    """Look at every node of the cluster at once, before work is given to it.
+
+    Raises:
+        StoreError: some cannot work; a line for each cause names the node and what to do. Or the head has gone.
+    """
+    import ray  # noqa: PLC0415
+
+    task = plan_probe(cluster.mark)
+    here = node_probe.look_around(task)
+    ray.cloudpickle.register_pickle_by_value(node_probe)  # a node may lack vlmill
+    try:
+        look = ray.remote(num_cpus=0, max_retries=1)(node_probe.look_around)
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        asked = {number: look.options(scheduling_strategy=there(number, soft=False)).remote(task) for number in nodes}
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(node_probe)
+    left, end = list(asked.values()), time.monotonic() + PROBE_S
+    while left and time.monotonic() < end:
+        cluster.check_head()
+        _, left = ray.wait(left, timeout=1.0)
+    alive, faults = {node["NodeID"] for node in ray.nodes() if node["Alive"]}, list[str]()
+    for number, reference in asked.items():
+        node = f"{nodes[number]['NodeManagerAddress']} ({nodes[number]['NodeManagerHostname']})"
+        if number not in alive:
+            continue  # it has left meanwhile, and gets no work
+        if reference in left:
+            faults.append(f"{node}: no process of it has answered within {PROBE_S:.0f} s; look at Ray's logs there")
+            continue
+        try:
+            faults += explain_node(node, ray.get(reference), here)
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()
+            faults.append(f"{node}: no process of it works ({type(error).__name__}: {said[-1] if said else ''})")
+    raise_bad_nodes(sorted(faults))
