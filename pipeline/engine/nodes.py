@@ -61,7 +61,7 @@ def leave_mark(root: Path | None) -> Iterator[Mark]:
     try:
         if root is not None:
             (root / mark.name).write_text(mark.nonce, encoding="utf-8")
-    except OSError:  # a command that only reads may not write, or there is no such run
+    except (OSError, StoreError):  # a command that only reads may not write, or there is no such run
         root, mark = None, Mark(None)
     try:
         yield mark
