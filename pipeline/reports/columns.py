@@ -48,6 +48,7 @@ ANSWERS = (
         "回答",
         "답변",
     ),
+    "label",
 )
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat", "qa", "qas", "qa_pairs")
 PARTS = ("prompt", "completion")

@@ -31,6 +31,7 @@ def ask(question, answer, **more):
         ("user_question", "gold-answer"),
         ("questionText", "modelAnswer"),
         ("QUESTION 1", "ANSWER 1"),
+        ("query", "label"),
     ],
 )
 def test_columns_are_recognised_in_other_languages_and_by_one_word_of_their_names(question, answer, tmp_path):
