@@ -18,7 +18,7 @@ from vlmill.explore.duplicates import diff_texts
 from vlmill.explore.find import Finder
 from vlmill.explore.state import Explorer
 from vlmill.pipeline.core.config import parse_block
-from vlmill.pipeline.recipe.lock import read_lock
+from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.what_if import WhatIfAnswer, compare_partition
 from vlmill.pipeline.reports.what_if_verdicts import enter_filters, enter_render, enter_resolved, list_partitions
@@ -34,6 +34,8 @@ def opened(explorer):
 
 def test_the_funnel_is_that_of_the_report(run, ask):
     totals = ask("overview")["totals"]
+    kinds = {source["name"]: source["kind"] for source in ask("overview")["sources"]}
+    assert kinds == {name: settings.kind for name, settings in read_locked_recipe(run).sources.items()}
     funnel = vlmill.open_run(run).funnel()
     for level, line in totals.items():
         mine = funnel.filter(pl.col("level") == level)

@@ -24,7 +24,7 @@ def describe_run(root: Path, recipe: Recipe) -> dict[str, Any]:
         "sources": [
             {
                 "name": source,
-                "kind": type(recipe.source(source)).__name__,
+                "kind": recipe.sources[source].kind,
                 "licence": getattr(recipe.sources[source], "licence", "") or "",
                 "funnel": funnel.get(source, {}),
             }
