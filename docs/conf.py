@@ -46,9 +46,21 @@ subprocess.run(  # noqa: S603 - a command of ours
 )
 
 
+NEEDS = {
+    "network": "reads what is elsewhere",
+    "cluster": "needs several machines, a GPU or a bucket",
+    "data": "names files of yours",
+    "slow": "takes minutes",
+}
+"""What stands behind the language of a block that no test runs -> what a reader is told."""
+
+
 def name_files(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """Name files of the repository that are no pages of the site, where they are linked."""
-    source[0] = re.sub(r"\[`?([^]`]+)`?\]\(\.\./[^)]+\)", r"`\1`", source[0])
+    """Name files of the repository that are no pages of the site, and say what a block needs."""
+    text = re.sub(r"\[`?([^]`]+)`?\]\(\.\./[^)]+\)", r"`\1`", source[0])
+    source[0] = re.sub(
+        r"^```(\w+) (\w+)$", lambda found: f"*{NEEDS[found[2]]}:*\n\n{found[0]}", text, flags=re.MULTILINE
+    )
 
 
 def setup(app: Sphinx) -> None:

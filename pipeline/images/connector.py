@@ -50,7 +50,7 @@ class Connector:
 
     In the LLaVA families `pool`, `bilinear`, `shuffle`, `perceiver` and `c_abstractor` come before the two-layer
     projector, and `ldp` and `ldp_v2` behind it; `side`, `factor` or `latents` says how many tokens they leave
-    (docs/training.md, Connectors). In the other families that number is the image policy's.
+    (docs/models.md, Connectors). In the other families that number is the image policy's.
     """
 
     kind: (

@@ -27,19 +27,23 @@ _SHORT.maxlist = _SHORT.maxdict = 20
 def find_recipe(name: str) -> Path:
     """The file of a recipe: `name` itself if it is a file, else the shipped recipe of that name.
 
+    A folder, such as a run that has the name of a shipped recipe, hides no recipe.
+
     Raises:
         RecipeError: there is neither.
     """
     path = take_local_path(name, "a recipe")
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        if not path.is_file():
-            raise RecipeError(f"{name}: there is no such recipe file")
+    if path.is_file():
         return path
+    if path.suffix in {".yaml", ".yml"}:
+        raise RecipeError(f"{name}: there is no such recipe file")
     shipped = {
         Path(str(item)).stem: Path(str(item))
         for item in files("vlmill.recipes").iterdir()
         if str(item).endswith(".yaml")
     }
+    if name not in shipped and path.is_dir():
+        raise RecipeError(f"{name} is a folder; vlmill new {name} looks at data and writes a recipe for them")
     if name not in shipped:
         raise RecipeError(f"{name!r} is neither a file nor a shipped recipe; {suggest_names(name, list(shipped))}")
     return shipped[name]

@@ -64,7 +64,7 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     yield "  - language: {drop: [zh], strict: true}", "no Chinese, for an English model; take it out to keep Chinese"
     if source.fetches or any(page.pictures for page in chosen.pages):
         yield "  - shape: {min_side: 32, max_ratio: 10}", "no tiny or extremely long images"
-    yield "dedupe: {near_images: true}", "of samples that are the same, or nearly so, one is kept"
+    yield "dedupe: {near_images: true}", "of samples that are alike one is kept; false keeps pictures that look alike"
     yield "policies:", ""
     yield (
         "  small: {kind: letterbox, side: 56, patch: 14}",

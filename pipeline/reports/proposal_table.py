@@ -62,7 +62,7 @@ def explain_nothing(found: Proposal) -> str:
     named = (
         "name what columns hold, such as --column question=COLUMN --column answer=COLUMN, or --column caption=COLUMN"
     )
-    advice = f"; {named}; docs/curation.md, Tables of any making, has what a cell may hold" if found.columns else ""
+    advice = f"; {named}; docs/sources.md, Tables of any making, has what a cell may hold" if found.columns else ""
     return (
         f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}{advice}"
     )

@@ -133,6 +133,15 @@ def test_a_source_s_own_fetch_keys_and_the_recipe_s_are_checked_alike(tmp_path):
         load_recipe(recipe_file(tmp_path, sources=sources))
 
 
+def test_a_folder_hides_no_shipped_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()
+    assert load_recipe("quickstart")[0].name == "quickstart"
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(RecipeError, match="photos is a folder; vlmill new photos"):
+        load_recipe("photos")
+
+
 def test_a_recipe_that_is_not_there_offers_the_shipped_ones(tmp_path):
     with pytest.raises(RecipeError, match=r"neither a file nor a shipped recipe; did you mean 'quickstart'\?"):
         load_recipe("quickstrat")

@@ -66,7 +66,7 @@ COMMANDS = sorted(
 
 def test_every_command_is_documented_and_every_documented_one_exists():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^    vlmill ([\w-]+) ", readme, re.MULTILINE))
+    documented = set(re.findall(r"^\| `([\w-]+)[^`]*` \| [a-z]", readme, re.MULTILINE))
     assert documented == set(COMMANDS)
 
 

@@ -380,9 +380,9 @@ def test_an_ablation_that_is_not_shipped_is_answered_with_the_nearest_name():
 
 
 def test_the_ablation_of_the_manual_is_one():
-    text = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
     (block,) = (found for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "baseline:" in found)
-    assert parse_block(Spec, yaml.safe_load(block), "docs/training.md").baseline == "letterbox"
+    assert parse_block(Spec, yaml.safe_load(block), "docs/evaluation.md").baseline == "letterbox"
 
 
 def test_an_untrained_run_cannot_be_reported_on(whole, tmp_path):

@@ -273,6 +273,6 @@ DATASETS = (
         licence="",
         known="CoMM's code (datasets/download_images.py, MiniGPT-5/dataloader.py): keys, forms of parts",
         guessed="a step that is no list",
-        remark="No pickle is read: docs/curation.md has the line that writes the rows to JSON Lines.",
+        remark="No pickle is read: docs/sources.md has the line that writes the rows to JSON Lines.",
     ),
 )
