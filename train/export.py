@@ -53,7 +53,8 @@ def export_model(
     processor = family.processor(to_transformers(tokenizer, chat), chat)
     processor.save_pretrained(partial)
     code, video = any(partial.glob("*.py")), isinstance(processor, VideoProcessor)
-    text = write_readme(type(model).__name__, transformers.__version__, code=code, video=video)
+    asked = (partial / "chat_template.jinja").exists()
+    text = write_readme(type(model).__name__, transformers.__version__, asked=asked, code=code, video=video)
     (partial / "README.md").write_text(text)
     return commit_folder(partial, target)
 

@@ -92,6 +92,11 @@ def validate_training(recipe: Recipe) -> None:
 
 def _check_training(recipe: Recipe, stage: Stage) -> None:
     """Read a stage's `train` block, and compare it with the stage's mixture."""
+    if not stage.train:
+        raise RecipeError(
+            f"stages.{stage.name}.train is missing, and the recipe has a model: say how the stage trains, such as "
+            "{learning_rate: {projector: 1.0e-3}, sequences: 8}, or leave `model` out to plan mixtures alone"
+        )
     training, mixture = read_training_settings(stage, recipe.scale), read_stage_mixture(recipe, stage)
     if mixture.moves and training.epochs is not None and training.epochs > 1:
         raise RecipeError(

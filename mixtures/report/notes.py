@@ -109,8 +109,8 @@ def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mappi
     )
     yield (
         f"{shared.samples:,} of {lock['held_out']['samples']:,} held-out samples are no fair test: a picture of theirs "
-        f"is trained on ({where}). Pictures are held out within a source alone, and by document where more than a "
-        "tenth of it hangs together"
+        f"is trained on ({where}). Pictures are kept apart within a source alone, and no longer where more than a "
+        "tenth of its samples show each other's pictures, directly or by way of others"
     )
 
 

@@ -127,10 +127,10 @@ def build(
             "goes on"
         )
     elif run.stages:
-        console.print(
-            f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, vlmill train "
-            f"{run.folder}"
-        )
+        stage = loaded.recipe.stages[0].name
+        export = f"vlmill export {run.folder} --stage {stage} --to webdataset --out {stage}"
+        use = f"vlmill train {run.folder}" if loaded.recipe.model else export
+        console.print(f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, {use}")
     else:
         console.print(
             f"built {run.folder}. Next: vlmill status {run.folder}. The recipe has no stages, so nothing is "

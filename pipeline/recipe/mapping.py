@@ -108,4 +108,9 @@ def list_differences(before: Any, now: Any, where: str = "") -> str:
             list_differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))
         ]
         return "\n".join(line for line in lines if line)
-    return "" if before == now else f"  {where}: {_SHORT.repr(before)} there, {_SHORT.repr(now)} here"
+    return "" if before == now else f"  {where}: {_show_value(before)} there, {_show_value(now)} here"
+
+
+def _show_value(value: Any) -> str:
+    """A value of a recipe, cut short."""
+    return "nothing" if value is None else _SHORT.repr(value)

@@ -193,8 +193,15 @@ def _name_value(value: Any) -> str:
         return "picture" if {"bytes", "path"} <= value.keys() else "object"
     if isinstance(value, list | tuple):
         kinds = list(dict.fromkeys(_name_value(item) for item in value if item is not None))
-        return f"list of {PLURALS.get(kinds[0], f'{kinds[0]}s')}" if len(kinds) == 1 else "list"
+        return f"list of {_name_several(kinds[0])}" if len(kinds) == 1 else "list"
     return "number" if _is_number(value) else _name_text(str(value).strip())
+
+
+def _name_several(kind: str) -> str:
+    """A kind of values in the plural; of a list within a list, `lists of numbers`."""
+    if kind.startswith("list"):
+        return f"lists{kind.removeprefix('list')}"
+    return PLURALS.get(kind, f"{kind}s")
 
 
 def _name_text(text: str) -> str:

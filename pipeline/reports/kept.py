@@ -34,6 +34,7 @@ class KeptOfSource:
     pages: int  # that they fan out to; a row that is lost as a whole counts as one
     samples: Count  # of these pages: which are kept as samples, and why the others are not; without what was taken down
     files: int  # places where an image is shown whose file was not had
+    images: Count  # places where an image is shown, of sources whose images are addresses; else none
     skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
 
@@ -55,14 +56,29 @@ class KeptOfSource:
     @property
     def why(self) -> list[tuple[Reason, int]]:
         """What lost samples, the most first."""
-        return sorted(
-            ((why, number) for why, number in self.samples.lost.items() if number), key=lambda item: (-item[1], item[0])
-        )
+        return _sort_reasons(self.samples)
+
+    @property
+    def not_had(self) -> list[tuple[Reason, int]]:
+        """Why images failed, the most first, where so many did that it is worth a warning; a web document stays."""
+        failed = [(why, number) for why, number in _sort_reasons(self.images) if why.failed]
+        return failed if sum(number for _, number in failed) > (1 - USUAL) * self.images.came else []
 
     def reasons(self) -> str:
         """The reasons that lost most, in words."""
-        more = f" and {len(self.why) - SHOWN} more" if len(self.why) > SHOWN else ""
-        return ", ".join(f"{reason} {number:,}" for reason, number in self.why[:SHOWN]) + more
+        return _name_reasons(self.why)
+
+
+def _sort_reasons(count: Count) -> list[tuple[Reason, int]]:
+    """What lost these things, the most first."""
+    lost = ((why, number) for why, number in count.lost.items() if number)
+    return sorted(lost, key=lambda item: (-item[1], item[0]))
+
+
+def _name_reasons(why: Sequence[tuple[Reason, int]]) -> str:
+    """The first of these, in words."""
+    more = f" and {len(why) - SHOWN} more" if len(why) > SHOWN else ""
+    return ", ".join(f"{reason} {number:,}" for reason, number in why[:SHOWN]) + more
 
 
 def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[KeptOfSource]:
@@ -81,10 +97,12 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # what was taken down is not expected
         samples = Count(wanted, outcome["samples"].kept, lost)
         files = sum(outcome["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
-        opens = recipe.source(source).opens
+        opens, fetches = recipe.source(source).opens, recipe.source(source).fetches
+        images = outcome["images"] if fetches else Count()
         rows, pages = read["rows"].came, read["pages"].came
         bad = total_counts(read_manifest(root, f"steps/{source}/survey"))["files"].lost[Reason.BAD_FILE]
-        found.append(KeptOfSource(source, rows, pages, samples, files if opens else 0, bad, recipe.expected(source)))
+        had = files if opens else 0
+        found.append(KeptOfSource(source, rows, pages, samples, had, images, bad, recipe.expected(source)))
     return found
 
 
@@ -104,7 +122,7 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
 
 
 def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[str]:
-    """A line, with the next command, for each source of which little was kept, or files were skipped or are missing.
+    """A line, with the next command, for each source of which little was kept, or files or images were not had.
 
     `shown` is the run's folder.
     """
@@ -123,6 +141,8 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
                 f"({_make_command(one, shown, Reason.MISSING_FILE)}). Put it there, or say where it is with "
                 f"--set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
             )
+        if one.not_had:
+            yield f"warning: {_describe_failed(one, shown)}"
 
 
 def explain_shortfall(found: Sequence[KeptOfSource], shown: Path) -> str:
@@ -136,6 +156,19 @@ def _describe_kept(one: KeptOfSource, shown: Path) -> str:
     why = f" ({one.reasons()}): {_make_command(one, shown, one.why[0][0])}" if one.why else ""
     kept_of = f"{one.samples.kept:,} of {one.samples.came:,} samples"
     return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}"
+
+
+def _describe_failed(one: KeptOfSource, shown: Path) -> str:
+    """How many images could not be fetched, why, and what to do about the main reason."""
+    failed, main = sum(number for _, number in one.not_had), one.not_had[0][0]
+    advice = (
+        "; a host in a private network is asked only if fetch.allow_hosts names it: "
+        "--set 'fetch.allow_hosts=[HOST]' --accept-changes"
+        if main is Reason.FORBIDDEN_ADDRESS
+        else ""
+    )
+    said = f"{failed:,} of {one.images.came:,} images could not be had ({_name_reasons(one.not_had)})"
+    return f"{one.source}: {said}: {_make_command(one, shown, main)}{advice}"
 
 
 def _make_command(one: KeptOfSource, shown: Path, reason: Reason) -> str:

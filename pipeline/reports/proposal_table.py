@@ -58,11 +58,15 @@ def _list_nodes(page: Page) -> Iterator[str]:
 def explain_nothing(found: Proposal) -> str:
     """Why no kind was taken: what is there, and which kinds came nearest."""
     columns = ", ".join(f"{name} ({said})" for name, said in found.columns.items()) or "none"
-    nearest = "; ".join(f"{one.kind}: {one.why or 'no rows'}" for one in found.others[:SHOWN])
+    said = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
+    nearest = "; ".join(islice(said, SHOWN))
     named = (
         "name what columns hold, such as --column question=COLUMN --column answer=COLUMN, or --column caption=COLUMN"
     )
-    advice = f"; {named}; docs/sources.md, Tables of any making, has what a cell may hold" if found.columns else ""
+    where = "docs/sources.md, Tables of any making, has what a cell may hold; docs/adding.md, how to add a row shape"
+    listed = any(said in ("list of addresses", "list of paths of pictures") for said in found.columns.values())
+    several = "; a text with several images is a row of kind web_documents or file_documents" if listed else ""
+    advice = f"; {named}{several}; {where}" if found.columns else ""
     return (
         f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}{advice}"
     )

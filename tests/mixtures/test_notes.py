@@ -91,6 +91,15 @@ def test_a_build_says_that_training_wants_more_than_its_plan_has_and_the_steps_t
     assert "sequences want" not in build(planned // 2)
 
 
+def test_a_build_without_a_model_names_the_command_that_gives_its_mixture_to_another_trainer(recipe, copy, capsys):
+    bare = ("--accept-changes", "--set", "model={}", "--set", "stages.align.train={}")
+    assert vlmill("build", recipe, "--out", copy, "--workers", 0, *bare) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "vlmill train" not in shown
+    said = f"vlmill export {copy} --stage align --to webdataset --out align"
+    assert said.replace(" ", "") in shown.replace(" ", "")
+
+
 def test_a_strict_mixture_is_refused_with_what_binds_and_the_ways_out(recipe, copy, capsys):
     change = [
         "--accept-changes",

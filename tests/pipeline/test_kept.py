@@ -82,6 +82,25 @@ def test_less_than_expected_is_an_error_and_enough_is_no_warning(folder, capsys)
     assert "expect" not in json.dumps(select_shaping({"expect": {"kept": 1}, "sources": of_its_own}))
 
 
+def test_images_that_could_not_be_had_are_a_warning_though_documents_stay_without_them(tmp_path, capsys):
+    address = "http://127.0.0.1:1/{}.png".format
+    obelics(tmp_path / "docs.parquet", [["A text of some words.", address(1)], ["Another text of words.", address(2)]])
+    sources = {"web": {"kind": "obelics", "files": "docs.parquet"}}
+    assert build(tmp_path, sources=sources) == 0
+    words = said(capsys)
+    assert "web 2 2 100.0%" in words
+    assert "warning: web: 2 of 2 images could not be had (forbidden_address 2): vlmill report" in words
+    assert "--set 'fetch.allow_hosts=[HOST]'" in words
+    allowed = ("--set", "fetch.allow_hosts=[127.0.0.1]")
+    assert build(tmp_path, *allowed, sources=sources) == 1
+    assert "fetch.allow_hosts: nothing there, ['127.0.0.1'] here" in said(capsys)
+    assert build(tmp_path, *allowed, "--accept-changes", sources=sources) == 0
+    words = said(capsys)
+    assert "2 of 2 images could not be had (connection 2): vlmill report" in words
+    assert "allow_hosts=[HOST]" not in words
+    assert vlmill("verify", tmp_path / "run") == 0
+
+
 def test_what_was_taken_down_is_not_missed(tmp_path):
     obelics(tmp_path / "docs.parquet", [["A text of some words."], ["Another text of other words."]])
     sources = {"web": {"kind": "obelics", "files": "docs.parquet"}}

@@ -129,3 +129,21 @@ def test_the_fewer_rows_there_are_the_more_often_they_are_shown(rows, files, epo
     assert vlmill("new", "data") == 0
     (stage,) = api.load_recipe("data.yaml").recipe.stages
     assert stage.mixture["epochs"] == epochs
+
+
+def test_a_text_with_several_images_is_told_once_per_kind_what_reads_it(tmp_path, capfd):
+    rows = [
+        {
+            "text": f"Shapes {row}.",
+            "images": [f"https://img.test/{row}.{n}" for n in range(1 + row % 4)],
+            "scores": [[1], [2]],
+        }
+        for row in ROWS
+    ]
+    assert vlmill("new", json_lines(tmp_path / "a.jsonl", rows)) == 1
+    streams = capfd.readouterr()
+    said = " ".join(streams.err.split())
+    assert "a text with several images is a row of kind web_documents or file_documents" in said
+    assert "docs/adding.md, how to add a row shape" in said
+    assert said.count("web_table: row 1") == 1, "two sets of options that fail alike are one line"
+    assert "scores: list of lists of numbers" in " ".join(streams.out.split())

@@ -43,7 +43,7 @@ from PIL import Image
 torch.set_num_threads(1)
 picture = Image.open(sys.argv[1])
 for folder in sys.argv[2:]:
-    (code, *_) = re.findall("```python\\n(.*?)```", (Path(folder) / "README.md").read_text(), re.S)
+    code, *ask = re.findall("```python\\n(.*?)```", (Path(folder) / "README.md").read_text(), re.S)
     assert "PATH OF THIS FOLDER" in code
     said = {}
     exec(code.replace("PATH OF THIS FOLDER", folder), said)
@@ -59,6 +59,9 @@ for folder in sys.argv[2:]:
         found = found if isinstance(found, torch.Tensor) else found["pixel_values"]
         np.save(Path(folder) / f"{name}.npy", found.numpy())
         (Path(folder) / f"{name}.txt").write_text(images.backend)
+    said["processor"].image_processor = said["AutoImageProcessor"].from_pretrained(folder, backend="pil")
+    said["print"] = lambda answer: (Path(folder) / "answer.txt").write_text(f"answer: {answer}")
+    exec("".join(ask).replace("picture.png", sys.argv[1]), said)
 """
 
 
@@ -140,6 +143,7 @@ def test_read_as_its_readme_says_an_export_sees_what_training_saw(exported):
     root, found = exported
     folders = [folder for folder in found if not CASES[folder.name].video]
     read_as_written(root, folders)
+    assert {folder.name for folder in folders if not (folder / "answer.txt").exists()} == {"idefics"}
     assert {folder.name for folder in folders if not same_pixels(folder, "as it says", found[folder])} == set()
 
 
@@ -191,10 +195,10 @@ def test_its_code_composites_transparency_as_training_did(exported, tmp_path, mo
     exif = said.getexif()
     exif[0x0112] = 6
     said.save(tmp_path / "picture.png", exif=exif)
-    _, code = re.findall(r"```python\n(.*?)```", (root / "llava" / "README.md").read_text(), re.DOTALL)
+    _, code, _ = re.findall(r"```python\n(.*?)```", (root / "llava" / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     run = {}
-    exec(code.replace("\n  ", "\n").strip(), run)
+    exec(code, run)
     ours = decode_image((tmp_path / "picture.png").read_bytes())
     assert run["picture"].size == ours.size == (40, 30)
     assert np.array_equal(np.asarray(run["picture"]), np.asarray(ours))
@@ -208,4 +212,6 @@ def test_it_says_what_a_folder_needs_besides(exported):
     assert {name for name, text in texts.items() if "Install torchvision" in text} == {
         name for name in NAMES if CASES[name].video
     }
+    unasked = {name for name, text in texts.items() if "apply_chat_template" not in text}
+    assert unasked == {"idefics"}, "whose processor has no chat template in transformers"
     assert "LlavaNextForConditionalGeneration" in texts["llava_next, CLIP"]

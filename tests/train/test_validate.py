@@ -88,3 +88,11 @@ def test_mistakes_of_mixture_and_model_are_named_together(tmp_path):
     wrong = {"stages.align.mixture.shares.wep": "1", "stages.align.train.rowz": "1", "model.text.kind": "gpt"}
     with pytest.raises(RecipeError, match=r"(?s)no source 'wep'.*model\.text.*gpt"):
         validate_whole_recipe(small_recipe(tmp_path, **wrong))
+
+
+def test_a_stage_that_does_not_say_how_it_trains_is_told_both_ways_out(tmp_path):
+    with pytest.raises(
+        RecipeError, match=r"stages\.align\.train is missing, and the recipe has a model: .* `model` out"
+    ):
+        validate_whole_recipe(small_recipe(tmp_path, **{"stages.align.train": "{}"}))
+    validate_whole_recipe(small_recipe(tmp_path, **{"stages.align.train": "{}", "model": "{}"}))
