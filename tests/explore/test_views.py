@@ -185,6 +185,20 @@ def test_neighbours_are_the_nearest_by_cosine(opened, tmp_path, monkeypatch):
         finder.find_neighbours("shade", 0, 5)
 
 
+def test_a_card_names_the_pictures_that_can_be_drawn_alone(client, ask):
+    asked = 0
+    for line in ask("samples", source="web", number=48):
+        for node in ask(f"samples/{line['number']}")["nodes"]:
+            picture = node["picture"]
+            asked += node["kind"] == "image"
+            if picture:
+                place = f"{picture['source']}/{picture['partition']}/{picture['image']}"
+                assert client.get(f"/picture/{place}?side=720").status_code == 200
+            else:
+                assert node["kind"] == "text" or node["reason"]
+    assert asked
+
+
 def test_pictures_are_drawn_small_and_in_a_form_of_ours(run, client, ask):
     picture = next(line["picture"] for line in ask("samples", outcome="kept") if line["picture"])
     answer = client.get(f"/picture/{picture['source']}/{picture['partition']}/{picture['image']}?side=96")

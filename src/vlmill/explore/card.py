@@ -67,7 +67,7 @@ def describe_sample(opened: Opened, number: int) -> dict[str, Any]:
                 "cut": len(node.text or "") > TEXT,
                 "reason": str(reason) if reason else "",
                 "picture": None
-                if node.image is None
+                if node.image is None or not _is_decoded(stats.get(node.image))
                 else {"source": source, "partition": partition, "image": node.image},
                 "facts": _describe_stats(stats.get(node.image)) if node.image is not None else "",
                 "values": values.get(place, {}),
@@ -107,6 +107,11 @@ def _find_outcome(sample: Sample, verdicts: Sequence[Verdict], stats: Mapping[in
     numbers = {image: place for place, image in enumerate(stats)}
     nodes = tuple(node if node.image is None else replace(node, image=numbers[node.image]) for node in sample.nodes)
     return apply_verdicts(replace(sample, nodes=nodes), verdicts, list(stats.values()))
+
+
+def _is_decoded(stats: ImageStats | None) -> bool:
+    """Whether an image can be drawn; where nothing is known of it yet, it may be."""
+    return stats is None or stats.reason is None
 
 
 def _describe_stats(stats: ImageStats | None) -> str:

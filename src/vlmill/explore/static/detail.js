@@ -86,6 +86,7 @@ function drawNode(node, place) {
     make("div", { className: "node-head soft" }, make("span", { className: "mono" }, String(place)), make("span", {}, node.role === "none" ? node.kind : node.role), ...(node.reason ? [makeOutcome(node.reason)] : [])),
     make("div", { className: "node-body" },
       ...(node.picture ? [makePicture(node.picture, 720, `image of node ${place}`)] : []),
+      ...(node.kind === "image" && !node.picture ? [make("span", { className: "no-picture", textContent: "no picture" })] : []),
       ...(node.text ? [make("div", { className: `text${node.supervised ? " supervised-text" : ""}`, textContent: node.text + (node.cut ? " ..." : "") })] : []),
       ...(foot ? [make("div", { className: "small soft url" }, foot)] : [])));
 }
