@@ -142,20 +142,30 @@ def place_shares(module: nn.Module, taken: list[Taken], device: torch.device, *,
         compute: else they have any values, and are filled from a checkpoint.
     """
     names = {id(owner): prefix for prefix, each in module.named_modules() for owner in [each._parameters]}  # noqa: SLF001
-    shares, made = dict[str, nn.Parameter](), list[tuple[DeferredTensor, torch.Tensor, int]]()
     for each in taken:
         form: Any = each.places[0][0][each.places[0][1]]
         where = (form.device_mesh, form.placements)
-        shape, begins = compute_local_shape_and_global_offset(form.shape, *where)
-        local = torch.empty(shape, dtype=form.dtype, device=device)
-        made.append((each.tensor, local, begins[0] * form.shape[1:].numel()))
+        shape, _ = compute_local_shape_and_global_offset(form.shape, *where)
+        rows = -(-form.shape[0] // form.device_mesh.size())  # the last rank may have fewer; FSDP2 pads them in a copy
+        local = torch.empty(rows, *shape[1:], dtype=form.dtype, device=device)[: shape[0]]  # room for the next copy
         share = DTensor.from_local(local, *where, run_check=False, shape=form.shape, stride=form.stride())
         parameter = nn.Parameter(share, form.requires_grad)
-        shares |= {f"{names[id(owner)]}.{name}".lstrip("."): parameter for owner, name in each.places}
+        shares = {f"{names[id(owner)]}.{name}".lstrip("."): parameter for owner, name in each.places}
+        del local, share, parameter
+        module.load_state_dict(shares, strict=False, assign=True)
     if compute:
-        _fill_all(made)
-    made.clear()  # FSDP2 copies a share that is shorter than the other ranks'; nothing else may hold what it copied
-    module.load_state_dict(shares, strict=False, assign=True)
+        _fill_all([(each.tensor, *_find_share(each)) for each in taken])
+
+
+def _find_share(taken: Taken) -> tuple[torch.Tensor, int]:
+    """A rank's memory of a parameter, and which of its elements is the first there.
+
+    FSDP2 may have taken other memory for it: a share that is shorter than those of other ranks is padded.
+    """
+    owner, name = taken.places[0]
+    share: Any = owner[name]
+    _, begins = compute_local_shape_and_global_offset(share.shape, share.device_mesh, share.placements)
+    return share.to_local().detach(), begins[0] * share.shape[1:].numel()
 
 
 def _fill_all(made: Sequence[tuple[DeferredTensor, torch.Tensor, int]]) -> None:
