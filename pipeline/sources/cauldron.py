@@ -40,7 +40,7 @@ class Cauldron(ParquetSource):
         return (self.images,)
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns; BAD_ROW for an image without bytes, EMPTY_ROW for a turn without an answer."""
+        """One sample of several turns; BAD_ROW for an image without bytes or a turn without an answer."""
         found = row[self.images] or []
         images = [found] if isinstance(found, dict) else found
         pictures = tuple(read_picture(place, image) for place, image in enumerate(images))

@@ -179,7 +179,7 @@ def read_answers(texts: Any, images: Sequence[str | None]) -> tuple[Node, ...]:
         question, answer = (text.get(role) if isinstance(text, dict) else None for role in ("user", "assistant"))
         shown = bool(images) and not turn  # an image may be all that is asked
         if question is None or not (question.strip() or shown) or not (answer or "").strip():
-            raise UnreadableRow(f"turn {turn} has no question or no answer", Reason.EMPTY_ROW)
+            raise UnreadableRow(f"turn {turn} has no question or no answer")
         list_unread(text, ("user", "assistant", "source", *MARKS), pictured=True)
         input_file = text.get("source") or None
         if question.strip():
@@ -284,7 +284,7 @@ def _read_messages(messages: Any, system: Any) -> list[tuple[int, Message]]:
         if role in {before, "system"}:
             raise UnreadableRow(f"message {place} is out of order: {role} after {before if turn >= 0 else 'nothing'}")
         if message.empty:
-            raise UnreadableRow(f"message {place} of {role} is empty", Reason.EMPTY_ROW)
+            raise UnreadableRow(f"message {place} of {role} is empty")
         turn, before = turn + (role == "user"), role
         spoken.append((turn, message))
     if before == "user" or turn < 0:

@@ -42,7 +42,7 @@ class FineVision(ParquetSource):
         return {"source": pa.string(), **ratings, **{f"{axis}_min": pa.float64() for axis in AXES}}
 
     def page(self, row: Mapping[str, Any]) -> Page:
-        """One sample of several turns; BAD_ROW for an image without bytes, EMPTY_ROW for a turn without an answer."""
+        """One sample of several turns; BAD_ROW for an image without bytes or a turn without an answer."""
         images = row["images"] or []
         pictures = tuple(read_picture(place, image) for place, image in enumerate(images))
         texts = [text and {**text, "source": row["source"]} for text in row["texts"] or []]

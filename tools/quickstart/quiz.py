@@ -201,7 +201,7 @@ def _bad_rows(quiz: Quiz) -> None:
             {**conversation([picture], [turn]), "images": [{"bytes": None, "path": "lost.png"}]},
         ),
         (
-            "empty_row",
+            "bad_row",
             "a turn without an answer",
             {
                 **conversation([picture], []),
