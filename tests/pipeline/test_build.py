@@ -143,6 +143,7 @@ def test_on_object_storage_the_bytes_are_those_of_a_folder(recipe, built, s3, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.timeout(1800)
 def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_path):
     """A run is killed at each commit point of the first task that is to be done, until it is done; then of the next."""
     small = write_recipe(
