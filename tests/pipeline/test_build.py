@@ -150,7 +150,7 @@ def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_pa
         recipe.parent,
         sources={"web": RECIPE["sources"]["web"]},
         filters=[{"language": None}],
-        partition={"rows": 100},
+        partition={"rows": 200},
         dedupe={"buckets": 1},
         stages=[{**RECIPE["stages"][0], "mixture": {"shares": {"web": 1}, "sequence_length": 512}}],
     )
