@@ -185,6 +185,24 @@ def grow_pairs(neighbours: float, cap: int, times: float) -> float:
     return min(times, max(cap / neighbours, 1)) if neighbours else 1.0
 
 
+def grow_measured(candidates: float, nearest: int, times: float) -> float:
+    """How many times as many pairs of each thing are measured when it has so many times as many candidates. Pure.
+
+    Of things that are all candidates of each other, one has between none and twice the average, evenly: those with a
+    higher key. At most `nearest` of them are measured.
+
+    Args:
+        candidates: Of a thing now, on average, each pair counted once.
+        nearest: See `MeasurePairs`.
+        times: 1 and more.
+    """
+
+    def count_measured(average: float) -> float:
+        return average if 2 * average <= nearest else nearest - nearest**2 / (4 * average)
+
+    return count_measured(candidates * times) / count_measured(candidates) if candidates else 1.0
+
+
 def _compare_hashes(kind: Kind, one: Places, other: Places) -> NDArray[np.bool_]:
     if not kind.hash_bits:
         return np.ones(one.size, bool)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
 from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.dedupe.candidates import grow_pairs
+from vlmill.pipeline.dedupe.candidates import grow_measured, grow_pairs
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists, reads_tables
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
@@ -169,8 +169,9 @@ def extrapolate_pairs(amounts: Mapping[str, float], rows: int, measured: int, de
     if not (dedupe and neighbours):
         return 0
     times = rows / measured
-    grown = amounts["picture_pairs"] * grow_pairs(neighbours, dedupe.cap, times)
-    return times * min(grown, amounts["pictures"] * dedupe.nearest)
+    grown = grow_pairs(neighbours, dedupe.cap, times)
+    candidates = amounts["picture_candidates"] / amounts["pictures"]
+    return amounts["picture_pairs"] * times * grow_measured(candidates, dedupe.nearest, grown)
 
 
 def _time_pair(measured: MeasuredRows) -> float:

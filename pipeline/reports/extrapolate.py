@@ -21,6 +21,7 @@ from vlmill.pipeline.dedupe.candidates import (
     BUCKET_BITS,
     IMAGE,
     count_neighbours,
+    grow_measured,
     grow_pairs,
     read_span,
     split_range,
@@ -101,9 +102,9 @@ def _forecast_shared(root: Path, recipe: Recipe, costs: Mapping[str, Sequence[Ta
     for folder, tasks in costs.items():
         if folder == PAIRS and recipe.dedupe:
             sized = [(sum(count["kept"] for count in task.counts.values()), task) for task in tasks]
-            pairs = sum(task.counts["image_pairs"]["kept"] for task in tasks)
-            most = _count_pictures(root, recipe) * recipe.dedupe.nearest / max(pairs, 1)
-            times = growth * min(grow_pairs(_count_neighbours(root, recipe), recipe.dedupe.cap, growth), max(most, 1))
+            candidates = sum(task.counts["image_pairs"]["in"] for task in tasks) / max(_count_pictures(root, recipe), 1)
+            grown = grow_pairs(_count_neighbours(root, recipe), recipe.dedupe.cap, growth)
+            times = growth * grow_measured(candidates, recipe.dedupe.nearest, grown)
             found += grow_tasks(tasks, fit_fixed_costs([sized]), times, len(tasks))
         elif folder.startswith(("steps/dedupe/", "steps/mixtures/")):
             found += grow_tasks(tasks, NONE, growth, len(tasks))

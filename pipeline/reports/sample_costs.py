@@ -108,9 +108,9 @@ class Costs:
     """`samples`, `images` (that samples show), `unreadable` rows, `addresses` (of images, to be asked for), `unknown`
     (images whose bytes are not known), `units.SIGNAL` (what a signal would be asked about), `image_bytes` (as they
     came), `table_bytes` (all that a build keeps of a partition besides shards), and by policy `shard_bytes.POLICY` and
-    `tokens.POLICY`. Where duplicates are looked for: `pictures`, `picture_pairs` (compared) and `neighbours` (places
-    that a place is compared with, on average). By signal that asks a server `asked.NAME` (requests),
-    `asked_input.NAME` and `asked_output.NAME` (tokens)."""
+    `tokens.POLICY`. Where duplicates are looked for: `pictures`, `picture_candidates` (pairs of them),
+    `picture_pairs` (those compared) and `neighbours` (places that a place is compared with, on average). By signal
+    that asks a server `asked.NAME` (requests), `asked_input.NAME` and `asked_output.NAME` (tokens)."""
     seconds: Mapping[str, float] = field(default_factory=dict)  # of one process, by step; rendering as `render.POLICY`,
     # the comparison of pictures as `pairs`
 
@@ -257,7 +257,8 @@ def _count_asked(run: StepPass, name: str, signal: Ask) -> dict[str, float]:
 def _compare_pictures(run: StepPass, dedupe: Dedupe) -> dict[str, float]:
     """Compare the pictures of the rows with each other, as dedupe would; what it leaves is not kept.
 
-    Returns `pictures`, `picture_pairs` and `neighbours`: the rows that a row is compared with on average.
+    Returns `pictures`, `picture_candidates`, `picture_pairs` of them that are measured, and `neighbours`: the rows that
+    a row is compared with on average.
     """
     alone = replace(dedupe, buckets=1)
     steps: tuple[Step, ...] = (*alone.candidates(), *alone.pair_steps())
@@ -272,6 +273,7 @@ def _compare_pictures(run: StepPass, dedupe: Dedupe) -> dict[str, float]:
     filed = pq.read_table(run.files["image.places.parquet"], columns=["place", "key"])
     return {
         "pictures": len(filed["key"].unique()),
+        "picture_candidates": counts["image_pairs"].came,
         "picture_pairs": counts["image_pairs"].kept,
         "neighbours": count_neighbours(IMAGE, filed["place"].to_numpy(), dedupe.cap),
     }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import cauldron
 from tests.pipeline.test_check_dedupe import draw_scenes
-from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours, grow_pairs
+from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours, grow_measured, grow_pairs
 from vlmill.pipeline.engine.scaling import count_source_partitions
 from vlmill.pipeline.engine.timings import TIMINGS
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -93,6 +93,17 @@ def test_pairs_of_a_thing_grow_until_a_place_has_as_many_neighbours_as_it_is_com
     assert grow_pairs(0.0, 64, 10) == 1
 
 
+@given(st.integers(50, 300), st.integers(1, 10), st.integers(1, 64))
+def test_measured_pairs_grow_as_among_things_that_are_all_alike(number, times, nearest):
+    def count_measured(among):
+        return sum(min(nearest, higher) for higher in range(among)) / among
+
+    more = number * times
+    found = grow_measured((number - 1) / 2, nearest, (more - 1) / (number - 1))
+    assert found == pytest.approx(count_measured(more) / count_measured(number), rel=0.05)
+    assert grow_measured(0, nearest, times) == 1
+
+
 def test_the_pairs_of_the_whole_run_are_foretold_from_a_part(tmp_path):
     scenes = [([data], [("What stands in the corner?", "A block")]) for data in draw_scenes(100)]
     cauldron(tmp_path / "scenes.parquet", scenes)
@@ -109,6 +120,6 @@ def test_the_pairs_of_the_whole_run_are_foretold_from_a_part(tmp_path):
         timed = [{**line, "seconds": pairs[line["key"]]} for line in lines if line["key"] in pairs]
         (root / TIMINGS).write_text("".join(json.dumps(line) + "\n" for line in timed))
         spent[scale] = extrapolate_run(root).shared.seconds, sum(pairs.values())
-    assert spent[1][0] == spent[1][1]
+    assert spent[1][0] == pytest.approx(spent[1][1])
     assert spent[0.4][0] == pytest.approx(spent[1][1], rel=0.25)
-    assert spent[0.4][1] < 0.4 * spent[1][1]  # by rows it would be 0.45
+    assert spent[0.4][1] < 0.43 * spent[1][1], "by rows it would be 0.45"
