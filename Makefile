@@ -1,5 +1,5 @@
 # make demo   the main job offline, on data that ships with the project
-# make test   lint, types, tests
+# make test   lint, types, tests: by three processes, of which one waits most of the time
 # make docs   the manual as a site with offline search, links checked
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,8 +27,9 @@ demo: install
 	@$(BIN)/vlmill stats $(DEMO)
 	@$(BIN)/vlmill train $(DEMO)
 
+test: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each process that a test starts would compile all modules anew
 test: install lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	@$(BIN)/ruff check .

@@ -15,6 +15,21 @@ settings.register_profile("vlmill", settings.get_profile("search"), derandomize=
 settings.load_profile("vlmill")  # no deadline: how fast a machine is decides nothing
 
 
+FIRST = [
+    *("pipeline/test_build.py", "train/test_train_distributed.py", "pipeline/test_machines.py"),
+    *("repo/test_blocks.py", "pipeline/test_fetch_message.py", "pipeline/test_check.py", "pipeline/test_takedown.py"),
+    *("repo/test_recipes_with_signals.py", "pipeline/test_ask_build.py", "train/test_export_readme.py"),
+]
+"""Files that take over a minute are begun first, so that no worker is left with one while the others are done."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest, which brings files of one session fixture together
+def pytest_collection_modifyitems(config, items):
+    """Slow files first, the others as they were."""
+    places = {config.rootpath / "tests" / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
+
+
 @pytest.fixture(scope="session")
 def s3_server():
     """The port of an S3 server."""

@@ -21,12 +21,16 @@ SPAWN.set_forkserver_preload(
     [
         *(
             "vlmill.pipeline.cli",
+            "vlmill.api.builds",
+            "vlmill.mixtures.report.card",
             "vlmill.pipeline.engine.build",
             "vlmill.pipeline.core.progress",
             "vlmill.mixtures.build",
             "vlmill.train.settings",
             "pytest",
             "webdataset",
+            "tests.helpers.small",
+            "tests.helpers.object_storage",
         ),
         *("polars", "pandas", "fasttext", "numpy.random", "PIL.features"),  # slow to import, for each victim anew
     ]

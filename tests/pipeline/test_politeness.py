@@ -48,7 +48,7 @@ def test_each_failure_that_may_pass_halves_what_is_open_and_each_answer_adds_one
 
 def test_no_more_addresses_of_a_host_are_open_than_may_be():
     polite, open_now, most, lock = Politeness(3), Counter(), Counter(), threading.Lock()
-    full = threading.Barrier(3)
+    full = {f"{number}.test": threading.Barrier(3) for number in range(2)}
 
     def visit(number):
         host = f"{number % 2}.test"
@@ -56,7 +56,7 @@ def test_no_more_addresses_of_a_host_are_open_than_may_be():
             with lock:
                 open_now[host] += 1
                 most[host] = max(most[host], open_now[host])
-            full.wait(30)  # passes only where three are open at once
+            full[host].wait(30)  # passes only where three of the host are open at once
             with lock:
                 open_now[host] -= 1
 
