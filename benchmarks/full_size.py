@@ -4,7 +4,8 @@ RUN holds a part of the data. For each source named, `--full` says how many rows
 these name. The run's timings (logs/timings.jsonl) and files give seconds of one core and bytes for each row or image.
 Steps that look at images grow with these, the others with rows. Steps of all sources together (dedupe, mixtures) grow
 with the rows of all. What one task does for all rows is printed apart: more machines do not shorten it. Build RUN in
-one process (`--workers 0`) on a machine that does nothing else, or times are too long.
+one process, `/usr/bin/time -v vlmill build ... --workers 0`, and give `--cpu` the sum of its user and system time: on a
+machine that does other things as well, tasks took longer than they worked, and are scaled to that sum.
 """
 
 from __future__ import annotations
@@ -60,9 +61,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--full", type=read_full, action="append", required=True, metavar="NAME=ROWS:IMAGES")
     parser.add_argument("--machines", type=int, nargs="+", default=[1, 10, 100], help=f"of {CORES} cores")
+    parser.add_argument("--cpu", type=float, metavar="SECONDS", help="of the whole build, its children included")
     options = parser.parse_args()
     costs, full = read_task_costs(options.run), dict(options.full)
     had = {name: count_read(costs, name) for name in full}
+    took = sum(task.seconds or 0.0 for tasks in costs.values() for task in tasks)
+    busy = options.cpu / took if options.cpu else 1.0
     growth = sum(each.rows for each in full.values()) / sum(each.rows for each in had.values())
     seconds, size, number = defaultdict[tuple[str, str], float](float), defaultdict[tuple[str, str], float](float), {}
     for folder, tasks in costs.items():
@@ -74,9 +78,10 @@ def main() -> None:
             unit = "images" if step in BY_IMAGES else "rows"
             number[source, step] = getattr(had[source], unit)
             factor = getattr(full[source], unit) / number[source, step]
-        timed = sum(task.seconds or 0.0 for task in tasks)
+        timed = busy * sum(task.seconds or 0.0 for task in tasks)
         seconds[source, step] += factor * timed
         size[source, step] += factor * sum(task.bytes for task in tasks)
+    print(f"tasks took {took:,.0f} s" + (f", of which {options.cpu:,.0f} s are taken as work" if options.cpu else ""))
     print(f"{'source':12} {'step':14} {'ms of a core for each':>24} {'core hours':>12} {'GB':>10}")
     for (source, step), taken in sorted(seconds.items()):
         unit = "images" if step in BY_IMAGES else "rows"

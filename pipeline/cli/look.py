@@ -11,14 +11,19 @@ import typer
 from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
 
+HOSTS = 10
+"""That `status` shows."""
+
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
     """Show how far a run is: the tasks of each step that are done and that are missing, and how much was kept.
 
     Only steps that were begun are shown. The same build command does the tasks that are missing. `vlmill report` says
-    why the rest was lost.
+    why the rest was lost. Where images are fetched, the hosts that failed most often are named, and how often; all of
+    them with `--json`.
     """
     from vlmill.pipeline.reports.funnel import format_share, total_funnel
+    from vlmill.pipeline.reports.hosts import make_host_table
     from vlmill.pipeline.reports.status import make_status_table, read_status
 
     found = read_status(directory)
@@ -26,6 +31,8 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
         print_json(asdict(found))
         return
     console.print(make_status_table(found.steps))
+    if found.hosts.hosts:
+        console.print(make_host_table(found.hosts, HOSTS))
     for line in (*found.undecided, *found.unread):
         console.print(str(line), markup=False)
     kept = (

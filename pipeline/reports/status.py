@@ -1,6 +1,7 @@
-"""How far a run is: which tasks of each step are done, which are missing. Reads manifests and receipts alone.
+"""How far a run is: which tasks of each step are done, which are missing, and how hosts of images answer.
 
-`sections.py` reports on what the steps kept.
+Reads manifests and receipts, and addresses of some of the tasks that fetched. `sections.py` reports on what the steps
+kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
+from vlmill.pipeline.reports.hosts import HostCounts, count_hosts
 from vlmill.pipeline.reports.undecided import UndecidedCount, count_undecided
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 from vlmill.pipeline.steps.write_texts import WriteTexts
@@ -46,6 +48,7 @@ class Status:
     funnel: Mapping[str, LevelCounts]  # by source, as far as it is counted
     undecided: tuple[UndecidedCount, ...]
     unread: tuple[UnreadKeys, ...]
+    hosts: HostCounts  # that were asked for images
 
 
 def read_status(root: Path) -> Status:
@@ -55,7 +58,11 @@ def read_status(root: Path) -> Status:
         StoreError: the folder holds no run.
     """
     return Status(
-        tuple(read_progress(root)), read_funnel(root), tuple(count_undecided(root)), tuple(list_unread_keys(root))
+        tuple(read_progress(root)),
+        read_funnel(root),
+        tuple(count_undecided(root)),
+        tuple(list_unread_keys(root)),
+        count_hosts(root, read_locked_recipe(root).sources),
     )
 
 

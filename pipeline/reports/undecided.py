@@ -39,7 +39,7 @@ class UndecidedCount:
         if not self.over:
             return share
         advice = (
-            f"look at some, and apply verdicts them with --set {self.outcome_by}=drop"
+            f"look at some in vlmill explore, and drop them with --set {self.outcome_by}=drop"
             if self.outcome_by
             else "look at some"
         )

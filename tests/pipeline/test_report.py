@@ -20,6 +20,7 @@ from tests.helpers.upstream import cauldron, pdf, pdfa_json, tar
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.page.report import SIDE
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports import hosts
 from vlmill.pipeline.reports.funnel import (
     find_steps_by_reason,
     format_share,
@@ -318,6 +319,28 @@ def test_machines_get_the_funnel_and_the_steps(built, capsys):
     assert vlmill("status", built) == 0
     kept = total_funnel(read_funnel(built))["samples"]
     assert f"{kept.kept} of {kept.came} samples" in said(capsys)
+
+
+def test_status_names_the_hosts_that_were_asked_and_why_they_failed(built, tmp_path, capsys, monkeypatch):
+    assert vlmill("status", built) == 0
+    assert "img.small.test 8 2 25.0% http_client_error 1, not_an_image 1" in said(capsys)
+    assert vlmill("status", built, "--json") == 0
+    of_all = json.loads(capsys.readouterr().out)["hosts"]
+    assert of_all == {
+        "hosts": [
+            {
+                "host": "img.small.test",
+                "asked": 8,
+                "failed": 2,
+                "reasons": {"http_client_error": 1, "not_an_image": 1},
+            }
+        ],
+        "read": 2,
+        "tasks": 2,
+    }
+    monkeypatch.setattr(hosts, "TASKS", 1)
+    assert vlmill("status", built) == 0
+    assert "hosts of images, 1 of 1, in 1 of 2 partitions that were fetched" in said(capsys)
 
 
 def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(built, tmp_path):

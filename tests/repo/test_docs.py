@@ -151,7 +151,7 @@ def test_options_in_the_text_are_options_of_a_command(page):
     others = {"--nproc-per-node", "--no-deps", "--constraint", "--editable", "--exclude", "--include", "--help"}
     others |= {"--model", "--model_args", "--tasks", "--batch_size", "--logdir"}  # lmms-eval, TensorBoard
     others |= {"--data_path", "--image_folder", "--check"}  # LLaVA, sha256sum
-    others |= {"--resolution", "--python-version", "--extra", "--dist"}  # uv, pytest
+    others |= {"--resolution", "--python-version", "--extra", "--dist", "--no-loadscope-reorder"}  # uv, pytest
     benchmarks = "".join(read_page(path) for path in (ROOT / "benchmarks").glob("*.py"))
     others |= set(re.findall(r"""add_argument\("(--[\w-]+)""", benchmarks))
     known = others.union(BEFORE, *COMMANDS.values())

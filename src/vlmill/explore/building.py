@@ -12,17 +12,15 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
-
-import polars as pl
 
 from vlmill.pipeline.core.event_log import EVENTS
-from vlmill.pipeline.core.names import IMAGES_FILE
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.reports.hosts import count_hosts
 from vlmill.pipeline.reports.status import read_progress
 
 HOSTS = 30
@@ -66,7 +64,7 @@ class BuildWatch:
             "running": find_running(events),
             "events": [event for event in events if event.get("event") not in {"phase", "phase_end"}][-EVENTS_SHOWN:],
             "dropped": self._remember("dropped", lambda: count_drops(self.root, list(recipe.sources))),
-            "hosts": self._remember("hosts", lambda: count_failures(self.root, list(recipe.sources))),
+            "hosts": self._remember("hosts", lambda: list_failing_hosts(self.root, list(recipe.sources))),
             "disk": self._remember("disk", lambda: measure_disk(self.root)),
             "now": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -159,36 +157,9 @@ def count_drops(root: Path, sources: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def count_failures(root: Path, sources: list[str]) -> list[dict[str, Any]]:
+def list_failing_hosts(root: Path, sources: list[str]) -> list[dict[str, Any]]:
     """The hosts from which most pictures were not had: `host asked failed reasons`."""
-    asked, failed = Counter[str](), dict[str, Counter[str]]()
-    for source in sources:
-        paths = sorted((root / "steps" / source / "fetch").glob(f"*.{IMAGES_FILE}"))
-        for path in paths:
-            with suppress(OSError, pl.exceptions.PolarsError):
-                table = pl.scan_parquet(path, glob=False).select("url", "reason").filter(pl.col("url").is_not_null())
-                for url, reason in table.collect().iter_rows():
-                    host = _find_host(url)
-                    asked[host] += 1
-                    if reason:
-                        failed.setdefault(host, Counter())[reason] += 1
-    most = sorted(failed, key=lambda host: (-failed[host].total(), host))[:HOSTS]
-    return [
-        {
-            "host": host,
-            "asked": asked[host],
-            "failed": failed[host].total(),
-            "reasons": dict(failed[host].most_common()),
-        }
-        for host in most
-    ]
-
-
-def _find_host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or "(no host)"
-    except ValueError:
-        return "(no host)"
+    return [asdict(one) for one in count_hosts(root, sources).hosts if one.failed][:HOSTS]
 
 
 def measure_disk(root: Path) -> dict[str, Any]:
