@@ -119,7 +119,7 @@ def count_run(root: Path) -> str:
         [sys.executable, "-m", "vlmill.pipeline.cli", "report", str(root), "--json"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    funnel = json.loads(told.stdout)["funnel"]["web"]
+    funnel = json.loads(told.stdout)["funnel"]["counts"]["web"]
     return f"{funnel['samples']['kept']:,} / {funnel['images']['kept']:,}"
 
 
@@ -225,7 +225,7 @@ def main() -> None:
         if "curate" in options.jobs:
             settings = json.dumps({"mirror": mirror, "side": SIDE, "lid": str(options.lid), "cores": options.workers})
             add("curate", "Ray Data", *run_script(folder, sys.executable, "ray_data", str(documents), settings))
-            add_ours("curate", **english, dedupe={"text": None, "image": None}, policies=policies)
+            add_ours("curate", **english, dedupe={"text": 1.0, "image": 1.0}, policies=policies)
         if "near" in options.jobs and options.data_juicer:
             made, cache = write_juicer_input(folder, mirror), folder / "cache"
             (cache / "models").mkdir(parents=True)

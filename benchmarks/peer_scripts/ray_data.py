@@ -9,9 +9,9 @@ import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fasttext
-import numpy as np
 import pandas as pd
 import ray
 from PIL import Image
@@ -62,18 +62,21 @@ def encode_image(image: Image.Image) -> bytes:
 
 
 def fetch_images(batch: pd.DataFrame) -> pd.DataFrame:
-    """Samples of WebDataset: the texts as JSON, the images by their place."""
+    """Samples of WebDataset: one for the texts of a document, one for each of its images."""
     samples = []
     with ThreadPoolExecutor(64) as pool:
-        for number, row in enumerate(batch.to_dict("records")):
+        for row in batch.to_dict("records"):
             images = [encode_image(image) for image in pool.map(download, row["images"]) if image is not None]
-            texts = [text for text in row["texts"] if text]
-            samples.append({
-                "__key__": f"{row['sha256'][:16]}-{number}", "json": json.dumps({"texts": texts}).encode(),
-                "images.npy": np.array([len(image) for image in images]), "images.bin": b"".join(images),
-                "images": len(images),
-            })  # fmt: skip
-    return pd.DataFrame(samples)
+            texts = json.dumps([text for text in row["texts"] if text])
+            key = row["sha256"][:16]
+            samples.append({"__key__": f"{key}-text", "json": texts.encode(), "jpg": None})
+            samples += [{"__key__": f"{key}-{at}", "json": None, "jpg": image} for at, image in enumerate(images)]
+    return pd.DataFrame(samples, columns=["__key__", "json", "jpg"])
+
+
+def leave_out_empty(sample: dict[str, Any]) -> dict[str, Any]:
+    """What a sample has."""
+    return {name: value for name, value in sample.items() if value is not None}
 
 
 def main() -> None:
@@ -83,9 +86,9 @@ def main() -> None:
     english = read.map_batches(KeepEnglish, batch_format="pandas", concurrency=1)
     once = english.groupby("sha256").map_groups(lambda group: group.head(1), batch_format="pandas")
     samples = once.map_batches(fetch_images, batch_format="pandas", batch_size=32).materialize()
-    documents, images = samples.count(), samples.sum("images")
-    samples.drop_columns(["images"]).write_webdataset(str(OUT / "shards"))
-    (OUT / "kept.txt").write_text(f"{documents:,} / {images:,}")
+    documents = samples.filter(lambda row: row["json"] is not None).count()
+    samples.write_webdataset(str(OUT / "shards"), encoder=[leave_out_empty])
+    (OUT / "kept.txt").write_text(f"{documents:,} / {samples.count() - documents:,}")
 
 
 if __name__ == "__main__":
