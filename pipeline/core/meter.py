@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 Work = Mapping[str, int]
-"""Kind of work -> how much: `rows` and `images` that a step has worked off, the `bytes` that it took or made for it,
-what `failed`, and what was `dropped`."""
+"""Kind of work -> how much: `rows` and `images` that a step has worked off, `pairs` that it has compared, the `bytes`
+that it took or made for it, what `failed`, and what was `dropped`."""
 
 
 class Meter:
@@ -61,6 +61,8 @@ METER = Meter()
 """Of this process."""
 
 
-def note_work(*, rows: int = 0, images: int = 0, size: int = 0, failed: int = 0, dropped: int = 0) -> None:
+def note_work(
+    *, rows: int = 0, images: int = 0, pairs: int = 0, size: int = 0, failed: int = 0, dropped: int = 0
+) -> None:
     """Note work of a step as it goes, a row or an image at a time; `size` is in bytes. It takes about a microsecond."""
-    METER.note({"rows": rows, "images": images, "bytes": size, "failed": failed, "dropped": dropped})
+    METER.note({"rows": rows, "images": images, "pairs": pairs, "bytes": size, "failed": failed, "dropped": dropped})

@@ -25,7 +25,7 @@ from rich.text import Text
 from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.meter import METER, Work
 
-SHOWN = ("rows", "images", "texts", "bytes", "failed", "dropped")
+SHOWN = ("rows", "images", "texts", "pairs", "bytes", "failed", "dropped")
 """Kinds of work in the order in which their rates are shown."""
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
@@ -207,6 +208,7 @@ def _measure_pairs(
         for start in range(0, last - first, BATCH):
             batch = slice(start, min(start + BATCH, last - first))
             similarity[rows[first + batch.start : first + batch.stop]] = measure(one[batch], other[batch])
+            note_work(pairs=batch.stop - batch.start)
     similarity[similarity < FLOORS[kind.name]] = 0.0
     return similarity
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.pipeline.test_dedupe_text import prose
+from vlmill.pipeline.core.meter import METER
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     Node,
@@ -113,6 +115,15 @@ def test_buckets_together_hold_what_one_bucket_holds(tmp_path):
     assert sorted(tuple(row.values()) for rows in partitions for row in rows) == [tuple(row.values()) for row in whole]
     assert all(row["one"] < row["other"] for row in whole)
     assert sum(bool(rows) for rows in partitions) > 1
+
+
+def test_progress_counts_the_pairs_that_are_compared(tmp_path):
+    texts = [prose(100, number // 3) + " and more" * (number % 3) for number in range(30)]
+    inputs, noted = signed(tmp_path / "partition", texts), Counter()
+    with METER.told_to(noted.update):
+        ((_, whole),) = pairs_of(inputs, tmp_path, buckets=1)
+    assert noted["pairs"] >= len(whole) >= 30
+    assert noted["rows"] == 0
 
 
 def test_there_may_be_as_many_buckets_as_leading_bits_tell_apart():
