@@ -129,7 +129,7 @@ def read_facts(root: Path, shown: str) -> RunFacts:
 
 def _describe_kind(kind: str) -> str:
     """The first sentence of what the row shape says of itself."""
-    said = (SOURCES[kind].__doc__ or kind).strip().splitlines()[0]
+    said = ((SOURCES[kind].__doc__ if kind in SOURCES else None) or kind).strip().splitlines()[0]
     return said.partition(";")[0].partition(",")[0].rstrip(".").lower()
 
 

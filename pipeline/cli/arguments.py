@@ -57,8 +57,8 @@ FilterFiles = Annotated[
     typer.Option(
         "--filter",
         metavar="FILE",
-        help="A Python file with custom filters or signals. A filter is asked last, or where the recipe's filters "
-        "name it.",
+        help="A Python file with custom filters, signals or sources. A filter is asked last, or where the "
+        "recipe's filters name it; a source is read where the recipe names its kind.",
     ),
 ]
 TrustCode = Annotated[
@@ -66,8 +66,7 @@ TrustCode = Annotated[
     typer.Option(
         "--trust-code",
         metavar="SHA256",
-        help="Run the filter code with this sha256 that the run's lock holds, in place of --filter FILE. Look at it "
-        "first.",
+        help="Run the code with this sha256 that the run's lock holds, in place of --filter FILE. Look at it first.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -62,7 +62,7 @@ def build(
         typer.Option(
             "--accept-changes",
             help="Accept a recipe that differs from the one DIR is locked to. Only the steps that the change touches "
-            "run again.",
+            "run again; vlmill check RECIPE --out DIR lists each of them before.",
         ),
     ] = False,
     rebuild: Annotated[

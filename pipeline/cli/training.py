@@ -175,7 +175,8 @@ def evaluate(
         name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
     if not scores:
         raise NotBuiltError(
-            f"stage {name} has no held-out samples; set them in its mixture: held_out: {{SOURCE: 0.05}}"
+            f"stage {name} has no held-out samples; set them in its mixture, held_out: {{SOURCE: 0.05}}, then: vlmill "
+            f"build RECIPE --out {directory} --accept-changes && vlmill train {directory}"
         )
     if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -48,8 +49,8 @@ def what_if(
 ) -> None:
     """Show what another threshold would keep, in seconds: from an existing run's tables, without decoding images.
 
-    Filters with other settings are asked again, duplicates are resolved again, and nothing is written. To apply the
-    setting, build with it and --accept-changes.
+    Filters with other settings are asked again, duplicates are resolved again, and nothing is written. Where
+    something would change, the command is named that builds with it.
 
         vlmill what-if quickstart --out demo --set shape.max_ratio=2
         vlmill what-if demo --set dedupe.text=0.7 --set dedupe.boilerplate=5
@@ -70,8 +71,17 @@ def what_if(
         console.print(table)
     if not answer.changes:
         console.print("nothing would change")
+    else:
+        console.print(f"To apply it: {_make_command(recipe, root, set_ or [], filter_ or [])}", markup=False)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def _make_command(recipe: str, root: Path, sets: list[str], filters: list[str]) -> str:
+    """The build that applies a change; a folder holds no recipe, so that one is left to be named."""
+    options = [*(f"--filter={file}" for file in filters), *(f"--set={pair}" for pair in sets)]
+    named = "RECIPE" if root == Path(recipe) else shlex.quote(recipe)
+    return f"vlmill build {named} {shlex.join(['--out', str(root), '--accept-changes', *options])}"
 
 
 def _make_json(root: Path, answer: WhatIfAnswer) -> dict[str, Any]:

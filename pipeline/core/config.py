@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,11 +20,13 @@ from pydantic import (
     GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.yaml_format import format_yaml_inline
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 """For `@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)`, which every block of a recipe is declared with."""
@@ -47,8 +49,8 @@ FORMS = {
 T = TypeVar("T")
 
 
-def check_kind(kind: Any, table: Mapping[str, Any], code: str = "kind") -> str:
-    """`kind`, if the table has it; `code` is the type of the error.
+def check_kind(kind: Any, table: Mapping[str, Any], code: str = "kind", hint: str = "") -> str:
+    """`kind`, if the table has it; `code` is the type of the error, which ends with `hint`.
 
     Raises:
         PydanticCustomError: it has not; the message offers the nearest.
@@ -56,18 +58,31 @@ def check_kind(kind: Any, table: Mapping[str, Any], code: str = "kind") -> str:
     if isinstance(kind, str) and kind in table:
         return kind
     fault = "is missing" if kind is None else f"{kind!r:.80} is unknown"
-    raise PydanticCustomError(code, "{fault}; {names}", {"fault": fault, "names": suggest_names(str(kind), table)})
+    raise PydanticCustomError(
+        code, "{fault}; {names}", {"fault": fault, "names": suggest_names(str(kind), table) + hint}
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class KindOf:
-    """Says of a field that it is a name in a table: `Annotated[str, KindOf(SOURCES)]`."""
+    """Says of a field that it is a name in a table: `Annotated[str, KindOf(SOURCES)]`.
+
+    `hint` is added to what is said of a name that is not there. With `open`, names are taken as well that `parse_block`
+    is given as `kinds`; objects that are made in code may have any, and what they are part of looks them up.
+    """
 
     table: Mapping[str, Any]
+    hint: str = ""
+    open: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """A text that is checked against the table."""
-        return core_schema.no_info_before_validator_function(lambda kind: check_kind(kind, self.table), handler(source))
+        return core_schema.with_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, kind: Any, info: ValidationInfo) -> Any:
+        if self.open and isinstance(kind, str) and (info.context is None or kind in info.context["kinds"]):
+            return kind
+        return check_kind(kind, self.table, hint=self.hint)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """An enumeration."""
@@ -85,6 +100,7 @@ class OneOf:
 
     table: Mapping[str, type[Any]]
     other: Any = None  # (kind, settings) -> object
+    described: bool = True  # whether the JSON Schema says that there may be other kinds
 
     def choose(self, values: Any) -> Any:
         """The class of a mapping with a `kind`."""
@@ -123,7 +139,7 @@ class OneOf:
             made = dict(handler.resolve_ref_schema(handler(choices[kind]["schema"])))
             properties = {"kind": {"const": kind}, **made.get("properties", {})}
             described.append({**made, "properties": properties, "required": ["kind", *made.get("required", ())]})
-        if self.other:
+        if self.other and self.described:
             described.append(
                 {"type": "object", "properties": {"kind": {"not": {"enum": sorted(self.table)}}}, "required": ["kind"]}
             )
@@ -233,14 +249,14 @@ def _select_given(values: Any, handler: ValidatorFunctionWrapHandler) -> dict[st
     return {name: getattr(made, name) for name in values}
 
 
-def parse_block(kind: type[T], values: Any, where: str) -> T:
-    """The frozen object of class `kind` that `values` from YAML describe.
+def parse_block(kind: type[T], values: Any, where: str, kinds: Collection[str] = ()) -> T:
+    """The frozen object of class `kind` that `values` from YAML describe; `kinds` are names beside those of tables.
 
     Raises:
         RecipeError: names `where`, each wrong key or value, what was allowed, and the nearest name.
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(values, context={"kinds": kinds})
     except ValidationError as error:
         found = [item for item in error.errors(include_url=False) if item["type"] != SILENT]
         raise RecipeError(*(explain_fault(kind, values, where, item) for item in found)) from None
@@ -278,7 +294,17 @@ def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
         return f"{place}: {item['ctx']['error']}"
     if code in {"kind", "kind_inside"}:
         return f"{place}{'.kind' if code == 'kind_inside' else ''}: {item['msg']}"
-    return f"{place}: {FORMS.get(code, item['msg'])}, not {item['input']!r:.200}"
+    form = FORMS.get(code, item["msg"])
+    if code == "tuple_type" and (shown := _show_items(item["input"])):
+        form = f"Input should be a list, an item for each key: {shown}"
+    return f"{place}: {form}, not {item['input']!r:.200}"
+
+
+def _show_items(given: Any) -> str:
+    """The first key of a mapping of blocks as an item of a list in YAML; of anything else nothing."""
+    if not isinstance(given, Mapping) or not all(isinstance(block, Mapping | None) for block in given.values()):
+        return ""
+    return next((f"- {name}: {format_yaml_inline(dict(block or {}))}" for name, block in given.items()), "")
 
 
 def drop_tags(values: Any, loc: Sequence[Any]) -> list[Any]:

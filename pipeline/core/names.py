@@ -7,6 +7,8 @@ A step sees files under these names, whatever they are called in the run's folde
 
 from __future__ import annotations
 
+OWN_MODULE = "vlmill_filter_"
+"""How the names of modules begin that are made of code of a user: filters, signals, sources."""
 SAMPLES_FILE = "samples.parquet"
 """The samples of a partition. Its row numbers name them in every other table. Read with `read_samples`."""
 RAW_SAMPLES_FILE = "raw.samples.parquet"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -35,7 +35,9 @@ class ReadablePart(Generic[T]):
         return any(place == left or place.startswith(f"{left}.") for left in self.left_out | owners)
 
 
-def parse_readable(kind: type[T], values: Mapping[str, Any], where: str) -> ReadablePart[T]:
+def parse_readable(
+    kind: type[T], values: Mapping[str, Any], where: str, kinds: Collection[str] = ()
+) -> ReadablePart[T]:
     """Leave wrong keys and values out of a block until the rest can be read.
 
     What is left out has its default value. Where it has none, the block around it is left out as well.
@@ -44,11 +46,13 @@ def parse_readable(kind: type[T], values: Mapping[str, Any], where: str) -> Read
         kind: The class of the block.
         values: What stands in YAML. It stays as it is.
         where: What faults call the block.
+        kinds: Names beside those of tables, as in `parse_block`.
     """
     left, faults, places = copy.deepcopy(dict(values)), list[str](), set[str]()
     while True:
         try:
-            return ReadablePart(TypeAdapter(kind).validate_python(left), tuple(faults), frozenset(places))
+            block = TypeAdapter(kind).validate_python(left, context={"kinds": kinds})
+            return ReadablePart(block, tuple(faults), frozenset(places))
         except ValidationError as error:
             found = error.errors(include_url=False)
         known = ReadablePart[T](None, left_out=frozenset(places))

@@ -50,6 +50,9 @@ _PRIVATE_IN_FACT = tuple(
 """Blocks that the registry calls global, or that older releases of `ipaddress` do not know, and that lead to no host of
 the internet."""
 
+LOCAL_NAMES = frozenset({"localhost", "local", "internal"})
+"""Last labels of names that no host of the internet has."""
+
 MAX_URL = 1 << 16
 MAX_HOST = 253
 MAX_ENCODED = 8
@@ -201,3 +204,22 @@ def resolve_host(
             if not is_public(address[0]):
                 raise FetchFailed(Reason.FORBIDDEN_ADDRESS, f"{target.host} resolves to {address[0]}")
     return [(family, address) for family, _, _, _, address in found]
+
+
+def find_private_host(url: str, allowed: Collection[str]) -> str:
+    """The host of an address that `resolve_host` is sure to refuse, or an empty text. A pure function: nobody is asked.
+
+    Sure are IP addresses that are not public, and names that are for this machine or network (RFC 6761, RFC 6762 and
+    ICANN's `internal`), unless `allowed` has them. A malformed address has no host.
+    """
+    try:
+        target = parse_address(url)
+    except FetchFailed:
+        return ""
+    if target.host in allowed or target.endpoint in allowed:
+        return ""
+    try:
+        private = not is_public(target.host)
+    except ValueError:  # a name
+        private = target.host.rpartition(".")[2] in LOCAL_NAMES
+    return target.host if private else ""

@@ -43,6 +43,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
+from vlmill.pipeline.core.names import OWN_MODULE
 from vlmill.pipeline.core.reasons import FILTER_NAME, Reason
 from vlmill.pipeline.core.sample import IMAGE_STATS, WHOLE_SAMPLE, ImageStats, Sample, Verdict
 from vlmill.pipeline.core.step import RUNTIME
@@ -143,7 +144,7 @@ def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequen
     again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
     trust = f", or trust what is held there:\n  {again}" if command else ", and take the code out of there"
     return (
-        f"{where} holds code of filters that are not ours, and code runs only if the command line names it:\n{listed}\n"
+        f"{where} holds code that is not ours, and code runs only if the command line names it:\n{listed}\n"
         f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
         f"Then name its file, with --filter FILE{trust}"
     )
@@ -261,7 +262,7 @@ def find_filter_classes(file: str, code: str) -> Mapping[str, type[Any]]:
     if not found:
         raise RecipeError(
             f"{file}: there is no filter in it. A filter is a frozen dataclass with a `name` and `decide(self, "
-            "samples, image_stats)`; a signal has `score(self, model, batch)`"
+            "samples, image_stats)`; a signal has `score(self, model, batch)`, a source `kind` and `page(self, row)`"
         )
     return found
 
@@ -273,7 +274,7 @@ def find_named_classes(file: str, code: str, method: str) -> Mapping[str, type[A
     Raises:
         RecipeError: it is no Python, raises when it is imported, or a class has no name; the message names the line.
     """
-    module, written = _load_module(file, code), CustomCode(hash_code(code), code).names()
+    module, written = load_module(file, code), CustomCode(hash_code(code), code).names()
     found: dict[str, type[Any]] = {}
     for kind in vars(module).values():
         if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, method):
@@ -316,8 +317,13 @@ def _name_class(file: str, kind: type[Any]) -> str:
 
 
 @cache
-def _load_module(file: str, code: str) -> ModuleType:
-    module = ModuleType(f"vlmill_filter_{hash_code(code)[:12]}")
+def load_module(file: str, code: str) -> ModuleType:
+    """The module of a file that the command line named. This runs it.
+
+    Raises:
+        RecipeError: it is no Python, or raises when it is imported; the message names the line.
+    """
+    module = ModuleType(f"{OWN_MODULE}{hash_code(code)[:12]}")
     sys.modules[module.__name__] = module  # where dataclasses look annotations up
     try:
         exec(compile(code, file, "exec"), vars(module))  # noqa: S102 - code that the command line named

@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, list_errors, list_faults
-from vlmill.pipeline.core.readable import parse_readable
 from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.changes import MappingInChange
@@ -18,6 +16,7 @@ from vlmill.pipeline.recipe.include import COMPOSING, compose_file
 from vlmill.pipeline.recipe.located import Origins
 from vlmill.pipeline.recipe.mapping import find_recipe
 from vlmill.pipeline.recipe.overrides import list_locations
+from vlmill.pipeline.recipe.parsed import parse_readable_recipe, parse_recipe
 from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out, select_used
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.recipe.validate import describe_unrendered, validate_recipe
@@ -107,7 +106,7 @@ def compose_recipe(
     digests, where = [custom_filters.hash_code(code) for _, code in filters], find_recipe(name)
     mapped = select_used(mapped, work.data)
     try:
-        recipe = parse_block(Recipe, work.data, where.name).trusting(digests)
+        recipe = parse_recipe(work.data, where.name).trusting(digests)
         check_mapped(mapped, recipe.list_groups())
         validate_recipe(recipe)
     except RecipeError as error:
@@ -132,7 +131,7 @@ def load_readable(
     path = find_recipe(name)
     work, mapped = _begin_mapping(name, sets, filters)
     errors = list_errors(work.list_changes(path, sources, limit, sets, filters, locked))
-    found = parse_readable(Recipe, work.data, path.name)
+    found = parse_readable_recipe(work.data, path.name)
     recipe = found.block
     faults = [*list_faults(errors), *found.faults]
     if recipe is None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.seal import CHANGED, find_seal_fault, seal_yaml
@@ -15,6 +14,7 @@ from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences, read_mapping
+from vlmill.pipeline.recipe.parsed import parse_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_names
 from vlmill.pipeline.signals import SIGNALS
@@ -43,6 +43,13 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
         held = {name: {key: value for key, value in block.items() if key != "root"} for name, block in against}
         kept["decontaminate"] = {**kept["decontaminate"], "against": held}
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
+
+
+UNKNOWN = (
+    "The lock is as it was written, so another installation of vlmill wrote it, which knows what this one does not "
+    "(vlmill --version; a row shape or filter that was added to the package there). Read the run with that one, or"
+)
+"""What is said of a lock that is whole and cannot be read."""
 
 
 def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
@@ -110,11 +117,11 @@ def read_lock(root: Path) -> dict[str, Any]:
     try:
         _refuse_changed(path)
         data = read_mapping(path)
-        check_names(parse_block(Recipe, data, LOCK))
+        check_names(parse_recipe(data, LOCK))
     except RecipeError as error:
+        cause = UNKNOWN if find_seal_fault(path) is None else "The lock of a run is damaged:"
         raise StoreError(
-            f"{root}: {error}\nThe lock of a run is damaged: build the same recipe again with --accept-changes, "
-            "which writes it anew"
+            f"{root}: {error}\n{cause} build the same recipe again with --accept-changes, which writes it anew"
         ) from error
     return data
 
@@ -146,5 +153,5 @@ def read_locked_recipe(root: Path, filters: Sequence[tuple[str, str]] = ()) -> R
     """
     data, tokenizer = read_lock(root), (root / "tokenizer.json").absolute()
     counts = tokenizer.exists() or data.get("stages")  # a recipe without stages may do without
-    recipe = parse_block(Recipe, {**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
+    recipe = parse_recipe({**data, "tokenizer": str(tokenizer) if counts else None}, LOCK)
     return recipe.trusting([custom_filters.hash_code(code) for _, code in filters])

@@ -19,9 +19,11 @@ from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
 from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import is_remote_folder
+from vlmill.pipeline.recipe.custom_sources import find_source_classes, read_source_kinds
 from vlmill.pipeline.recipe.located import take_name
 from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.signals.custom import METHOD as SIGNAL_METHOD
+from vlmill.pipeline.sources import SOURCES
 
 STEP_NAMES = (
     *(
@@ -47,28 +49,33 @@ DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"languag
 
 
 def add_custom_filters(data: dict[str, Any], file: str, code: str) -> None:
-    """Add the filters and signals in a file that the command line names to a recipe's mapping.
+    """Add the filters, signals and sources in a file that the command line names to a recipe's mapping.
 
     The mapping gets the code, each filter that is not there yet as the last one, and each signal that no entry of
-    `signals` is of, under its own name.
+    `signals` is of, under its own name. Sources are known by their kind.
 
     Raises:
-        RecipeError: there is neither in it, or a name is taken.
+        RecipeError: there is none of them in it, or a name is taken.
     """
     signals = custom_filters.find_named_classes(file, code, SIGNAL_METHOD)
-    filters = {} if signals else custom_filters.find_filter_classes(file, code)
+    shapes = find_source_classes(file, code)
+    filters = {} if signals or shapes else custom_filters.find_filter_classes(file, code)
     filters = {**filters, **custom_filters.find_named_classes(file, code, custom_filters.METHOD)}
     names = [*filters, *signals]
     taken = dict.fromkeys(FILTERS, "one of ours") | dict.fromkeys(STEP_NAMES, "a step of the run")
     taken |= dict.fromkeys(SIGNALS, "a signal of ours")
+    shaped = dict.fromkeys(SOURCES, "a source of ours")
     for other, known in data.setdefault("custom_filters", {}).items():
         if other == file:
             raise RecipeError(
                 f"--filter {file}: a file of that name is already among the recipe's custom filters; rename one"
             )
-        taken |= dict.fromkeys(
-            parse_block(CustomCode, known, f"custom_filters.{other}").names(), f"a filter of {other}"
-        )
+        own = parse_block(CustomCode, known, f"custom_filters.{other}")
+        taken |= dict.fromkeys(own.names(), f"a filter of {other}")
+        shaped |= dict.fromkeys(read_source_kinds(own.code), f"a source of {other}")
+    for kind in shapes:
+        if kind in shaped:
+            raise RecipeError(f"--filter {file}: the kind {kind!r} is taken: {shaped[kind]} has it; choose another")
     for name in names:
         if name in taken:
             raise RecipeError(f"--filter {file}: the name {name!r} is taken: {taken[name]} has it; choose another")

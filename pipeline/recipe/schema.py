@@ -32,6 +32,7 @@ from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Threshold, reads_tables
 from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
 from vlmill.pipeline.images import POLICIES, Policy
+from vlmill.pipeline.recipe.custom_sources import HINT, CustomSource, name_custom_source, place_custom_source
 from vlmill.pipeline.signals import DERIVED, SIGNALS, Clusters, Signal
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal, place_custom_signal
@@ -53,7 +54,7 @@ class Expect:
 class SourceSettings:
     """One named source of a recipe."""
 
-    kind: Annotated[str, KindOf(SOURCES)]  # a row shape; needed where no included file names it
+    kind: Annotated[str, KindOf(SOURCES, HINT, open=True)]  # a row shape; needed where no included file names it
     files: str | None = None  # pattern below root
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | None = None  # ... and split
@@ -69,7 +70,7 @@ class SourceSettings:
     priority: Annotated[int, pydantic.Field(ge=-(1 << 31), lt=1 << 31)] = (
         0  # of two duplicates the lower number is kept
     )
-    options: Annotated[Source, OneOf(SOURCES)] = pydantic.Field(
+    options: Annotated[Source, OneOf(SOURCES, name_custom_source, described=False)] = pydantic.Field(
         default_factory=dict, validate_default=True
     )  # of the row shape
     boxes: SourceBoxes | None = None  # coordinates in its texts, which every image policy moves along
@@ -174,11 +175,19 @@ class Recipe:
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
     def __post_init__(self) -> None:
-        """Give custom filters their code, and refuse filters that are unknown or stand twice."""
+        """Give custom filters, signals and sources their code; refuse unknown ones, and filters that stand twice."""
         filters = tuple(self._find_code(item) if isinstance(item, CustomFilter) else item for item in self.filters)
         object.__setattr__(self, "filters", filters)
         signals = {name: self._find_signal(name, self.signals[name]) for name in sorted(self.signals)}  # as locks do
         object.__setattr__(self, "signals", signals)
+        placed = {
+            name: dataclasses.replace(
+                settings, options=place_custom_source(settings.options, name, self.custom_filters)
+            )
+            for name, settings in self.sources.items()
+            if isinstance(settings.options, CustomSource)
+        }
+        object.__setattr__(self, "sources", {**self.sources, **placed})
         names = [filter_.name for filter_ in filters]
         if len(set(names)) != len(names):
             raise ValueError(f"filters: each may stand once, not {', '.join(names)}")
@@ -191,7 +200,7 @@ class Recipe:
                 return CustomFilter(found.name, found.settings, code.sha256, trusted, file)
         raise ValueError(
             f"filters.{found.name}: {found.name!r} is unknown; {suggest_names(found.name, list(FILTERS))}. "
-            "A custom filter comes with --filter FILE"
+            "A custom filter comes with --filter FILE; docs/adding.md says how to write one"
         )
 
     def _find_signal(self, name: str, found: Signal | Clusters) -> Signal | Clusters:
@@ -204,7 +213,7 @@ class Recipe:
                 return place_custom_signal(found, name, code.sha256, trusted, file)
         raise ValueError(
             f"signals.{name}.kind: {found.kind!r} is unknown; {suggest_names(found.kind, [*SIGNALS, *DERIVED])}. "
-            "A custom signal comes with --filter FILE"
+            "A custom signal comes with --filter FILE; docs/signals.md says how to write one"
         )
 
     @property

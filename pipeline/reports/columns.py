@@ -117,7 +117,7 @@ def recognise_columns(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
         if all(_find_column(cells, (name,), "list of objects") for name in PARTS):
             yield kind, {**common, "turns": [_find_column(cells, (name,), "list of objects") for name in PARTS]}
         question = _find_column(cells, QUESTIONS, *TEXTS, "list of texts")
-        answer = _find_column(cells, ANSWERS, *TEXTS, "number", "list of texts")
+        answer = _find_column(cells, ANSWERS, *TEXTS, "number", "true or false", "list of texts")
         if question and answer and question != answer:
             more = _find_column(cells, ("input",), "text")
             if more and more != question:
@@ -194,6 +194,8 @@ def _name_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         kinds = list(dict.fromkeys(_name_value(item) for item in value if item is not None))
         return f"list of {_name_several(kinds[0])}" if len(kinds) == 1 else "list"
+    if isinstance(value, bool):
+        return "true or false"
     return "number" if _is_number(value) else _name_text(str(value).strip())
 
 

@@ -78,7 +78,7 @@ class SourceEstimate:
     unreadable: int  # of these
     rests_on: str
     asked: Mapping[str, AskedEstimate] = field(default_factory=dict)  # of servers, by signal
-    warnings: tuple[str, ...] = ()  # coordinates that its texts seem to hold, and the recipe does not name
+    warnings: tuple[str, ...] = ()  # of hosts that are not asked, and of coordinates that the recipe does not name
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         signals=list_countable(recipe),
         asked=recipe.list_asking_signals(),
         max_characters=settings.max_characters,
+        fetch=recipe.fetch_step(name),
     )
 
 
@@ -317,7 +318,7 @@ def _describe_source(
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
         rests_on=_explain_basis(files, measured, rows),
-        warnings=measured.boxes,
+        warnings=measured.warnings,
         asked={
             called: _estimate_asked(called, signal, amounts)
             for called, signal in recipe.list_asking_signals().items()

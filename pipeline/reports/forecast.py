@@ -8,7 +8,8 @@ step that runs again may leave the bytes that it left before; what reads them is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -41,6 +42,11 @@ Outcome = Literal["kept", "run again", "run again where the files differ", "run"
 again where their sha256 differ."""
 
 UNDECIDED: Final = "run again where the files differ"
+
+READS = "reads "
+"""How the reason begins of a step that reads what is made again."""
+
+ASSUMED = "input files are taken to be those that were read, unless --source or --set moves them"
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,9 @@ def forecast_steps(
         tasks, then = len(_read_names(root, step.folder)), earlier.get(step.folder)
         inputs = _find_inputs(root, step)
         reasons = _explain_change(then, step) if then else ()
-        reasons += tuple(f"reads {name}" for name in inputs if name in remade)
+        reasons += tuple(f"{READS}{name}" for name in inputs if name in remade)
         doubts = tuple(f"input files of {name} were moved" for name in step.inputs if name in moved)
-        doubts += tuple(f"reads {name}" for name in inputs if name in undecided)
+        doubts += tuple(f"{READS}{name}" for name in inputs if name in undecided)
         if then is None or not tasks:
             found.append(StepForecast(step.folder, "run", tasks))
         elif reasons:
@@ -131,13 +137,25 @@ def find_changed_files(root: Path, recipe: Recipe, base: Path) -> list[str]:
 
 def make_forecast_table(forecasts: Sequence[StepForecast], title: str = "what the change touches") -> Table:
     """The forecast for a terminal."""
-    read = "input files are taken to be those that were read, unless --source or --set moves them"
-    table = Table(title=title, caption=read)
+    table = Table(title=title, caption=ASSUMED)
     for name in ("step", "tasks", "is", "why"):
         table.add_column(name, justify="right" if name == "tasks" else "left")
     for found in forecasts:
         table.add_row(found.folder, str(found.tasks), found.outcome, "\n".join(found.reasons))
     return table
+
+
+def describe_causes(forecasts: Sequence[StepForecast]) -> Iterator[str]:
+    """The same in a few lines: the steps that differ themselves, and how many follow from them."""
+    causes = [found for found in forecasts if any(not reason.startswith(READS) for reason in found.reasons)]
+    for found in causes:
+        why = "; ".join(reason for reason in found.reasons if not reason.startswith(READS))
+        yield f"{found.outcome}: {found.folder} ({found.tasks} tasks): {why}"
+    outcomes = Counter(found.outcome for found in forecasts if found not in causes)
+    if follow := outcomes["run again"] + outcomes[UNDECIDED]:
+        yield f"run again because they read these: {follow} steps"
+    said: dict[Outcome, str] = {"run": "not complete yet", "removed": "no longer there", "kept": "kept"}
+    yield from (f"{text}: {outcomes[outcome]} steps" for outcome, text in said.items() if outcomes[outcome])
 
 
 def _list_benchmarks(recipe: Recipe) -> Iterable[ForecastStep]:

@@ -15,6 +15,12 @@ from vlmill.pipeline.sources import SOURCES, Page
 
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
+NESTED = (
+    "what is within an object is no column: write the rows flat (turns as `messages` of role and content; a document "
+    "of parts as two lists, `images` and `texts`: docs/sources.md, Rows of nested objects)"
+)
+"""What to do where no kind fits and a column holds objects."""
+OWN = "docs/adding.md, A custom source, has how a file of yours reads rows as they are"
 LINES = 10
 """Texts and images of a sample, and endings of files, that are shown."""
 
@@ -63,10 +69,12 @@ def explain_nothing(found: Proposal) -> str:
     named = (
         "name what columns hold, such as --column question=COLUMN --column answer=COLUMN, or --column caption=COLUMN"
     )
-    where = "docs/sources.md, Tables of any making, has what a cell may hold; docs/adding.md, how to add a row shape"
-    listed = any(said in ("list of addresses", "list of paths of pictures") for said in found.columns.values())
+    where = "docs/sources.md, Tables of any making, has what a cell may hold"
+    kinds = {*found.columns.values()}
+    listed = kinds & {"list of addresses", "list of paths of pictures"}
     several = "; a text with several images is a row of kind web_documents or file_documents" if listed else ""
-    advice = f"; {named}{several}; {where}" if found.columns else ""
+    nested = f"; {NESTED}" if kinds & {"object", "list of objects"} else ""
+    advice = f"; {named}{several}; {where}{nested}; {OWN}" if found.columns else ""
     return (
         f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}{advice}"
     )

@@ -36,6 +36,8 @@ from vlmill.pipeline.core.step import Count, Step
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
+from vlmill.pipeline.fetch import Fetch
+from vlmill.pipeline.fetch.address import find_private_host
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.reports.seen_boxes import recognise_in_tables, warn_of_boxes
@@ -86,6 +88,7 @@ class SourceWork:
     signals: Mapping[str, Signal] = field(default_factory=dict)  # whose units are counted; no model is asked
     asked: Mapping[str, Ask] = field(default_factory=dict)  # signals that ask a server, by name
     max_characters: int = MAX_CHARACTERS  # of a sample
+    fetch: Fetch = field(default_factory=Fetch)  # how images are had that are addresses; nothing is asked for
 
     def list_verdict_steps(self) -> tuple[str, ...]:
         """The steps whose verdicts count, in order."""
@@ -128,7 +131,7 @@ class MeasuredRows:
     empty: Costs = field(default_factory=Costs)
     lost: str = ""  # why the first row that gave no sample did not
     stopped: str = ""  # why no more rows were measured
-    boxes: tuple[str, ...] = ()  # coordinates that its texts seem to hold, where the recipe says nothing of them
+    warnings: tuple[str, ...] = ()  # of hosts that are not asked, and of coordinates that the recipe does not name
 
 
 Child = Sandbox[[SourceWork, Path, int], dict[str, Any]]
@@ -201,6 +204,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
         Read(work.source, work.name, work.file, 0, rows, max_characters=work.max_characters, images=work.images)
     )
     amounts, said = _count_samples(run.files, work.signals)
+    warnings = _warn_of_private_hosts(run, work) if work.source.fetches else ()
     if work.source.fetches:
         amounts.update(_fill_images(run, work.served))
     else:
@@ -215,7 +219,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
         amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
     boxes = () if work.boxes else tuple(warn_of_boxes(recognise_in_tables(run.files), work.name))
-    return MeasuredRows(Costs(rows, dict(amounts), dict(run.seconds)), lost=said, boxes=boxes)
+    return MeasuredRows(Costs(rows, dict(amounts), dict(run.seconds)), lost=said, warnings=(*warnings, *boxes))
 
 
 def _list_steps(work: SourceWork) -> Iterator[Step]:
@@ -341,6 +345,20 @@ def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:
     run.files[IMAGES_FILE] = path
     run.size += path.stat().st_size
     return amounts
+
+
+def _warn_of_private_hosts(run: StepPass, work: SourceWork) -> tuple[str, ...]:
+    """A line on the hosts of addresses that fetch refuses without asking, where there are any."""
+    rows = read_rows(run.files[IMAGES_FILE], ["url", "reason"])
+    urls = {row["url"] for row in rows if row["url"] is not None and row["reason"] is None}
+    elsewhere = (*work.served, *work.fetch.mirrors)
+    allowed = frozenset(host.lower() for host in work.fetch.allow_hosts)
+    found = sorted({find_private_host(url, allowed) for url in urls if not url.startswith(elsewhere)} - {""})
+    if not found:
+        return ()
+    named = f"{', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+    allow = f"--set sources.{work.name}.fetch='{{allow_hosts: [{', '.join(found)}]}}'"
+    return (f"{work.name}: images at {named} will not be fetched: no public host. If it is yours, allow it: {allow}",)
 
 
 def read_served(name: str, folder: Path) -> dict[str, object]:

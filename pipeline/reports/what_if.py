@@ -19,7 +19,6 @@ from typing import Any
 
 import polars as pl
 
-from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.reasons import Reason
@@ -33,6 +32,7 @@ from vlmill.pipeline.recipe.load import compose_recipe
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe, select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
 from vlmill.pipeline.recipe.overrides import DEFAULT_FILTERS, add_custom_filters, set_value
+from vlmill.pipeline.recipe.parsed import parse_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.pipeline.reports.alike import group_alike
@@ -125,7 +125,7 @@ def answer_what_if(
         set_value(data, key, text)
     now = read_locked_recipe(root)
     _check_held(now, data)
-    then = parse_block(Recipe, data, name).trusting([hash_code(code) for _, code in filters])
+    then = parse_recipe(data, name).trusting([hash_code(code) for _, code in filters])
     _check_answered(select_shaping(read_lock(root)), select_shaping(data))
     validate_recipe(replace(then, tokenizer=now.tokenizer))
     asked = [filter_ for filter_ in then.filters if filter_ not in now.filters]

@@ -12,10 +12,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import ClassVar, Literal, Protocol, TypeVar
 
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.excerpt import make_excerpt
+from vlmill.pipeline.core.names import OWN_MODULE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, Node
 
@@ -120,11 +122,16 @@ def try_row(make: Callable[[Raw], Made], row: Raw) -> Made | UnreadableRow:
 
 
 def _find_place(error: Exception) -> str:
-    """`module:line` of the innermost frame that is not of Python's own library."""
-    frames = [(frame.f_globals.get("__name__", "?"), line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    ours = [place for place in frames if place[0].partition(".")[0] not in sys.stdlib_module_names]
-    module, line = (ours or frames)[-1]
-    return f"{module}:{line}"
+    """`module:line` of the innermost frame that is not of Python's own library; of code of a user `file:line`."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    ours = [place for place in frames if _name_module(place[0]).partition(".")[0] not in sys.stdlib_module_names]
+    frame, line = (ours or frames)[-1]
+    module = _name_module(frame)
+    return f"{frame.f_code.co_filename if module.startswith(OWN_MODULE) else module}:{line}"
+
+
+def _name_module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "?"))
 
 
 OnBadFile = Literal["error", "skip"]

@@ -262,6 +262,20 @@ def test_images_that_are_addresses_are_requests_and_what_they_hold_is_not_known(
     assert "A request is assumed to take 1 s" in capsys.readouterr().out
 
 
+def test_hosts_that_fetch_would_refuse_are_named_with_what_allows_them(tmp_path, capsys):
+    (tmp_path / "pairs.csv").write_text("url,text\nhttp://10.0.0.3/a.png,A dog\nhttp://example.org/b.png,A cat\n")
+    source = {"kind": "web_table", "files": "pairs.csv", "options": {"image": "url", "caption": "text"}}
+    recipe = write_recipe(tmp_path, stages=[], sources={"web": source})
+    assert vlmill("check", recipe) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "web: images at 10.0.0.3 will not be fetched: no public host" in said
+    allow = "sources.web.fetch={allow_hosts: [10.0.0.3]}"
+    assert "--set sources.web.fetch='{allow_hosts: [10.0.0.3]}'" in said
+    for allowed in (allow, "fetch.mirrors={'http://10.0.0.3/': 'http://127.0.0.1:9/'}"):
+        assert vlmill("check", recipe, "--set", allowed) == 0
+        assert "will not be fetched" not in capsys.readouterr().out
+
+
 def test_a_first_row_that_gives_no_sample_is_named_with_its_reason(recipe, capsys, tmp_path):
     cauldron(tmp_path / "quiz.parquet", [([b""], [("What?", "That")]), ([picture(1, (64, 64))], [("What?", "This")])])
     status, found, _ = read_check(capsys, recipe)

@@ -335,6 +335,9 @@ def test_the_example_for_ratings_drops_by_them_and_marks_what_has_none():
     verdict, doubt = example("nsfw").decide(rated, [])
     assert (verdict.sample, verdict.node, verdict.reason) == (0, WHOLE_SAMPLE, "filter:nsfw")
     assert doubt == Undecided(2, WHOLE_SAMPLE)
+    low, doubt = example("ratings", signal="punsafe", least=0.5).decide(rated, [])
+    assert (low.sample, low.node, low.reason) == (1, WHOLE_SAMPLE, "filter:ratings")
+    assert doubt == Undecided(2, WHOLE_SAMPLE)
 
 
 def test_the_example_for_capitals_leaves_scripts_without_them_alone():

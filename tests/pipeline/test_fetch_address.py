@@ -13,6 +13,7 @@ from vlmill.pipeline.fetch.address import (
     MAX_URL,
     FetchFailed,
     apply_mirror,
+    find_private_host,
     is_public,
     parse_address,
     resolve_host,
@@ -186,3 +187,23 @@ def test_a_redirect_is_relative_to_where_it_came_from_and_may_hold_raw_utf_8():
     for location in ("file:///etc/passwd", "http://[::1/", "/" * (MAX_URL + 1)):
         with pytest.raises(FetchFailed, match="bad_url"):
             resolve_redirect("http://a.org/", location)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://127.0.0.1:8000/a.png", "127.0.0.1"),
+        ("http://[fd00::1]/a.png", "fd00::1"),
+        ("http://LocalHost/a.png", "localhost"),
+        ("http://images.internal/a.png", "images.internal"),
+        ("http://printer.local./a.png", "printer.local"),
+        ("http://10.0.0.3/a.png", ""),  # allowed
+        ("http://10.0.0.4:81/a.png", ""),  # allowed with its port
+        ("http://10.0.0.4/a.png", "10.0.0.4"),
+        ("http://8.8.8.8/a.png", ""),
+        ("http://example.org/a.png", ""),
+        ("ftp://127.0.0.1/a.png", ""),  # malformed, which is another reason
+    ],
+)
+def test_hosts_that_are_sure_to_be_refused_are_known_without_asking(url, host):
+    assert find_private_host(url, {"10.0.0.3", "10.0.0.4:81"}) == host

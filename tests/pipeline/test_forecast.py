@@ -212,7 +212,11 @@ def test_a_build_prints_the_forecast_before_it_works(recipe, run, capsys):
     arguments = ("build", recipe, "--out", run, "--workers", 0, "--accept-changes")
     assert vlmill(*arguments, "--set", "filters.shape.max_ratio=3") == 0
     printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if "steps/web/shape" in line)  # what follows from it is a number
+    assert "run again: steps/web/shape" in line
     assert "max_ratio" in printed
+    assert "run again because they read these: " in printed
+    assert "steps/dedupe/resolve" not in printed
     assert printed.index("what the change touches") < printed.index("curate")
     assert vlmill(*arguments, "--set", "filters.shape.max_ratio=3") == 0
     assert "what the change touches" not in capsys.readouterr().out

@@ -227,7 +227,13 @@ def test_what_no_kind_reads_is_described_with_the_nearest_kinds(tmp_path, monkey
     said = " ".join(capfd.readouterr().err.split())
     assert "left (number), right (text)" in said
     assert "llava: " in said
+    assert "what is within an object" not in said
     assert not (tmp_path / "odd.yaml").exists()
+    nested = json_lines(tmp_path / "nested.jsonl", [{"talk": {"turns": [{"by": "agent", "said": "Yes."}]}}])
+    assert vlmill("new", nested) == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "what is within an object is no column" in said
+    assert "docs/adding.md, A custom source" in said
 
 
 @pytest.mark.parametrize("there", ["photos", "words", "nothing"])
@@ -278,6 +284,7 @@ def test_cells_are_described_by_what_they_hold():
     rows = [
         {"a": buffer.getvalue(), "b": "x.jpg", "c": "https://a.test/1", "d": ["x.jpg", "y.png"], "e": None, "f": 0},
         {"a": {"bytes": b"", "path": "x"}, "b": "y.PNG", "c": "words", "d": [], "e": "", "f": 1.5},
+        {"g": True},
     ]
     cells = Cells(rows)
     assert [cells.describe(name) for name in cells.columns] == [
@@ -287,4 +294,5 @@ def test_cells_are_described_by_what_they_hold():
         "list of paths of pictures",
         "nothing",
         "number",
+        "true or false",
     ]

@@ -144,6 +144,6 @@ def test_a_text_with_several_images_is_told_once_per_kind_what_reads_it(tmp_path
     streams = capfd.readouterr()
     said = " ".join(streams.err.split())
     assert "a text with several images is a row of kind web_documents or file_documents" in said
-    assert "docs/adding.md, how to add a row shape" in said
+    assert "docs/adding.md, A custom source" in said
     assert said.count("web_table: row 1") == 1, "two sets of options that fail alike are one line"
     assert "scores: list of lists of numbers" in " ".join(streams.out.split())

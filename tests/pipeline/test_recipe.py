@@ -49,7 +49,15 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
     ("change", "message"),
     [
         ({"sauces": {}}, r"unknown key 'sauces'; did you mean 'sources'\?"),
-        ({"filters": {"language": None}}, r"filters: Input should be a list, such as \[a, b\], not"),
+        (
+            {"filters": {"language": None}},
+            r"filters: Input should be a list, an item for each key: - language: \{\}, not",
+        ),
+        (
+            {"filters": {"language": {"drop": ["zh"]}, "shape": None}},
+            r"filters: Input should be a list, an item for each key: - language: \{drop: \[zh\]\}, not",
+        ),
+        ({"stages": {"a": "b"}}, r"stages: Input should be a list, such as \[a, b\], not"),
         ({"filters": ["language"]}, r"filters\.0: Input should be a mapping, such as \{a: 1\}, not 'language'"),
         (
             {"sources": {"web": {"kind": "obelix", "files": "*"}}},

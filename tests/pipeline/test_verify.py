@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.small import vlmill, write_recipe
 from tests.pipeline.test_takedown import Elsewhere
 from vlmill.pipeline.core.keys import hash_file
+from vlmill.pipeline.core.seal import COMMENT, seal_yaml
 from vlmill.pipeline.engine.chain import read_manifest, write_manifest
 from vlmill.pipeline.engine.store import Receipt
 from vlmill.pipeline.reports.verify import verify_in_workers, verify_run
@@ -132,7 +133,14 @@ def test_what_is_damaged_is_an_error_without_a_stack_trace(run, capsys):
     receipt = next((run / "steps/web/language").glob("*.receipt.json"))
     receipt.write_bytes(b"")
     assert list(verify_run(run)) == [f"{receipt.relative_to(run)}: differs from the manifest or is missing"]
-    (run / "recipe.lock.yaml").write_text("a: [")
+    lock = run / "recipe.lock.yaml"
+    lock.write_text(seal_yaml(lock.read_text().rpartition(COMMENT)[0].replace("kind: obelics", "kind: theirs")))
+    assert vlmill("status", run) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "sources.web.kind: 'theirs' is unknown" in said
+    assert "The lock is as it was written, so another installation of vlmill wrote it" in said
+    assert "is damaged" not in said
+    lock.write_text("a: [")
     assert vlmill("verify", run) == 1
     assert "The lock of a run is damaged" in capsys.readouterr().err
 

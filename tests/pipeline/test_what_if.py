@@ -157,3 +157,15 @@ def test_the_command_prints_tables_or_json(folder, capsys):
     images = found["sources"]["quiz"]["images"]
     assert images["why"]["image_ratio"]["newly_dropped"] == images["newly_dropped"] == 8
     assert vlmill("what-if", folder / "run", "--set", "partition.rows=3") == 1
+
+
+def test_the_answer_ends_with_the_build_that_applies_it(folder, capsys):
+    recipe, run = folder / "recipe.yaml", folder / "run"
+    sets = ("--set", "shape.max_ratio=1.2", "--set", "language.drop=[zh, en]")
+    applies = f"--out {run} --accept-changes --set=shape.max_ratio=1.2 '--set=language.drop=[zh, en]'"
+    for named, shown in ((recipe, recipe), (run, "RECIPE")):
+        assert vlmill("what-if", named, "--out", run, *sets) == 0
+        printed = capsys.readouterr().out.replace("\n", " ")
+        assert f"To apply it: vlmill build {shown} {applies}" in printed
+    assert vlmill("what-if", run) == 0
+    assert "To apply it" not in capsys.readouterr().out

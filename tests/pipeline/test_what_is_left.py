@@ -56,4 +56,6 @@ def test_statistics_of_a_run_without_stages_are_an_error(built, capsys, more):
 def test_scoring_without_held_out_samples_is_an_error(built, monkeypatch, capsys, more):
     monkeypatch.setattr("vlmill.train.run.evaluate_stage", lambda *_: ("tune", {}))
     assert vlmill("evaluate", built, *more) == 1
-    assert "stage tune has no held-out samples; set them in its mixture" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "stage tune has no held-out samples; set them in its mixture" in said
+    assert "--accept-changes && vlmill train" in said

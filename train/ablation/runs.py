@@ -25,6 +25,7 @@ from vlmill.pipeline.engine.workdir import PINS
 from vlmill.pipeline.images.connector import Connector
 from vlmill.pipeline.recipe.lock import select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, list_differences
+from vlmill.pipeline.recipe.parsed import parse_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.train.ablation.spec import DATA, Trial
 from vlmill.train.settings import read_training_settings
@@ -90,7 +91,7 @@ def _prepare_data(root: Path, trial: Trial, make: Build, source_run: Path | None
     if not all((folder / "mixtures" / stage.name / MIXTURE).exists() for stage in trial.recipe.stages):
         if source_run is not None and not (folder / LOCK).exists():
             _link_files(source_run, folder)
-        recipe = replace(parse_block(Recipe, mapping, trial.recipe.name), custom_filters=trial.recipe.custom_filters)
+        recipe = replace(parse_recipe(mapping, trial.recipe.name), custom_filters=trial.recipe.custom_filters)
         make(folder, recipe, mapping, trial.base)
     return folder
 

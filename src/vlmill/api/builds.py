@@ -33,7 +33,7 @@ from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_map
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.pipeline.reports.forecast import StepForecast, make_forecast_table
+from vlmill.pipeline.reports.forecast import StepForecast, describe_causes
 from vlmill.pipeline.reports.signals import list_silent_signals
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
@@ -266,7 +266,9 @@ def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str
         console.print(f"What is kept of the run cannot be said ahead: {error}", markup=False)
         return
     if any(found.outcome != "kept" for found in forecasts):
-        console.print(make_forecast_table(forecasts))
+        console.print("what the change touches:")
+        for line in describe_causes(forecasts):
+            console.print(f"  {line}", markup=False)
 
 
 def build_recipe(

@@ -1,0 +1,183 @@
+"""Custom sources: a row shape in a file that the command line names, as custom filters are.
+
+    @dataclass(frozen=True, config=STRICT)
+    class Scenes(JsonSource):
+        kind: ClassVar[str] = "scenes"
+        opens: ClassVar[bool] = True
+
+        def page(self, row):
+            ...
+
+It promises what every source does (pipeline/sources/base.py). Its fields are the `options` of the recipe. The same
+rule of trust holds as for filters: what a recipe or lock holds is data, and only what the command line named runs
+(pipeline/filters/custom.py). So that a run can be looked at without its code, `kind`, `fetches`, `opens` and `captions`
+stand in the class as they are, and are read from its text.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from vlmill.pipeline.core.config import parse_block, suggest_names
+from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.step import RUNTIME
+from vlmill.pipeline.filters.custom import CustomCode, TrustedCode, load_module
+from vlmill.pipeline.sources import SOURCES, Source, SourceRow
+
+METHODS = ("survey", "rows")
+"""A class that has them, and says its `kind`, is a source."""
+
+HINT = ". A row shape of yours comes with --filter FILE; docs/adding.md says how to write one"
+"""What is said of a kind that is unknown, after what is allowed."""
+
+TRAITS = ("fetches", "opens", "captions")
+"""What a source says of its pictures and rows: true or false, each by itself in the class."""
+
+
+@dataclass(frozen=True)
+class CustomSource:
+    """A custom source, as every other source is. Made anew from its code wherever it is asked; known without it."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    sha256: str  # of the code
+    code: str | None = field(metadata=RUNTIME, repr=False, compare=False)  # sha256 speaks for it; None: not to be run
+    file: str = field(metadata=RUNTIME)  # its name, for errors
+    entry: str = field(default="", metadata=RUNTIME, compare=False)  # the recipe's name of the source, for errors
+    fetches: bool = field(default=False, metadata=RUNTIME)  # these three are in the code, and so in its sha256
+    opens: bool = field(default=False, metadata=RUNTIME)
+    captions: bool = field(default=False, metadata=RUNTIME)
+    isolated: bool = field(default=False, metadata=RUNTIME, init=False)
+
+    version = 1  # the code is in the key
+
+    def __post_init__(self) -> None:
+        if self.code is not None:
+            self._made()
+
+    def ranged(self, name: str) -> bool:
+        """What its class says; without its code a file is copied whole."""
+        return self.code is not None and bool(self._made().ranged(name))
+
+    def survey(self, path: Path) -> list[int]:
+        """See Source. Raises RecipeError where its code may not run."""
+        return self._made().survey(path)
+
+    def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+        """See Source. Raises RecipeError where its code may not run."""
+        return self._made().rows(path, numbers)
+
+    def _made(self) -> Source:
+        where = f"sources.{self.entry}" if self.entry else "sources"
+        if self.code is None:
+            raise RecipeError(
+                f"{where}: rows of kind {self.kind!r} ({self.file}) cannot be read: its code runs only if the command "
+                f"line names it, with --filter FILE or --trust-code {self.sha256}"
+            )
+        kind = find_source_classes(self.file, self.code)[self.kind]
+        known = [item.name for item in dataclasses.fields(kind)]
+        for name in self.settings:
+            if name not in known:
+                raise RecipeError(f"{where}.options: unknown key {name!r}; {suggest_names(name, known)}")
+        made: Source = parse_block(kind, dict(self.settings), f"{where}.options")
+        return made
+
+
+def name_custom_source(kind: str, settings: Mapping[str, Any]) -> CustomSource:
+    """A source that is not ours, before its code is found: the recipe says in which file it is."""
+    return CustomSource(kind, dict(settings), "", None, "")
+
+
+def place_custom_source(named: CustomSource, entry: str, held: Mapping[str, CustomCode]) -> Source:
+    """A named source with its code, under the name of its entry in the recipe. It may run where that is trusted.
+
+    Args:
+        named: the source.
+        entry: what the recipe calls it.
+        held: the recipe's code by file.
+
+    Raises:
+        ValueError: no file has its kind.
+        RecipeError: it may run, and cannot be made; or a setting is wrong.
+    """
+    for file, one in held.items():
+        if said := read_source_kinds(one.code).get(named.kind):
+            code = one.code if isinstance(one, TrustedCode) else None
+            placed: dict[str, Any] = {"sha256": one.sha256, "code": code, "file": file, "entry": entry, **said}
+            return cast("Source", dataclasses.replace(named, **placed))
+    known = suggest_names(named.kind, SOURCES)
+    raise ValueError(f"sources.{entry}.kind: {named.kind!r} is unknown; {known}{HINT}")
+
+
+@cache
+def read_source_kinds(code: str) -> Mapping[str, Mapping[str, bool]]:
+    """The kinds of the sources in a file, with their TRAITS, read without running it; none where it is no Python.
+
+    Perhaps also what other classes of it call their `kind`.
+    """
+    try:
+        classes = [item for item in ast.parse(code).body if isinstance(item, ast.ClassDef)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found = {}
+    for item in classes:
+        said = dict(_list_constants(item))
+        if isinstance(said.get("kind"), str):
+            found[said["kind"]] = {name: said.get(name) is True for name in TRAITS}
+    return found
+
+
+def _list_constants(item: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+    """Attributes of a class whose value stands there as it is."""
+    for line in item.body:
+        targets = [line.target] if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [])
+        value = getattr(line, "value", None)
+        if isinstance(value, ast.Constant):
+            yield from ((target.id, value.value) for target in targets if isinstance(target, ast.Name))
+
+
+@cache
+def find_source_classes(file: str, code: str) -> Mapping[str, type[Any]]:
+    """The sources in a file, by kind. This runs it: call it with what the command line named, and nothing else.
+
+    Raises:
+        RecipeError: it is no Python, raises when it is imported, or a class does not keep to the rules.
+    """
+    module, written = load_module(file, code), read_source_kinds(code)
+    found: dict[str, type[Any]] = {}
+    for made in vars(module).values():
+        if not (isinstance(made, type) and made.__module__ == module.__name__ and "kind" in vars(made)):
+            continue
+        if all(callable(getattr(made, method, None)) for method in METHODS):
+            _check_class(file, made, written)
+            if found.setdefault(made.kind, made) is not made:  # type: ignore[attr-defined]
+                raise RecipeError(f"{file}: two sources in it are of kind {made.kind!r}; give each its own")  # type: ignore[attr-defined]
+    return found
+
+
+def _check_class(file: str, made: type[Any], written: Mapping[str, Mapping[str, bool]]) -> None:
+    """Refuse a class that says of itself what its text does not show, or is no frozen dataclass."""
+    if made.kind not in written:
+        raise RecipeError(
+            f"{file}: the kind of source {made.__name__} has to stand in its class as it is: "
+            f'kind: ClassVar[str] = "{made.kind}"'
+        )
+    for name in TRAITS:
+        if bool(getattr(made, name, False)) != written[made.kind][name]:
+            raise RecipeError(
+                f"{file}: source {made.__name__} has to say {name} in its class as it is: "
+                f"{name}: ClassVar[bool] = {bool(getattr(made, name))}"
+            )
+    if getattr(made, "isolated", False):
+        raise RecipeError(f"{file}: source {made.__name__} is isolated, which a custom source cannot be")
+    if not dataclasses.is_dataclass(made) or not made.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise RecipeError(
+            f"{file}: source {made.__name__} is no frozen dataclass; put @dataclass(frozen=True, config=STRICT) "
+            "above it"
+        )
