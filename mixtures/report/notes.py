@@ -110,7 +110,8 @@ def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mappi
     yield (
         f"{shared.samples:,} of {lock['held_out']['samples']:,} held-out samples are no fair test: a picture of theirs "
         f"is trained on ({where}). Pictures are kept apart within a source alone, and no longer where more than a "
-        "tenth of its samples show each other's pictures, directly or by way of others"
+        "tenth of its samples show each other's pictures, directly or by way of others. Where a score has to be fair, "
+        "hold out of a source whose pictures no other shows: stages.*.mixture.held_out"
     )
 
 

@@ -72,7 +72,9 @@ def what_if(
     if not answer.changes:
         console.print("nothing would change")
     else:
-        console.print(f"To apply it: {_make_command(recipe, root, set_ or [], filter_ or [])}", markup=False)
+        console.print(
+            f"To apply it: {_make_command(recipe, root, set_ or [], filter_ or [])}", markup=False, soft_wrap=True
+        )
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
 
