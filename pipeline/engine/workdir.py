@@ -34,12 +34,15 @@ EDITIONS = "lists/editions.yaml"
 def open_run_folder(root: Path) -> Iterator[Callable[[], None]]:
     """The folder of a build, locked against a second one and swept of what killed tasks left behind.
 
-    Yields what raises StoreError where another build has taken it over: see Store.locked.
+    A build that ends well sweeps again: its own workers may have been killed. Yields what raises StoreError where
+    another build has taken the folder over: see Store.locked.
     """
     store = Store(root)
     with store.locked() as check_lock:
         store.sweep()
         yield check_lock
+        check_lock()
+        store.sweep()
 
 
 def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from tests.helpers.small import vlmill
 from vlmill.pipeline.core.at_work import AtWork
 from vlmill.pipeline.core.sample import SampleId, read_refused, read_samples
 from vlmill.pipeline.sources.obelics import Obelics
@@ -102,3 +104,39 @@ def test_a_sample_for_which_memory_does_not_suffice_is_named_when_the_rest_is_do
     assert signed == {"00001-0000"}
     (tmp_path / "run" / "takedowns.yaml").write_text("ids: ['web/a.parquet#1']\n")
     assert build_limited(tmp_path, 10_000_000) == ""
+
+
+DEADLY = """
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+@dataclass(frozen=True)
+class Deadly:
+    name = "deadly"
+    died: str = ""
+
+    def decide(self, samples, image_stats):
+        for _ in samples:
+            if not Path(self.died).exists():
+                Path(self.died).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return ()
+"""
+
+
+def test_a_build_whose_worker_was_killed_leaves_nothing_of_the_task_that_it_had(tmp_path):
+    write_documents(tmp_path / "web.parquet", "before", "after")
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    recipe = {
+        "name": "deadly",
+        "sources": {"web": {"kind": "obelics", "files": "web.parquet"}},
+        "filters": [{"deadly": {"died": str(tmp_path / "died")}}],
+        "stages": [],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    build = ("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--filter", tmp_path / "deadly.py")
+    assert vlmill(*build, "--workers", 1) == 0
+    assert (tmp_path / "died").exists()
+    assert not list((tmp_path / "run").glob("**/.tmp-*"))
