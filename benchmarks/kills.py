@@ -34,7 +34,7 @@ from benchmarks.kill_places import OBSERVER, PIPES, Place, adopt_orphans, open_p
 from tests.helpers.machines import explain_lack
 
 LONGEST = 600.0
-"""Seconds that a command may take to end once nothing is killed any more."""
+"""Seconds that a command may take to the next kill, or to its end."""
 
 AFTER = (0.3, 2.5)
 """Seconds after a number of receipts within which the moment lies: half of the moments within the first."""
@@ -175,7 +175,10 @@ class Campaign:
 
     def wait_for_moment(self, process: subprocess.Popen[str], root: str, receipts: int) -> bool:
         """Wait until soon after so many receipts are there; False where the build has ended before."""
+        began = time.monotonic()
         while process.poll() is None and self.observer.count_receipts(root) < receipts:
+            if time.monotonic() - began > LONGEST:
+                raise CampaignError(f"{self.case}: {receipts} receipts not reached within {LONGEST:.0f} s")
             time.sleep(0.1)
         with suppress(subprocess.TimeoutExpired):
             process.wait(self.chance.uniform(0, self.chance.choice(AFTER)))
