@@ -197,16 +197,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument(
-        "--commands",
-        nargs="*",
-        choices=("tables", "stage"),
-        help="the commands that read a run, in place of the tasks: over tables, over a run with a stage, or both",
-    )
+    kinds = ("tables", "stage")
+    parser.add_argument("--commands", nargs="*", choices=kinds, help="commands that read runs, by kind of run")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     if arguments.commands is not None:
-        print_commands(arguments.sizes, arguments.folder, arguments.commands or ("tables", "stage"))
+        print_commands(arguments.sizes, arguments.folder, arguments.commands or kinds)
         return
     works = {"resolve": resolve_run, "candidates": find_candidates}
     results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in works}
