@@ -49,7 +49,8 @@ RecipeValues = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace one value of the recipe, for example filters.language.in_doubt=drop.",
+        help="Replace one value of the recipe, for example language.in_doubt=drop; a filter is named as it is, or with "
+        "`filters.` before it.",
     ),
 ]
 FilterFiles = Annotated[

@@ -62,7 +62,8 @@ def what_if(
     from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code
     from vlmill.pipeline.reports.what_if import answer_what_if
 
-    filters = find_named_code(filter_ or [], trust_code or [], read_held_code(find_run(recipe, out) / LOCK))
+    held = read_held_code(find_run(recipe, out) / LOCK)
+    filters = find_named_code(filter_ or [], trust_code or [], held)
     root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), filters, get_command(context))
     if as_json:
         print_json(_make_json(root, answer))
@@ -72,16 +73,20 @@ def what_if(
     if not answer.changes:
         console.print("nothing would change")
     else:
-        console.print(
-            f"To apply it: {_make_command(recipe, root, set_ or [], filter_ or [])}", markup=False, soft_wrap=True
-        )
+        named = {Path(file).name for file in filter_ or []}
+        unnamed = [file for file, code in held.items() if file not in named and code.sha256 not in (trust_code or [])]
+        options = [
+            *(f"--filter={file}" for file in [*unnamed, *(filter_ or [])]),
+            *(f"--trust-code={digest}" for digest in trust_code or []),
+            *(f"--set={pair}" for pair in set_ or []),
+        ]
+        console.print(f"To apply it: {_make_command(recipe, root, options)}", markup=False, soft_wrap=True)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
 
 
-def _make_command(recipe: str, root: Path, sets: list[str], filters: list[str]) -> str:
+def _make_command(recipe: str, root: Path, options: list[str]) -> str:
     """The build that applies a change; a folder holds no recipe, so that one is left to be named."""
-    options = [*(f"--filter={file}" for file in filters), *(f"--set={pair}" for pair in sets)]
     named = "RECIPE" if root == Path(recipe) else shlex.quote(recipe)
     return f"vlmill build {named} {shlex.join(['--out', str(root), '--accept-changes', *options])}"
 

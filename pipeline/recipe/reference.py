@@ -15,8 +15,8 @@ with `vlmill schema > recipe.schema.json`, and put `# yaml-language-server: $sch
 recipe's first line.
 
 Where `kind` or a filter's name decides what else a block may hold, each kind and each filter has a section.
-`--set KEY=VALUE` replaces any value for one command, with dots between keys: `--set filters.shape.max_ratio=5`,
-`--set stages.align.train.steps=200`.
+`--set KEY=VALUE` replaces any value for one command, with dots between keys: `--set shape.max_ratio=5`,
+`--set stages.align.train.steps=200`. A filter is named as it is, or with `filters.` before it.
 """
 LARGEST = 1 << 53
 """From here on a bound only says that an integer has 64 bits."""

@@ -156,8 +156,10 @@ def _check_signals(recipe: Recipe) -> None:
                 f"{column}_similarity"
             )
         if column not in columns:
+            rated = [name for name, one in recipe.sources.items() if column in getattr(one.options, "signals", ())]
+            own = f". It comes with the rows of {rated[0]}: docs/sources.md has the filter for that" if rated else ""
             raise RecipeError(
-                f"filters.threshold: no signal of the recipe gives {column!r}; {suggest_names(column, columns)}"
+                f"filters.threshold: no signal of the recipe gives {column!r}; {suggest_names(column, columns)}{own}"
             )
     if threshold is not None and not threshold.columns:
         raise RecipeError("filters.threshold: it has no bounds; give `any: {SIGNAL: {min: VALUE}}`, or leave it out")

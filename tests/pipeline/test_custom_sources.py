@@ -109,6 +109,11 @@ def test_a_run_is_read_without_its_code_and_built_with_the_file_or_the_sha256(fo
     digest = custom_filters.hash_code(SOURCE)
     assert f"--trust-code={digest}" in "".join(capsys.readouterr().err.split("\n"))
     assert vlmill(*build, "--trust-code", digest) == 0
+    capsys.readouterr()
+    assert vlmill("what-if", "recipe.yaml", "--out", "run", "--set", "shape.min_side=500") == 0
+    printed = capsys.readouterr().out
+    applies = "vlmill build recipe.yaml --out run --accept-changes --filter=delivery.py --set=shape.min_side=500"
+    assert f"To apply it: {applies}" in printed
     (folder / "other.py").write_text(code)
     assert vlmill(*build, "--filter", "other.py") == 1  # another file: the run is locked to the first
     assert vlmill("status", "run") == 0

@@ -306,6 +306,9 @@ def test_a_signal_of_a_file_that_no_entry_names_goes_by_its_own_name(tmp_path):
     assert recipe.list_values() == ("exclamations", "fragile", "red")
 
 
+RATED = {"kind": "table", "files": "a", "options": {"image": "a", "caption": "b", "signals": ["score"]}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -321,6 +324,13 @@ def test_a_signal_of_a_file_that_no_entry_names_goes_by_its_own_name(tmp_path):
         (
             {"filters": [{"threshold": {"any": {"rednes": {"min": 1}}}}]},
             "no signal of the recipe gives 'rednes'; did you mean 'redness'",
+        ),
+        (
+            {
+                "filters": [{"threshold": {"any": {"score": {"min": 1}}}}],
+                "sources": {"mine": {"kind": "chat", "files": "a"}, "rated": RATED},
+            },
+            r"gives 'score'; .*\. It comes with the rows of rated: docs/sources\.md has",
         ),
         ({"filters": [{"threshold": None}]}, "filters.threshold: it has no bounds; give"),
         (

@@ -11,7 +11,7 @@ export async function showOverview(view, query, current) {
     return line ? [formatNumber(line.kept), `${formatShare(line.kept, line.in)} of ${formatNumber(line.in)}`] : ["not yet", "counted after filters and dedupe"];
   };
   tiles.append(
-    makeTile("rows in", formatNumber(about.totals.rows?.in ?? 0), `${about.sources.length} sources`),
+    makeTile("rows in", formatNumber(about.totals.rows?.in ?? 0), `${about.sources.length} source${about.sources.length === 1 ? "" : "s"}`),
     makeTile("samples kept", ...kept("samples")),
     makeTile("images kept", ...kept("images")),
     tokens,
