@@ -64,6 +64,7 @@ OTHERS = (
     "ssh",
     "tail",
     "tensorboard",
+    "time",
     "uv",
 )
 """Programs of others whose arguments are not looked at."""
