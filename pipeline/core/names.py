@@ -27,9 +27,9 @@ HOSTS_FILE = "hosts.parquet"
 HOST_FILES_SUFFIX = ".host_files.parquet"
 """Of the table of what hosts of a bucket say of the use of their files."""
 CUTS_FILE = "cuts.json"
-"""Where an input file is cut into partitions: a list of [start, stop)."""
-BAD_FILE = "bad_file.json"
-"""What is wrong with an input file that its source skips."""
+"""Where input files are cut: for each a list of [start, stop, bytes]."""
+BAD_FILES = "bad_files.json"
+"""What is wrong with input files that their source skips."""
 IMAGE_STATS_FILE = "image_stats.parquet"
 """What one decode found out about every image. Read with `read_image_stats`."""
 MATCHES_FILE = "found.json"
@@ -69,6 +69,11 @@ LENGTHS_SUFFIX = ".lengths.parquet"
 """Of the table beside a shard: the tokens of each sample."""
 SIGNALS_SUFFIX = ".signals.parquet"
 """Of the table beside a shard: each sample's signals, as a mixture's `where` sees them."""
+
+
+def name_input(place: int) -> str:
+    """The name that a step knows an input file by: its place among those of the task, from 0."""
+    return f"input-{place}"
 
 
 def name_verdicts(filter_: str) -> str:

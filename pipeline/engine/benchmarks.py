@@ -35,11 +35,10 @@ def build_index(run: Build) -> tuple[File, ...]:
     surveyed = survey_inputs(run, "benchmarks: survey", list(_list_splits(run)))
     reading = [_make_reading_chain(run, partition) for partitions in surveyed.values() for partition in partitions]
     files = tuple(
-        replace(file, name=f"{chain.input_file.source}/{receipt.partition}/{file.name}")
+        replace(file, name=f"{chain.input_files[0].source}/{receipt.partition}/{file.name}")
         for chain, receipts in run.run_chains("benchmarks: read", reading)
         for _, receipt in receipts
         for file in receipt.files
-        if chain.input_file is not None
     )
     done = list(
         run.run_chains(
@@ -80,15 +79,13 @@ def _list_splits(run: Build) -> Iterator[InputSet]:
 
 def _make_reading_chain(run: Build, partition: PlannedPartition) -> Chain:
     """Read and image stats of a partition."""
-    input_file, against = partition.input_file, run.recipe.decontaminate.against if run.recipe.decontaminate else {}
-    folder, benchmark = f"{STEPS}/{input_file.source}", input_file.source.partition(".")[0]
+    against = run.recipe.decontaminate.against if run.recipe.decontaminate else {}
+    folder, benchmark = f"{STEPS}/{partition.source}", partition.source.partition(".")[0]
     read = Read(
         source=against[benchmark].options,
-        name_of_source=input_file.source,
-        file=input_file.name,
-        start=partition.start,
-        stop=partition.stop,
+        name_of_source=partition.source,
+        ranges=partition.ranges,
         images=run.place(run.recipe.roots()[benchmark]),
     )
     steps = (ChainStep(f"{folder}/read", read), ChainStep(f"{folder}/image_stats", run.recipe.image_stats))
-    return Chain(partition.name, steps, input_file, (partition.file,))
+    return Chain(partition.name, steps, partition.input_files, partition.files)

@@ -1,6 +1,6 @@
 """The run: from a recipe to committed shards and lengths, by chains of tasks.
 
-survey      one chain per input file          cut it into partitions
+survey      one chain per input file, or few  cut them into partitions
 benchmarks  one chain per partition, then one  read, image stats, the index that training data is compared with
 write       one chain per partition, one flow  read, fetch; image stats, match, and servers write texts as nodes
 curate      one chain per partition            read, fetch, image stats, match, filters, signature, contamination
@@ -119,7 +119,7 @@ class Build:
                     f"elsewhere with --source {source}=PATH"
                 )
             self.partitions[source] = scale_rows(limited, self.recipe.scale)
-        self.executor.expect(sum(partition.stop - partition.start for partition in self.all_partitions()))
+        self.executor.expect(sum(partition.rows for partition in self.all_partitions()))
 
     def adopt(self) -> None:
         """In place of `survey` and `benchmarks`: take partitions and index as the manifests have them.
@@ -186,10 +186,10 @@ class Build:
         used = {source: self.recipe.list_policies(source) for source in self.recipe.sources}
         for policy in self.recipe.policies:
             for partition in self.all_partitions():
-                if policy not in used[partition.input_file.source]:
+                if policy not in used[partition.source]:
                     continue
                 chain = self.chain(partition)
-                dropped = verdicts.get(f"{partition.input_file.source}/{partition.name}", ())
+                dropped = verdicts.get(f"{partition.source}/{partition.name}", ())
                 extra = (*dropped, *([tokenizer] if tokenizer else []))
                 steps = (*chain.steps, *self._sharding(partition, policy))
                 chains.append(replace(chain, steps=steps, files=(*chain.files, *extra)))
@@ -199,21 +199,21 @@ class Build:
     # -- what a chain is made of ------------------------------------------------------------------------------------
 
     def chain(self, partition: surveys.PlannedPartition, *, retry: bool = False, scored: bool = True) -> Chain:
-        """A partition up to its signature, from its input file or from what was read and fetched of it.
+        """A partition up to its signature, from its input files or from what was read and fetched of it.
 
         `scored` adds its signals and the filters on them.
         """
-        source = partition.input_file.source
+        source = partition.source
         curation = self.shared.keep((id(self.recipe), source, scored), lambda: self._curation(source, scored=scored))
         steps = (*self.list_raw_steps(partition, retry=retry), *curation)
-        files = (*(partition.raw or (partition.file,)), *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
-        return Chain(partition.name, steps, None if partition.raw else partition.input_file, files)
+        files = (*partition.files, *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
+        return Chain(partition.name, steps, partition.input_files, files)
 
     def _list_unfiltered_chains(self) -> Iterator[Chain]:
         """Partitions up to what is known of their images."""
         for partition in self.all_partitions():
             again = is_retried(self, partition)
-            steps = (*self.list_raw_steps(partition, retry=again), *self._facts(partition.input_file.source))
+            steps = (*self.list_raw_steps(partition, retry=again), *self._facts(partition.source))
             yield replace(self.chain(partition), steps=steps)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
@@ -230,7 +230,7 @@ class Build:
 
     def list_raw_steps(self, partition: surveys.PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
-        name = partition.input_file.source
+        name = partition.source
         source, folder = self.recipe.source(name), f"steps/{name}"
         if not partition.raw:
             yield self._read(partition)
@@ -242,14 +242,12 @@ class Build:
         yield from self.shared.keep((name, retry), retries)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
-        """The step that reads a partition from its input file."""
-        name, settings = partition.input_file.source, self.recipe.sources[partition.input_file.source]
+        """The step that reads a partition from its input files."""
+        name, settings = partition.source, self.recipe.sources[partition.source]
         read = Read(
             source=self.recipe.source(name),
             name_of_source=name,
-            file=partition.input_file.name,
-            start=partition.start,
-            stop=partition.stop,
+            ranges=partition.ranges,
             licence=settings.licence,
             on_bad_file=settings.on_bad_file,
             bound=partition.bound,
@@ -259,8 +257,8 @@ class Build:
         return ChainStep(f"steps/{name}/read", read)
 
     def reading_chain(self, partition: surveys.PlannedPartition, *more: ChainStep) -> Chain:
-        """A partition from its input file to its raw tables, and steps behind that; nothing is fetched."""
-        return Chain(partition.name, (self._read(partition), *more), partition.input_file, (partition.file,))
+        """A partition from its input files to its raw tables, and steps behind that; nothing is fetched."""
+        return Chain(partition.name, (self._read(partition), *more), partition.input_files, partition.files)
 
     def _facts(self, name: str) -> Iterator[ChainStep]:
         """Image stats of a partition, and what of it was taken down."""
@@ -305,16 +303,16 @@ class Build:
             yield ChainStep(f"steps/{name}/{called}", ScoreSignal(called, self.recipe.models[called]))
 
     def _sharding(self, partition: surveys.PlannedPartition, policy: str) -> tuple[ChainStep, ...]:
-        folder, bounds = f"shards/{partition.input_file.source}/{policy}", self.recipe.shards
+        folder, bounds = f"shards/{partition.source}/{policy}", self.recipe.shards
         render = Render(
             policy=self.recipe.policies[policy],
             filters=self.recipe.all_verdict_steps(),
             samples=bounds.samples,
             bytes=bounds.bytes,
-            file_number=partition.input_file.number,
+            file_number=partition.number,
             chunk=partition.chunk,
         )
-        boxes = self.recipe.sources[partition.input_file.source].boxes
+        boxes = self.recipe.sources[partition.source].boxes
         steps = [ChainStep(folder, add_boxes(render, boxes, self.recipe.boxes))]
         if values := self.recipe.list_values():
             steps.append(ChainStep(f"{folder}/signals", AddSignalColumns(values, self.recipe.list_labels())))
@@ -361,7 +359,7 @@ class Build:
                 )
             self.watcher.done()
             yield chains[index], receipts
-        raise_bad_files(self.recipe, [(chains[index].input_file, bad[index]) for index in sorted(bad)])
+        raise_bad_files(self.recipe, [(chains[index].input_files, bad[index]) for index in sorted(bad)])
         self.folders |= by_folder.keys()
         for folder, found in by_folder.items():  # several of one part stay in their order
             self.finder.write_manifest(folder, found)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from vlmill.pipeline.core.errors import BadFileError, NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
+from vlmill.pipeline.core.names import name_input
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
 from vlmill.pipeline.inputs.files import InputFile, open_input
@@ -67,7 +69,7 @@ class Chain:
 
     partition: str
     steps: tuple[ChainStep, ...]
-    input_file: InputFile | None = None
+    input_files: tuple[InputFile, ...] = ()  # whose names among `files` are those of `name_input`, in this order
     files: tuple[File, ...] = ()  # what is there before the first step
 
     def __str__(self) -> str:
@@ -77,6 +79,11 @@ class Chain:
     def started_anew(self) -> Chain:
         """The same chain after a step changed files of those before it."""
         return replace(self, steps=tuple(step.started_anew() for step in self.steps))
+
+    @property
+    def named_inputs(self) -> dict[str, InputFile]:
+        """Its input files by the names that steps know them by."""
+        return {name_input(place): file for place, file in enumerate(self.input_files)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +136,15 @@ class ChainPass:
             return done
         if self.store.only_finds:
             return self.store.perform(task)
+        named = self.chain.named_inputs
         for file in (*task.inputs.values(), *task.side_inputs.values()):
-            if file.name != "input" and not (self.store.root / file.path).exists():
+            if file.name not in named and not (self.store.root / file.path).exists():
                 raise MissingFile(file)
         begun = time.perf_counter()
-        if self.chain.input_file is None or "input" not in task.inputs:
-            receipt = self.store.perform(task)
-        else:
-            with open_input(self.chain.input_file) as path:
-                receipt = self.store.perform(task, {"input": path})
+        with ExitStack() as stack:
+            read = ((name, file) for name, file in named.items() if name in task.inputs)
+            opened = {name: stack.enter_context(open_input(file)) for name, file in read}
+            receipt = self.store.perform(task, opened)
         self.timings.append(TaskTiming(folder, receipt.key, round(time.perf_counter() - begun, 4)))
         return receipt
 
@@ -145,12 +152,12 @@ class ChainPass:
         """Forget the chain's first step, which left the missing file, so that it is done again.
 
         A redaction deletes what was read. It is asked for again where images are fetched under new settings: then the
-        addresses are read from the input file once more, and matched with the takedowns before any step sees them.
+        addresses are read from the input files once more, and matched with the takedowns before any step sees them.
 
         Raises:
             StoreError: something else is missing, which must not be deleted.
         """
-        if self.chain.input_file is None or not self.receipts or missing.file not in self.receipts[0][1].files:
+        if not self.chain.input_files or not self.receipts or missing.file not in self.receipts[0][1].files:
             raise StoreError(
                 f"{missing.file.path} is missing; see what else is with: vlmill verify {self.store.root}"
             ) from missing
@@ -206,13 +213,13 @@ class ChainRunner:
 class TimedChainRunner:
     """Runs chains of one run, and says how long each task took; travels to workers.
 
-    What is wrong with an input file is given back, so that the other chains are run as well.
+    What is wrong with input files is given back, so that the other chains are run as well.
     """
 
     root: Path
 
     def __call__(self, chain: Chain) -> TimedReceipts | BadFileError:
-        """The receipts of the chain and the times of what was done, or the error of its input file."""
+        """The receipts of the chain and the times of what was done, or the error of its input files."""
         try:
             return ChainRunner(self.root).run_timed(chain)
         except BadFileError as error:

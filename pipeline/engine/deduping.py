@@ -156,9 +156,9 @@ def list_verdicts(run: Build) -> dict[str, tuple[File]]:
         return {}
     files = {file.name: file for receipt in run.manifest("steps/dedupe/resolve") for file in receipt.files}
     return {
-        f"{partition.input_file.source}/{partition.name}": (
+        f"{partition.source}/{partition.name}": (
             replace(
-                files[name_resolved_verdicts(f"{partition.input_file.source}/{partition.name}")],
+                files[name_resolved_verdicts(f"{partition.source}/{partition.name}")],
                 name=name_verdicts("dedupe"),
             ),
         )

@@ -28,7 +28,7 @@ def fetch_images(run: Build) -> None:
     chains = [
         replace(run.chain(found), steps=tuple(run.list_raw_steps(found, retry=run.retry)))
         for found in run.all_partitions()
-        if run.recipe.source(found.input_file.source).fetches and not found.raw
+        if run.recipe.source(found.source).fetches and not found.raw
     ]
     if chains:
         for _ in run.run_chains("curate: fetch", chains, waiting=Waiting(FETCH_CPUS, count_downloads(run))):
@@ -52,7 +52,7 @@ def prepare_retry(run: Build, source: str) -> Retry | RetryImages | None:
 
 def is_retried(run: Build, partition: PlannedPartition) -> bool:
     """Whether failed images of a partition are tried once more behind the fetching of images."""
-    return run.retry and not run.recipe.source(partition.input_file.source).fetches
+    return run.retry and not run.recipe.source(partition.source).fetches
 
 
 def count_downloads(run: Build) -> int:

@@ -25,9 +25,9 @@ def count_outcomes(run: Build, until: str | None) -> dict[str, str]:
     step = CountOutcomes(steps_by_phase.get(until or "", recipe.all_verdict_steps()))
     verdicts, chains = {} if until in steps_by_phase else list_verdicts(run), []
     for partition in run.all_partitions():
-        if partition.input_file.source in folders:
+        if partition.source in folders:
             continue
-        chain, source = run.chain(partition, scored=until != "curate"), partition.input_file.source
+        chain, source = run.chain(partition, scored=until != "curate"), partition.source
         steps = (*chain.steps, ChainStep(f"steps/{source}/outcomes", step))
         chains.append(
             replace(chain, steps=steps, files=(*chain.files, *verdicts.get(f"{source}/{partition.name}", ())))

@@ -23,7 +23,7 @@ import fcntl
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,13 +168,14 @@ class Store:
             except MemoryError as error:
                 raise LackOfMemoryError(f"{AT_WORK}: out of memory ({str(error) or type(error).__name__})") from error
             except Exception as error:
-                if hint := explain_full_disk(error, self.root / task.folder) or self._explain_damage(task, error):
+                if hint := explain_full_disk(error, self.root / task.folder) or self._explain_damage(
+                    task, files.values(), error
+                ):
                     raise StoreError(hint) from error
                 raise
 
-    def _explain_damage(self, task: Task, error: Exception) -> str:
+    def _explain_damage(self, task: Task, read: Iterable[File], error: Exception) -> str:
         """Which files of the run that a failed task read are damaged; empty where none is, and the step is at fault."""
-        read = [file for name, file in {**task.side_inputs, **task.inputs}.items() if name != "input"]
         paths = [file.path for file in read if _is_damaged(self.root / file.path, file.sha256)]
         if not paths:
             return ""

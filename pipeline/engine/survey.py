@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.core.names import CUTS_FILE
+from vlmill.pipeline.core.names import CUTS_FILE, name_input
 from vlmill.pipeline.engine.chain import Chain, ChainStep
 from vlmill.pipeline.engine.input_digests import InputDigests
-from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.inputs.files import InputFile, hash_input, list_input_files
 from vlmill.pipeline.sources import OnBadFile, Source
-from vlmill.pipeline.steps.survey import Survey
+from vlmill.pipeline.steps.row_sample import RowRange
+from vlmill.pipeline.steps.survey import Chunk, Survey, cut_rows, group_chunks
 
 if TYPE_CHECKING:
     from vlmill.pipeline.engine.build import Build
+
+TASK_FILES = 64
+"""Input files that one task surveys at most: of remote ones each costs some requests."""
+TASK_BYTES = 64 << 20
+"""Bytes of input files that one task surveys, or one file."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +40,59 @@ class InputSet:
     on_bad_file: OnBadFile = "error"
 
 
-@dataclass(frozen=True)
-class PlannedPartition:
-    """A partition: rows [start, stop) of an input file, in a scaled run those with a hash below `bound`."""
+@dataclass(frozen=True, slots=True)
+class InputRows:
+    """Rows [start, stop) of an input file."""
 
     input_file: InputFile
-    file: File
-    chunk: int
+    file: File  # the input file as an input of tasks
     start: int
     stop: int
+
+    @property
+    def range(self) -> RowRange:
+        """The rows as steps are given them."""
+        return RowRange(self.input_file.name, self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class PlannedPartition:
+    """A partition: a chunk of an input file, or neighbouring files of one chunk each.
+
+    In a scaled run those of their rows with a hash below `bound`.
+    """
+
+    source: str
+    number: int  # of its first file
+    chunk: int
+    inputs: tuple[InputRows, ...]
     bound: int | None = None  # of the hashes of the rows that are read; None: every row
     raw: tuple[File, ...] = ()  # what was read and fetched of it, where no input file is asked any more
 
     @property
     def name(self) -> str:
-        """`<file number>-<chunk>`."""
-        return f"{self.input_file.number:05d}-{self.chunk:04d}"
+        """`<number of its first file>-<chunk>`."""
+        return f"{self.number:05d}-{self.chunk:04d}"
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has, chosen or not."""
+        return sum(found.stop - found.start for found in self.inputs)
+
+    @property
+    def ranges(self) -> tuple[RowRange, ...]:
+        """Its rows by file, as steps are given them."""
+        return tuple(found.range for found in self.inputs)
+
+    @property
+    def input_files(self) -> tuple[InputFile, ...]:
+        """The files that its rows are read from; none where it was read."""
+        return () if self.raw else tuple(found.input_file for found in self.inputs)
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """What its chain starts from: what was read and fetched, else the input files."""
+        return self.raw or name_inputs(found.file for found in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -62,16 +106,13 @@ class HashInputFile:
 
 
 def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dict[str, list[PlannedPartition]]:
-    """The partitions of every set by its name, ordered by their own. A chain for each input file.
+    """The partitions of every set by its name, in the order of their rows. Small input files share a chain.
 
     Raises:
         SourceError: a set has no files, they cannot be listed, or some are bad and not skipped.
     """
-    by_name = {inputs.name: inputs for inputs in input_sets}
-    input_files = [
-        input_file
-        for inputs in input_sets
-        for input_file in list_input_files(
+    listed = {
+        inputs.name: list_input_files(
             inputs.name,
             inputs.root,
             inputs.pattern,
@@ -79,21 +120,45 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
             split=inputs.split,
             ranged=inputs.source.ranged,
         )
-    ]
-    hashed = _hash_input_files(run, phase, input_files)
-    chains = [
-        _survey_chain(run, by_name[input_file.source], input_file, hashed[place])
-        for place, input_file in enumerate(input_files)
-    ]
-    partitions: dict[str, list[PlannedPartition]] = {inputs.name: [] for inputs in input_sets}
+        for inputs in input_sets
+    }
+    every = [input_file for input_files in listed.values() for input_file in input_files]
+    hashed = _hash_input_files(run, phase, every)
+    files = dict(zip(every, (hashed[place] for place in range(len(every))), strict=True))
+    chains = [chain for inputs in input_sets for chain in _list_survey_chains(run, inputs, listed[inputs.name], files)]
+    chunks = dict[InputFile, list[Chunk]]()
     for chain, receipts in run.run_chains(phase, chains):
-        (cuts,) = (file for file in receipts[-1][1].files if file.name == CUTS_FILE)
-        assert chain.input_file is not None
-        partitions[chain.input_file.source] += [
-            PlannedPartition(chain.input_file, chain.files[0], chunk, start, stop)
-            for chunk, (start, stop) in enumerate(json.loads((run.root / cuts.path).read_bytes()))
-        ]
-    return {name: sorted(found, key=lambda partition: partition.name) for name, found in partitions.items()}
+        chunks |= zip(chain.input_files, read_chunks(run.root, receipts[-1][1]), strict=True)
+    return {
+        name: _plan_partitions(run, name, [(file, files[file], chunks[file]) for file in input_files])
+        for name, input_files in listed.items()
+    }
+
+
+def _plan_partitions(
+    run: Build, name: str, surveyed: Sequence[tuple[InputFile, File, list[Chunk]]]
+) -> list[PlannedPartition]:
+    """The partitions of a set, from each of its files with its hash and its chunks."""
+
+    def take_rows(number: int, chunk: int) -> InputRows:
+        input_file, file, chunks = surveyed[number]
+        return InputRows(input_file, file, *chunks[chunk][:2])
+
+    bounds = run.recipe.partition
+    groups = group_chunks([chunks for _, _, chunks in surveyed], bounds.rows, bounds.bytes)
+    return [PlannedPartition(name, *places[0], tuple(take_rows(*place) for place in places)) for places in groups]
+
+
+def read_chunks(root: Path, surveyed: Receipt) -> list[list[Chunk]]:
+    """The chunks of each input file of a survey task, in the order of the files."""
+    (cuts,) = (file for file in surveyed.files if file.name == CUTS_FILE)
+    found = json.loads((root / cuts.path).read_bytes())
+    return [[(start, stop, size) for start, stop, size in chunks] for chunks in found]
+
+
+def name_inputs(files: Iterable[File]) -> tuple[File, ...]:
+    """Input files under the names that a task knows them by."""
+    return tuple(replace(file, name=name_input(place)) for place, file in enumerate(files))
 
 
 def _hash_input_files(run: Build, phase: str, input_files: Sequence[InputFile]) -> dict[int, File]:
@@ -109,11 +174,17 @@ def _hash_input_files(run: Build, phase: str, input_files: Sequence[InputFile]) 
     return hashed
 
 
-def _survey_chain(run: Build, inputs: InputSet, input_file: InputFile, file: File) -> Chain:
+def _list_survey_chains(
+    run: Build, inputs: InputSet, input_files: Sequence[InputFile], files: Mapping[InputFile, File]
+) -> Iterator[Chain]:
+    """A task for each file, or for neighbours that are small; files behind them change the last of these alone."""
     bounds = run.recipe.partition
-    survey = Survey(inputs.source, bounds.rows, bounds.bytes, input_file.name, inputs.on_bad_file)
-    step = ChainStep(f"{inputs.folder}/survey", survey)
-    return Chain(f"{input_file.number:05d}", (step,), input_file, (file,))
+    for start, stop, _ in cut_rows([files[file].size for file in input_files], TASK_FILES, TASK_BYTES):
+        members = tuple(input_files[start:stop])
+        names = tuple(file.name for file in members)
+        survey = Survey(inputs.source, bounds.rows, bounds.bytes, names, inputs.on_bad_file)
+        step = ChainStep(f"{inputs.folder}/survey", survey)
+        yield Chain(f"{start:05d}", (step,), members, name_inputs(files[file] for file in members))
 
 
 def limit_rows(partitions: list[PlannedPartition], limit: int | None) -> list[PlannedPartition]:
@@ -124,17 +195,21 @@ def limit_rows(partitions: list[PlannedPartition], limit: int | None) -> list[Pl
     for partition in partitions:
         if left <= 0:
             break
-        kept.append(replace(partition, stop=min(partition.stop, partition.start + left)))
-        left -= kept[-1].stop - kept[-1].start
+        inputs = list[InputRows]()
+        for found in partition.inputs:
+            if left > 0:
+                inputs.append(replace(found, stop=min(found.stop, found.start + left)))
+                left -= inputs[-1].stop - inputs[-1].start
+        kept.append(replace(partition, inputs=tuple(inputs)))
     return kept
 
 
 def make_placeholder(source: str) -> PlannedPartition:
     """A partition of no file."""
-    return PlannedPartition(InputFile(source, 0, "", ""), File("input", "", "", 0), 0, 0, 0)
+    return PlannedPartition(source, 0, 0, ())
 
 
 def adopt_partition(source: str, partition: str, raw: tuple[File, ...]) -> PlannedPartition:
-    """A partition by its name, without its input file."""
+    """A partition by its name, without its input files."""
     number, chunk = (int(digits) for digits in partition.split("-"))
-    return PlannedPartition(InputFile(source, number, "", ""), File("input", "", "", 0), chunk, 0, 0, raw=raw)
+    return PlannedPartition(source, number, chunk, (), raw=raw)

@@ -40,16 +40,16 @@ def list_bad_files(recipe: Recipe, name: str, faults: Sequence[str]) -> tuple[st
     return (*others, f"{last}; if the files are of another row shape: --set {block}.{owner}.kind=KIND")
 
 
-def raise_bad_files(recipe: Recipe, found: Sequence[tuple[InputFile | None, BadFileError]]) -> None:
+def raise_bad_files(recipe: Recipe, found: Sequence[tuple[Sequence[InputFile], BadFileError]]) -> None:
     """Raise one error for all bad input files of a build, with the option that goes on without those of each source.
 
     Args:
         recipe: Has the sources and benchmarks.
-        found: What is wrong with each file; nothing is raised where there is none.
+        found: Input files of one source, and what is wrong with some of them; nothing is raised where there are none.
     """
     by_source = dict[str, list[BadFileError]]()
-    for file, error in found:
-        by_source.setdefault(file.source if file else "", []).append(error)
+    for files, error in found:
+        by_source.setdefault(files[0].source if files else "", []).append(error)
     faults = [
         fault for name, errors in by_source.items() for fault in list_bad_files(recipe, name, list_faults(errors))
     ]

@@ -25,6 +25,7 @@ from vlmill.pipeline.reports.signal_costs import ClustersEstimate, SignalEstimat
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
+from vlmill.pipeline.steps.survey import SHARED_BYTES
 from vlmill.pipeline.steps.token_lengths import make_length_step
 
 LARGEST = 1 << 30
@@ -281,8 +282,7 @@ def _describe_source(
     """The estimate of a source whose files have so many rows in all."""
     rows = there if there is None else _count_taken(recipe, there)
     known = measured.costs.rows > 0 and rows is not None
-    per_file = -(-(rows or 0) // len(files))
-    partitions = len(files) * max(1, -(-per_file // recipe.partition.rows))
+    partitions = _count_partitions(recipe, files, rows or 0)
     all_rows = extrapolate_costs(measured.costs, measured.empty, rows or 0, partitions) if known else Costs()
     policies, amounts, pictured = (
         recipe.list_policies(name),
@@ -325,6 +325,19 @@ def _describe_source(
             if known and f"asked.{called}" in amounts
         },
     )
+
+
+def _count_partitions(recipe: Recipe, files: Sequence[InputFile], rows: int) -> int:
+    """About how many partitions so many rows of files make, if these are alike: small ones share a partition."""
+    rows_of_file, bytes_of_file = (-(-total // len(files)) for total in (rows, sum(file.size for file in files)))
+    chunks = -(-rows_of_file // recipe.partition.rows)
+    if chunks > 1:
+        return len(files) * chunks
+    sharing = min(
+        recipe.partition.rows // max(rows_of_file, 1),
+        min(recipe.partition.bytes, SHARED_BYTES) // max(bytes_of_file, 1),
+    )
+    return -(-len(files) // max(sharing, 1))
 
 
 def _estimate_asked(name: str, signal: Ask, amounts: Mapping[str, float]) -> AskedEstimate:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmill.pipeline.core.files import read_json
-from vlmill.pipeline.core.names import BAD_FILE, IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
+from vlmill.pipeline.core.names import BAD_FILES, IMAGE_STATS_FILE, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     LEAST_IMAGES,
@@ -92,10 +92,9 @@ def list_bad_files(root: Path, source: str) -> Iterator[Loss]:
     """Every input file of a source that was skipped as a whole. Raises StoreError where it is not surveyed."""
     for receipt in read_manifest(root, f"steps/{source}/survey"):
         for file in receipt.files:
-            if file.name == BAD_FILE:
-                found = read_json(root / file.path)
+            for bad in read_json(root / file.path) if file.name == BAD_FILES else ():
                 yield _make_refused_loss(
-                    source, receipt.partition, found["file"], Reason.BAD_FILE, "file", "", found["fault"]
+                    source, receipt.partition, bad["file"], Reason.BAD_FILE, "file", "", bad["fault"]
                 )
 
 

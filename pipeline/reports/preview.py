@@ -27,6 +27,7 @@ from vlmill.pipeline.core.names import (
     LINEAGE_SUFFIX,
     REFUSED_FILE,
     SAMPLES_FILE,
+    name_input,
 )
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -49,7 +50,7 @@ from vlmill.pipeline.shards.writer import parse_members
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.steps.find_boxes import FindBoxes
 from vlmill.pipeline.steps.read import Read
-from vlmill.pipeline.steps.row_sample import hash_rows
+from vlmill.pipeline.steps.row_sample import RowRange, hash_rows
 from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
 
 
@@ -101,7 +102,7 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
         )
     work = make_work(recipe, base, name, file)
     with open_input(file) as path, tempfile.TemporaryDirectory(prefix="vlmill-preview-") as folder:
-        run = StepPass(Path(folder), {**work.files, "input": path})
+        run = StepPass(Path(folder), {**work.files, name_input(0): path})
         run.perform(_choose_rows(work, file, path, wanted, spread=spread))
         if source.fetches:
             _bring_images(run, work, recipe.fetch_step(name))
@@ -115,12 +116,13 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
 
 def _choose_rows(work: SourceWork, file: InputFile, path: Path, wanted: int, *, spread: bool) -> Read:
     """The step that reads the rows to show."""
-    step = Read(work.source, work.name, file.name, 0, 0, max_characters=work.max_characters, images=work.images)
+    rows = len(work.source.survey(path)) if spread else _count_rows(work.source, path, wanted)
+    ranges = (RowRange(file.name, 0, rows),)
+    step = Read(work.source, work.name, ranges, max_characters=work.max_characters, images=work.images)
     if not spread:
-        return replace(step, stop=_count_rows(work.source, path, wanted))
-    rows = len(work.source.survey(path))
-    lowest = np.sort(hash_rows(work.name, file.name, 0, rows))[:wanted]
-    return replace(step, stop=rows, bound=int(lowest[-1]) + 1 if lowest.size else 0)
+        return step
+    lowest = np.sort(hash_rows(work.name, *ranges[0]))[:wanted]
+    return replace(step, bound=int(lowest[-1]) + 1 if lowest.size else 0)
 
 
 def _count_rows(source: Source, path: Path, most: int) -> int:

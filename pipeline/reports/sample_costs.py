@@ -28,6 +28,7 @@ from vlmill.pipeline.core.names import (
     LENGTHS_SUFFIX,
     REFUSED_FILE,
     SAMPLES_FILE,
+    name_input,
 )
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_image_stats, read_rows, read_samples, write_rows
@@ -50,6 +51,7 @@ from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.read import MAX_CHARACTERS, Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.render_boxes import add_boxes
+from vlmill.pipeline.steps.row_sample import RowRange
 from vlmill.pipeline.steps.token_lengths import CountTokens
 
 ROWS = 100
@@ -199,9 +201,15 @@ def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
 
 def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> MeasuredRows:
     """The costs of the first `rows` rows, why the first lost one of them was lost, and coordinates in their texts."""
-    run = StepPass(folder, {**work.files, "input": path})
+    run = StepPass(folder, {**work.files, name_input(0): path})
     run.perform(
-        Read(work.source, work.name, work.file, 0, rows, max_characters=work.max_characters, images=work.images)
+        Read(
+            work.source,
+            work.name,
+            (RowRange(work.file, 0, rows),),
+            max_characters=work.max_characters,
+            images=work.images,
+        )
     )
     amounts, said = _count_samples(run.files, work.signals)
     warnings = _warn_of_private_hosts(run, work) if work.source.fetches else ()

@@ -13,11 +13,10 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from vlmill.pipeline.core.files import read_json
-from vlmill.pipeline.core.names import CUTS_FILE
 from vlmill.pipeline.dedupe.pieces import list_folders
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
+from vlmill.pipeline.engine.scaling import count_source_partitions
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
@@ -72,7 +71,7 @@ def read_progress(root: Path) -> list[StepProgress]:
     A step with a manifest is complete; in one without, tasks that have a receipt are counted.
     """
     recipe = read_locked_recipe(root)
-    expected = {source: _count_partitions(root, source) for source in recipe.sources}
+    expected = {source: _count_partitions(root, recipe, source) for source in recipe.sources}
     folders = sorted({path.parent.relative_to(root) for path in root.glob("s*/**/made_by.json")})
     scored = {*recipe.verdict_steps(), *recipe.clusters, "semantic"} - {*recipe.unscored_verdict_steps()}
     scored |= {f"{name} {step}" for name in recipe.clusters for step in ("sample", "assigned")}
@@ -131,14 +130,11 @@ def _rank_step(recipe: Recipe, step: StepProgress) -> tuple[int, int, str]:
     return PHASES.index(step.phase), place, step.step
 
 
-def _count_partitions(root: Path, source: str) -> int | None:
-    """How many partitions the survey of a source found, or None before it is complete."""
-    manifest = root / f"steps/{source}/survey/manifest.json"
-    if not manifest.exists():
+def _count_partitions(root: Path, recipe: Recipe, source: str) -> int | None:
+    """How many partitions a source has without a scale, or None before it is surveyed."""
+    if not (root / f"steps/{source}/survey/manifest.json").exists():
         return None
-    receipts = read_json(manifest)["receipts"]
-    files = (file for receipt in receipts for file in receipt["files"] if file["name"] == CUTS_FILE)
-    return sum(len(read_json(root / file["path"])) for file in files)
+    return count_source_partitions(root, recipe, source)
 
 
 def make_status_table(steps: Iterable[StepProgress]) -> Table:

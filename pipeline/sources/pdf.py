@@ -22,7 +22,7 @@ from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, Node
-from vlmill.pipeline.core.sandbox import MEMORY, ChildCrashed, ChildTimedOut, Sandbox
+from vlmill.pipeline.core.sandbox import MEMORY, ChildCrashed, ChildTimedOut, borrow_sandbox
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, pick_items, try_row
 from vlmill.pipeline.sources.formats import tars
@@ -72,7 +72,7 @@ class Pdf(Source):
             _check_pdf(path)
             entries = iter([None])
         read = read_pages if self.sample == "page" else read_layout
-        with Sandbox[..., Item](read, self.seconds, memory) as worker:
+        with borrow_sandbox(read, self.seconds, memory) as worker:  # of many small files that share a partition
             ask = partial(worker.run, **({"long_side": self.long_side} if self.sample == "page" else {}))
             for number, entry in pick_items(entries, numbers):
                 made = try_row(partial(self._read_row, path, ask, number), entry)

@@ -1,7 +1,7 @@
-"""Step `read`: rows of an input file become samples and the table of their images.
+"""Step `read`: rows of input files become samples and the table of their images.
 
 The one place where what a source yields gets its ids. The tables are written as they come, so memory holds one row of
-the input file, one row group of each table, and the addresses and digests of the partition's images.
+an input file, one row group of each table, and the addresses and digests of the partition's images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.excerpt import escape_text, make_excerpt
 from vlmill.pipeline.core.meter import note_work
-from vlmill.pipeline.core.names import IMAGES_FILE, REFUSED_FILE, SAMPLES_FILE, UNREAD_FILE
+from vlmill.pipeline.core.names import IMAGES_FILE, REFUSED_FILE, SAMPLES_FILE, UNREAD_FILE, name_input
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -39,7 +39,7 @@ from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.files import Files
-from vlmill.pipeline.steps.row_sample import choose_rows
+from vlmill.pipeline.steps.row_sample import RowRange, choose_rows
 
 MAX_CHARACTERS = 1_000_000
 """By default. Later steps hold one sample at a time, and at most about 300 bytes for each of its characters."""
@@ -47,7 +47,7 @@ MAX_CHARACTERS = 1_000_000
 
 @dataclass(frozen=True)
 class Read:
-    """Step: rows [start, stop) of an input file, in a scaled run those of them whose hash is below `bound`.
+    """Step: rows of input files, in a scaled run those of them whose hash is below `bound`.
 
     Leaves `samples.parquet`, `images.parquet`, `refused.parquet` and `unread.json`.
 
@@ -55,19 +55,17 @@ class Read:
     once. Files that rows name are read here, so that from now on the run holds them; one that is not there is an image
     with a reason.
 
-    Counts `rows` of the input file, kept where at least one sample came of them, and `pages`, which rows fan out to:
+    Counts `rows` of the input files, kept where at least one sample came of them, and `pages`, which rows fan out to:
     each kept one is a sample, and a row that is lost as a whole counts as one. Each lost page stands in
     `refused.parquet`, with the reason, the source's message and the beginning of the row.
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
 
     source: Source
     name_of_source: str
-    file: str  # relative to the source's root, with "/"
-    start: int
-    stop: int
+    ranges: tuple[RowRange, ...]  # of each input file one, in the order of the files
     licence: str = ""
     on_bad_file: OnBadFile = "error"
     bound: int | None = None  # of the rows' hashes (row_sample.py); None: every row
@@ -81,8 +79,8 @@ class Read:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The input file alone."""
-        return ("input",)
+        """The input files alone."""
+        return tuple(map(name_input, range(len(self.ranges))))
 
     def made_by(self) -> Mapping[str, str]:
         """The library that writes the tables, and those that make pictures of pages."""
@@ -93,18 +91,18 @@ class Read:
         """Read every row that was chosen.
 
         Raises:
-            BadFileError: the file has not the form of the source, or is damaged, and is not skipped.
-            SourceError: it has not all the rows.
+            BadFileError: files have not the form of the source, or are damaged, and are not skipped; with all of them.
+            SourceError: a file has not all the rows.
         """
-        rows, pages, unread = Count(), Count(), _Unread()
+        rows, pages, unread, faults = Count(), Count(), _Unread(), list[str]()
         with (
             _Table(folder / SAMPLES_FILE, SAMPLES, repeats=True) as samples,
             _Table(folder / IMAGES_FILE, IMAGES, repeats=False) as table,
             _Table(folder / REFUSED_FILE, REFUSED, repeats=True) as refused,
         ):
             images = _Images(table, Files(self.images))
-            for row in self._rows(inputs["input"]):
-                made, lost = self._samples(row, images)
+            for document, row in self._read_files(inputs, faults):
+                made, lost = self._samples(document, row, images)
                 unread.note({key for page in row.pages for key in page.unread})
                 for sample in made:
                     samples.add(sample_to_row(sample), sum(len(node.text or "") for node in sample.nodes))
@@ -117,36 +115,47 @@ class Read:
                     rows.keep()
                 else:
                     rows.lose(Reason(lost[0]["reason"]))
+        if faults:
+            raise BadFileError(*faults)
         unread.write(folder / UNREAD_FILE)
         return {"rows": rows, "pages": pages}
 
-    def _rows(self, input_file: Path) -> Iterator[SourceRow]:
-        """The chosen rows, each exactly once."""
-        numbers: Sequence[int] = range(self.start, self.stop)
+    def _read_files(self, inputs: Inputs, faults: list[str]) -> Iterator[tuple[SampleId, SourceRow]]:
+        """The chosen rows of each file with their ids; `faults` gets what is wrong with files that are not skipped."""
+        for place, wanted in enumerate(self.ranges):
+            try:
+                for row in self._rows(inputs[name_input(place)], wanted):
+                    yield SampleId(self.name_of_source, wanted.file, row.row), row
+            except BadFileError as error:
+                faults += error.faults
+
+    def _rows(self, input_file: Path, wanted: RowRange) -> Iterator[SourceRow]:
+        """The chosen rows of a file, each exactly once. Raises BadFileError for one that is not skipped."""
+        numbers: Sequence[int] = range(wanted.start, wanted.stop)
         if self.bound is not None:
-            numbers = choose_rows(self.name_of_source, self.file, self.start, self.stop, self.bound)
-        for expected, row in zip_longest(numbers, self._sound_rows(input_file, numbers)):
+            numbers = choose_rows(self.name_of_source, *wanted, self.bound)
+        for expected, row in zip_longest(numbers, self._sound_rows(input_file, wanted, numbers)):
             if row is None or row.row != expected:
-                found = "the end" if row is None else f"row {row.row}"
-                wanted = "the end" if expected is None else f"row {expected}"
+                came = "the end" if row is None else f"row {row.row}"
+                due = "the end" if expected is None else f"row {expected}"
                 raise SourceError(
-                    f"{self.name_of_source}/{self.file}: reading [{self.start}, {self.stop}), expected {wanted}, "
-                    f"found {found}"
+                    f"{self.name_of_source}/{wanted.file}: reading [{wanted.start}, {wanted.stop}), expected {due}, "
+                    f"found {came}"
                 )
             yield row
 
-    def _sound_rows(self, input_file: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
+    def _sound_rows(self, input_file: Path, wanted: RowRange, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.
 
         Raises BadFileError for one that is not skipped.
         """
-        following, coming = self.start, iter(numbers)
+        following, coming = wanted.start, iter(numbers)
         try:
-            AT_WORK.note(SampleId(self.name_of_source, self.file, next(coming, self.stop)))
+            AT_WORK.note(SampleId(self.name_of_source, wanted.file, next(coming, wanted.stop)))
             for row in self.source.rows(input_file, numbers):
                 following = row.row + 1
                 yield row
-                AT_WORK.note(SampleId(self.name_of_source, self.file, next(coming, self.stop)))
+                AT_WORK.note(SampleId(self.name_of_source, wanted.file, next(coming, wanted.stop)))
         except BadFileError as error:
             if self.on_bad_file == "error":
                 raise
@@ -154,19 +163,21 @@ class Read:
             hidden = (row for row in numbers if row >= following)
             yield from (SourceRow(row, failed=((Reason.BAD_FILE, fault),)) for row in hidden)
 
-    def _samples(self, row: SourceRow, images: _Images) -> tuple[list[Sample], list[dict[str, Any]]]:
-        """The samples of a row, and of what else there might have been the rows of REFUSED."""
+    def _samples(
+        self, document: SampleId, row: SourceRow, images: _Images
+    ) -> tuple[list[Sample], list[dict[str, Any]]]:
+        """The samples of a row with this id, and of what else there might have been the rows of REFUSED."""
         places = row.failed_pages or [NO_PAGE] * len(row.failed)
         made = list[Sample]()
-        lost = [self._lost(row.row, at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
+        lost = [_lose_page(document, at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
         for page in row.pages:
             if fault := self._find_fault(page):
                 texts = [node.text or node.url for node in page.nodes]
-                lost.append(self._lost(row.row, page.page, *fault, make_excerpt(texts)))
+                lost.append(_lose_page(document, page.page, *fault, make_excerpt(texts)))
             else:
-                made.append(self._sample(row.row, page, [images.number(picture) for picture in page.pictures]))
+                made.append(self._sample(document, page, [images.number(picture) for picture in page.pictures]))
         return made, lost if made or lost else [
-            self._lost(row.row, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
+            _lose_page(document, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
         ]
 
     def _find_fault(self, page: Page) -> tuple[Reason, str] | None:
@@ -180,14 +191,8 @@ class Read:
             )
         return None if _is_unicode(strings) else (Reason.BAD_ROW, NO_UTF8)
 
-    def _lost(self, row: int, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
-        """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
-        place = SampleId(self.name_of_source, self.file, row, page)._asdict()
-        return {**place, "reason": str(reason), "detail": escape_text(detail), "excerpt": begins}
-
-    def _sample(self, row: int, page: Page, numbers: list[int]) -> Sample:
-        """The sample of a page whose pictures have these numbers in the image table."""
-        document = SampleId(self.name_of_source, self.file, row)
+    def _sample(self, document: SampleId, page: Page, numbers: list[int]) -> Sample:
+        """The sample of a page of a row whose pictures have these numbers in the image table."""
         return Sample(
             id=document._replace(page=page.page),
             nodes=tuple(
@@ -199,6 +204,12 @@ class Read:
             url=page.url,
             signals=page.signals,
         )
+
+
+def _lose_page(document: SampleId, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
+    """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
+    place = document._replace(page=page)._asdict()
+    return {**place, "reason": str(reason), "detail": escape_text(detail), "excerpt": begins}
 
 
 def _name_address(url: str | None) -> str | None:

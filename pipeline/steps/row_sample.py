@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,13 @@ LEAST_ROWS = 32
 BLOCK = 1 << 20
 """Rows that are hashed at a time: 8 MB."""
 
-RowRange = tuple[str, int, int]
-"""Input file, first row, row behind the last."""
+
+class RowRange(NamedTuple):
+    """Rows [start, stop) of an input file."""
+
+    file: str  # relative to the source's root, with "/"
+    start: int
+    stop: int
 
 
 def hash_rows(source: str, file: str, start: int, stop: int) -> NDArray[np.uint64]:

@@ -53,13 +53,13 @@ def count_read(inputs: Mapping[str, Path]) -> Counts:
     A row is kept if it gave a sample, else lost for the first reason that it was refused for.
     """
     rows, pages = Count(), Count()
-    seen = {row["row"] for row in read_rows(inputs[SAMPLES_FILE], ["row"])}
+    seen = {(row["file"], row["row"]) for row in read_rows(inputs[SAMPLES_FILE], ["file", "row"])}
     rows.keep(len(seen))
     pages.keep(_count_rows(inputs[SAMPLES_FILE]))
-    for row in read_rows(inputs[REFUSED_FILE], ["row", "reason"]):
+    for row in read_rows(inputs[REFUSED_FILE], ["file", "row", "reason"]):
         pages.lose(Reason(row["reason"]))
-        if row["row"] not in seen:
-            seen.add(row["row"])
+        if (place := (row["file"], row["row"])) not in seen:
+            seen.add(place)
             rows.lose(Reason(row["reason"]))
     return {"rows": rows, "pages": pages}
 

@@ -16,6 +16,7 @@ from vlmill.pipeline.reports.funnel import read_funnel, sample_losses
 from vlmill.pipeline.sources.formats.parquet import IMAGE, _choose_error
 from vlmill.pipeline.sources.websight import WebSight
 from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.row_sample import RowRange
 from vlmill.pipeline.steps.survey import Survey
 
 ROWS = 6
@@ -91,9 +92,9 @@ def test_rows_behind_damage_are_lost_one_by_one_where_bad_files_are_skipped(tmp_
     path.write_bytes(data)
     source = WebSight()
     with pytest.raises(BadFileError, match="row group 1 is damaged"):
-        Read(source, "web", "rows.parquet", 0, 8).run({"input": path}, make_folder(tmp_path, "error"))
-    step = Read(source, "web", "rows.parquet", 0, 8, on_bad_file="skip")
-    counts = step.run({"input": path}, make_folder(tmp_path, "skip"))
+        Read(source, "web", (RowRange("rows.parquet", 0, 8),)).run({"input-0": path}, make_folder(tmp_path, "error"))
+    step = Read(source, "web", (RowRange("rows.parquet", 0, 8),), on_bad_file="skip")
+    counts = step.run({"input-0": path}, make_folder(tmp_path, "skip"))
     assert counts["rows"].to_json() == {"in": 8, "kept": 4, "dropped": {}, "failed": {"bad_file": 4}}
     lost = pq.read_table(tmp_path / "skip" / "refused.parquet").to_pylist()
     assert [row["row"] for row in lost] == [4, 5, 6, 7]
@@ -111,8 +112,8 @@ def test_what_is_wrong_with_a_file_names_no_place_of_this_machine(recipe, tmp_pa
     source = WebSight()
     path = tmp_path / "no.parquet"
     path.write_bytes(b"nothing")
-    Survey(source, 10, 1000, "no.parquet", "skip").run({"input": path}, folder)
-    assert str(tmp_path) not in json.loads((folder / "bad_file.json").read_text())["fault"]
+    Survey(source, 10, 1000, ("no.parquet",), "skip").run({"input-0": path}, folder)
+    assert str(tmp_path) not in json.loads((folder / "bad_files.json").read_text())[0]["fault"]
 
 
 def test_a_disk_or_network_that_fails_is_no_bad_file():

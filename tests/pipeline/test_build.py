@@ -19,7 +19,8 @@ import webdataset
 
 from tests.helpers.killing import killed_at
 from tests.helpers.object_storage import KEY, SECRET
-from tests.helpers.small import RECIPE, product, vlmill, write_recipe
+from tests.helpers.small import RECIPE, product, prose, vlmill, write_recipe
+from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import Store
@@ -146,11 +147,12 @@ def test_on_object_storage_the_bytes_are_those_of_a_folder(recipe, built, s3, tm
 @pytest.mark.timeout(1800)
 def test_killed_at_every_commit_point_it_ends_with_the_same_bytes(recipe, tmp_path):
     """A run is killed at each commit point of the first task that is to be done, until it is done; then of the next."""
+    obelics(recipe.parent / "web-2.parquet", [[prose(number)] for number in range(50, 53)])
     small = write_recipe(
         recipe.parent,
-        sources={"web": RECIPE["sources"]["web"]},
+        sources={"web": {**RECIPE["sources"]["web"], "files": "web*.parquet"}},
         filters=[{"language": None}],
-        partition={"rows": 200},
+        partition={"rows": 200},  # one, which both files share
         dedupe={"buckets": 1},
         stages=[{**RECIPE["stages"][0], "mixture": {"shares": {"web": 1}, "sequence_length": 512}}],
     )

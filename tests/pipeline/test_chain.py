@@ -57,7 +57,8 @@ class Once(ChainStep):
 
 def chain(root: Path, *steps: ChainStep, input_file: InputFile | None = None) -> Chain:
     (root / "text").write_text("hello")
-    return Chain("00000-0000", steps, input_file, (File("text", "text", hash_file(root / "text"), 5),))
+    input_files = (input_file,) if input_file else ()
+    return Chain("00000-0000", steps, input_files, (File("text", "text", hash_file(root / "text"), 5),))
 
 
 def test_each_step_sees_what_those_before_it_left(tmp_path):

@@ -18,6 +18,7 @@ from vlmill.pipeline.core.at_work import AtWork
 from vlmill.pipeline.core.sample import SampleId, read_refused, read_samples
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.steps.read import MAX_CHARACTERS, Read
+from vlmill.pipeline.steps.row_sample import RowRange
 
 COLUMNS = pa.schema([
     ("images", pa.list_(pa.string())), ("texts", pa.list_(pa.string())),
@@ -43,7 +44,7 @@ def repeat(characters: int) -> str:
 @pytest.mark.parametrize(("characters", "kept"), [(MAX_CHARACTERS, True), (MAX_CHARACTERS + 1, False)])
 def test_a_sample_with_more_characters_than_its_source_allows_is_refused_with_a_reason(tmp_path, characters, kept):
     path = write_documents(tmp_path / "web.parquet", "before", "é" * characters, "after")
-    counts = Read(Obelics(), "web", "web.parquet", 0, 3).run({"input": path}, tmp_path)
+    counts = Read(Obelics(), "web", (RowRange("web.parquet", 0, 3),)).run({"input-0": path}, tmp_path)
     lost = {} if kept else {"too_many_characters": 1}
     for level in ("rows", "pages"):
         assert counts[level].balanced()
@@ -91,18 +92,19 @@ def build_limited(folder: Path, characters: int) -> str:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a bound of address space")
 def test_a_sample_for_which_memory_does_not_suffice_is_named_when_the_rest_is_done_and_the_way_out_works(tmp_path):
-    write_documents(tmp_path / "a.parquet", "before", repeat(9_000_000), "after")
-    write_documents(tmp_path / "b.parquet", "another", "and one more")
+    write_documents(tmp_path / "a.parquet", "before")
+    write_documents(tmp_path / "b.parquet", repeat(9_000_000), "after")
+    write_documents(tmp_path / "c.parquet", "another", "and one more")
     (tmp_path / "recipe.yaml").write_text(
-        "name: heavy\nfilters: []\nsources:\n  web: {kind: obelics, files: '*.parquet'}\n"
+        "name: heavy\nfilters: []\npartition: {rows: 3}\nsources:\n  web: {kind: obelics, files: '*.parquet'}\n"
     )
     named, *_, advice = build_limited(tmp_path, 10_000_000).splitlines()
-    assert named.startswith("steps/web/signature 00000-0000, at web/a.parquet#1: out of memory")
+    assert named.startswith("steps/web/signature 00000-0000, at web/b.parquet#0: out of memory")
     assert "sources.NAME.max_characters" in advice
     assert "takedowns.yaml" in advice
     signed = {path.name.partition(".")[0] for path in (tmp_path / "run/steps/web/signature").glob("*.receipt.json")}
-    assert signed == {"00001-0000"}
-    (tmp_path / "run" / "takedowns.yaml").write_text("ids: ['web/a.parquet#1']\n")
+    assert signed == {"00002-0000"}
+    (tmp_path / "run" / "takedowns.yaml").write_text("ids: ['web/b.parquet#0']\n")
     assert build_limited(tmp_path, 10_000_000) == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import fsspec
 import pytest
@@ -57,10 +58,17 @@ def test_where_nothing_is_found_the_way_to_say_where_it_is_is_named(tmp_path, me
 
 def test_a_survey_cuts_by_rows_and_by_bytes(tmp_path):
     path = obelics(tmp_path / "web.parquet", [[f"text {row}"] for row in range(7)])
-    counts = Survey(Obelics(), rows=3, size=1 << 30).run({"input": path}, tmp_path)
-    assert (tmp_path / "cuts.json").read_text() == "[[0,3],[3,6],[6,7]]"
-    assert counts["surveyed"].kept == 7
-    assert cut_rows([5, 5, 20, 1], rows=9, size=10) == [(0, 2), (2, 3), (3, 4)]
+    short = obelics(tmp_path / "short.parquet", [["text"]])
+    inputs = {"input-0": path, "input-1": short}
+    counts = Survey(Obelics(), rows=3, size=1 << 30, files=("web", "short")).run(inputs, tmp_path)
+    cut, alone = json.loads((tmp_path / "cuts.json").read_text())
+    assert [tuple(chunk[:2]) for chunk in cut] == [(0, 3), (3, 6), (6, 7)]
+    assert [sum(chunk[2] for chunk in cut), *(chunk[2] for chunk in alone)] == [
+        sum(Obelics().survey(path)),
+        *Obelics().survey(short),
+    ]
+    assert (counts["surveyed"].kept, counts["files"].kept) == (8, 2)
+    assert cut_rows([5, 5, 20, 1], rows=9, size=10) == [(0, 2, 10), (2, 3, 20), (3, 4, 1)]
     assert cut_rows([], rows=9, size=10) == []
 
 

@@ -35,6 +35,7 @@ from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa
 from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.row_sample import RowRange
 from vlmill.pipeline.steps.survey import cut_rows
 from vlmill.pipeline.verdicts.audit import count_read
 
@@ -65,7 +66,7 @@ def read(tmp_path):
         folder = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         stop = len(source.survey(path)) if stop is None else stop
-        counts = Read(source, "web", "a/file", start, stop, licence).run({"input": path}, folder)
+        counts = Read(source, "web", (RowRange("a/file", start, stop),), licence).run({"input-0": path}, folder)
         assert all(count.balanced() for count in counts.values())
         books = {level: count.to_json() for level, count in counts.items()}
         return (
@@ -127,7 +128,7 @@ def test_files_that_rows_name_stand_in_the_image_table_once(tmp_path):
     paths = ["a", "b", "a", "./a", "copy", "gone", "gone"]
     node = (Node("image", image=0),)
     told = tuple(SourceRow(row, (Page(node, (Picture(path=path),)),)) for row, path in enumerate(paths))
-    Read(Told(told), "web", "f", 0, len(told), images=str(tmp_path)).run({"input": tmp_path}, tmp_path)
+    Read(Told(told), "web", (RowRange("f", 0, len(told)),), images=str(tmp_path)).run({"input-0": tmp_path}, tmp_path)
     images = list(read_rows(tmp_path / "images.parquet"))
     assert [image["reason"] for image in images] == [None, None, "missing_file"]
     shown = [sample.nodes[0].image for sample in read_samples(tmp_path / "samples.parquet")]
@@ -235,7 +236,7 @@ def test_files_of_another_form_are_errors_before_anything_is_written(read, tmp_p
 
 
 def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
-    Read(Told(()), "web", "f", 0, 0).run({"input": tmp_path}, tmp_path)
+    Read(Told(()), "web", (RowRange("f", 0, 0),)).run({"input-0": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "samples.parquet").equals(SAMPLES)
     assert pq.read_schema(tmp_path / "images.parquet").equals(IMAGES)
 
@@ -249,7 +250,7 @@ def test_what_no_sample_was_made_of_stands_in_a_table_of_its_own(tmp_path):
         ),
         SourceRow(2),
     )
-    Read(Told(told), "web", "f", 0, 3).run({"input": tmp_path}, tmp_path)
+    Read(Told(told), "web", (RowRange("f", 0, 3),)).run({"input-0": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "refused.parquet").equals(REFUSED)
     rows = [tuple(row.values()) for row in read_rows(tmp_path / "refused.parquet")]
     assert [row[:5] for row in rows] == [
@@ -300,13 +301,13 @@ def test_row_groups_are_bounded_by_bytes_so_that_memory_is_flat(tmp_path):
         SourceRow(row, (Page((Node("image", image=0),), (Picture(data=bytes([row]) * (9 << 20)),)),))
         for row in range(8)
     )
-    Read(Told(pages), "web", "f", 0, 8).run({"input": tmp_path}, tmp_path)
+    Read(Told(pages), "web", (RowRange("f", 0, 8),)).run({"input-0": tmp_path}, tmp_path)
     assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 2
 
 
 def test_keys_that_were_not_read_are_counted_by_row_and_no_more_of_them_than_memory_has_room_for(tmp_path, monkeypatch):
     def noted(rows):
-        Read(Told(tuple(rows)), "web", "f", 0, len(rows)).run({"input": tmp_path}, tmp_path)
+        Read(Told(tuple(rows)), "web", (RowRange("f", 0, len(rows)),)).run({"input-0": tmp_path}, tmp_path)
         return json.loads((tmp_path / "unread.json").read_bytes())
 
     def row(number, *keys):
@@ -328,22 +329,22 @@ def test_reading_twice_gives_the_same_bytes(tmp_path):
     written = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        Read(Pdfa(), "web", "f", 0, 1).run({"input": path}, tmp_path / name)
+        Read(Pdfa(), "web", (RowRange("f", 0, 1),)).run({"input-0": path}, tmp_path / name)
         written.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
 
 
 def test_the_step_is_pure_unless_a_time_limit_or_other_files_have_a_say():
-    assert Read(Obelics(), "web", "f", 0, 1).pure
-    assert not Read(Pdfa(), "web", "f", 0, 1).pure
-    assert not Read(LlavaSource(), "web", "f", 0, 1).pure
-    assert set(Read(Obelics(), "web", "f", 0, 1).made_by()) == {"pyarrow"}
-    assert set(Read(Pdfa(), "web", "f", 0, 1).made_by()) == {"pyarrow", "pillow", "pypdfium2"}
+    assert Read(Obelics(), "web", (RowRange("f", 0, 1),)).pure
+    assert not Read(Pdfa(), "web", (RowRange("f", 0, 1),)).pure
+    assert not Read(LlavaSource(), "web", (RowRange("f", 0, 1),)).pure
+    assert set(Read(Obelics(), "web", (RowRange("f", 0, 1),)).made_by()) == {"pyarrow"}
+    assert set(Read(Pdfa(), "web", (RowRange("f", 0, 1),)).made_by()) == {"pyarrow", "pillow", "pypdfium2"}
 
 
 def test_what_decides_the_bytes_is_in_the_key():
     def key(**options):
-        return canonicalise_value(Read(Pdfa(**options), "web", "f", 0, 1))
+        return canonicalise_value(Read(Pdfa(**options), "web", (RowRange("f", 0, 1),)))
 
     assert key() == key(seconds=1.0)
     assert key() != key(long_side=640) != key(max_pages=1)
@@ -351,7 +352,9 @@ def test_what_decides_the_bytes_is_in_the_key():
 
 @given(weights=st.lists(st.integers(0, 40), max_size=60), rows=st.integers(1, 20), size=st.integers(1, 100))
 def test_partitions_cover_all_rows_in_order_within_their_bounds(weights, rows, size):
-    bounds = cut_rows(weights, rows, size)
+    chunks = cut_rows(weights, rows, size)
+    assert [held for _, _, held in chunks] == [sum(weights[start:stop]) for start, stop, _ in chunks]
+    bounds = [(start, stop) for start, stop, _ in chunks]
     assert [row for start, stop in bounds for row in range(start, stop)] == list(range(len(weights)))
     assert all(1 <= stop - start <= rows for start, stop in bounds)
     assert all(sum(weights[start:stop]) <= size or stop - start == 1 for start, stop in bounds)

@@ -10,7 +10,7 @@ import yaml
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.engine.survey import PlannedPartition, limit_rows
+from vlmill.pipeline.engine.survey import InputRows, PlannedPartition, limit_rows
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import Language, Shape
 from vlmill.pipeline.images.letterbox import Letterbox
@@ -229,11 +229,14 @@ def test_files_are_ordered_by_name_whatever_the_file_system_says(tmp_path):
 def test_the_limit_takes_rows_from_the_front():
     input_file, file = InputFile("web", 0, "a", ""), File("input", "", "", 0)
     parts = [
-        PlannedPartition(input_file, file, chunk, start, stop)
-        for chunk, (start, stop) in enumerate(cut_rows([1] * 10, 4, 100))
+        PlannedPartition("web", 0, chunk, (InputRows(input_file, file, start, stop),))
+        for chunk, (start, stop, _) in enumerate(cut_rows([1] * 10, 4, 100))
     ]
-    assert [(part.start, part.stop) for part in limit_rows(parts, 6)] == [(0, 4), (4, 6)]
+    assert [part.ranges for part in limit_rows(parts, 6)] == [(("a", 0, 4),), (("a", 4, 6),)]
     assert limit_rows(parts, None) == parts
+    shared = [PlannedPartition("web", 0, 0, tuple(InputRows(input_file, file, 0, 3) for _ in range(3)))]
+    assert [[found[1:] for found in part.ranges] for part in limit_rows(shared, 5)] == [[(0, 3), (0, 2)]]
+    assert [[found[1:] for found in part.ranges] for part in limit_rows(shared, 6)] == [[(0, 3), (0, 3)]]
 
 
 @pytest.mark.parametrize("key", ["filters.image_quality", "filters.image_quality.min_sharpness"])

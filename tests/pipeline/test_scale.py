@@ -17,12 +17,12 @@ from vlmill.pipeline.core.sample import SampleId
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.scaling import compute_read_fraction, scale_rows
 from vlmill.pipeline.engine.store import File
-from vlmill.pipeline.engine.survey import PlannedPartition
+from vlmill.pipeline.engine.survey import InputRows, PlannedPartition
 from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.sources.websight import WebSight
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS, choose_rows, find_bound
-from vlmill.pipeline.steps.survey import cut_rows
+from vlmill.pipeline.steps.survey import cut_rows, group_chunks
 
 UNTIMED = settings(deadline=None)
 SCALES = st.floats(1e-6, 1.0, exclude_max=True)
@@ -32,18 +32,27 @@ SIZES = {"web": 2000, "quiz": 40}
 def chosen(partitions):
     """(file, row) of all rows that partitions of one source read."""
     return [
-        (found.input_file.name, row)
-        for found in partitions
-        for row in choose_rows("web", found.input_file.name, found.start, found.stop, found.bound)
+        (found.file, row)
+        for partition in partitions
+        for found in partition.ranges
+        for row in choose_rows("web", *found, partition.bound)
     ]
 
 
 def cut(rows_of_files, rows):
     """The partitions of files with so many rows each, of `rows` rows at most."""
+    files = [InputFile("web", number, f"{number}.json", "") for number in range(len(rows_of_files))]
+    chunks = [cut_rows([1] * size, rows, 1 << 30) for size in rows_of_files]
     return [
-        PlannedPartition(InputFile("web", number, f"{number}.json", ""), File("input", "", "", 0), chunk, start, stop)
-        for number, size in enumerate(rows_of_files)
-        for chunk, (start, stop) in enumerate(cut_rows([1] * size, rows, 1 << 30))
+        PlannedPartition(
+            "web",
+            *places[0],
+            tuple(
+                InputRows(files[number], File("input", "", "", 0), *chunks[number][chunk][:2])
+                for number, chunk in places
+            ),
+        )
+        for places in group_chunks(chunks, rows, 1 << 30)
     ]
 
 
@@ -94,9 +103,9 @@ def test_of_a_small_source_the_rows_of_the_lowest_hashes_stay(number, scale):
 
 def test_partitions_without_a_chosen_row_are_not_planned_and_the_others_are_as_full_as_without_a_scale():
     planned = scale_rows(cut([100_000, 5], 1000), 0.01)
-    assert all(choose_rows("web", found.input_file.name, found.start, found.stop, found.bound) for found in planned)
-    assert [found.name for found in planned if found.input_file.number == 0] == ["00000-0000"]
-    assert (planned[0].start, planned[0].stop) == (0, 100_000)
+    assert all(choose_rows("web", *found, partition.bound) for partition in planned for found in partition.ranges)
+    assert [found.name for found in planned if found.number == 0] == ["00000-0000"]
+    assert planned[0].ranges == (("0.json", 0, 100_000),)
 
 
 def test_a_scale_of_one_changes_nothing():

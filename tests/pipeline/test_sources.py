@@ -31,6 +31,7 @@ from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.websight import WebSight
 from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.row_sample import RowRange
 
 ADDRESS = "http://img.test/a.png"
 
@@ -139,7 +140,7 @@ def test_pictures_are_addresses_bytes_or_files_as_the_source_declares(several):
 
 def test_samples_are_named_by_file_and_row_and_the_books_add_up(several, tmp_path):
     source, path = several
-    counts = Read(source, "web", "a/file", 1, 5, images=str(tmp_path)).run({"input": path}, tmp_path)
+    counts = Read(source, "web", (RowRange("a/file", 1, 5),), images=str(tmp_path)).run({"input-0": path}, tmp_path)
     ids = [str(sample.id) for sample in read_samples(tmp_path / "samples.parquet")]
     page = ".0" if source.kind in PAGED else ""
     assert ids == [f"web/a/file#{row}{page}" for row in (1, 3, 4)]

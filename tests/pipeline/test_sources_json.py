@@ -22,6 +22,7 @@ from vlmill.pipeline.sources.chat import Chat
 from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.pairs import PairsSource
 from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.row_sample import RowRange
 
 GOOD = {"conversations": talk("Q", "A")}
 
@@ -473,8 +474,8 @@ def read(tmp_path):
         folder = tmp_path / "out"
         folder.mkdir()
         path = json_array(tmp_path / "rows.json", there)
-        step = Read(LlavaSource(), "tune", "rows.json", 0, len(there), images=images or str(tmp_path))
-        counts = step.run({"input": path}, folder)
+        step = Read(LlavaSource(), "tune", (RowRange("rows.json", 0, len(there)),), images=images or str(tmp_path))
+        counts = step.run({"input-0": path}, folder)
         return (
             list(read_samples(folder / "samples.parquet")),
             list(read_rows(folder / "images.parquet")),
@@ -579,7 +580,7 @@ def test_an_address_that_holds_its_image_is_read_where_other_sources_name_images
     path = tmp_path / "pairs.parquet"
     pq.write_table(pa.table({"url": [uri], "caption": ["Reeds by the river."]}), path)
     out.mkdir()
-    Read(PairsSource(), "web", "pairs.parquet", 0, 1).run({"input": path}, out)
+    Read(PairsSource(), "web", (RowRange("pairs.parquet", 0, 1),)).run({"input-0": path}, out)
     (image,) = read_rows(out / "images.parquet")
     assert (image["bytes"], image["url"]) == (data, None)
     (sample,) = read_samples(out / "samples.parquet")
@@ -606,6 +607,6 @@ def test_an_image_that_is_no_path_is_a_bad_row(tmp_path):
 def test_reading_files_that_rows_name_is_not_pure_and_their_place_is_in_no_key():
     from vlmill.pipeline.core.keys import canonicalise_value
 
-    here, there = (Read(LlavaSource(), "tune", "a", 0, 1, images=place) for place in ("/here", "/there"))
+    here, there = (Read(LlavaSource(), "tune", (RowRange("a", 0, 1),), images=place) for place in ("/here", "/there"))
     assert not here.pure
     assert canonicalise_value(here) == canonicalise_value(there)
