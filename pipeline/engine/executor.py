@@ -16,6 +16,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from threadpoolctl import ThreadpoolController
+
 from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
@@ -80,7 +82,11 @@ class Executor(Protocol):
 
 
 class Inline:
-    """Runs everything in this process, one item after the other; what steps note is noted in its meter."""
+    """Runs everything in this process, one item after the other; what steps note is noted in its meter.
+
+    While an item runs, numpy's BLAS has one thread, as in workers: it multiplies small matrices, for which its threads
+    wait for each other longer than they work.
+    """
 
     own_address, width = LOOPBACK, 1
 
@@ -92,12 +98,15 @@ class Inline:
     ) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one."""
         del memory, waiting  # they run one after the other
-        heavy = list[str]()
+        heavy, threads = list[str](), ThreadpoolController()
         for index, item in enumerate(items):
             try:
-                yield index, function(item)
+                with threads.limit(limits=1, user_api="blas"):
+                    result = function(item)
             except LackOfMemoryError as error:
                 heavy.append(str(error))
+            else:
+                yield index, result
         raise_heavy(heavy)
 
     def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:

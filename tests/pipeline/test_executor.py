@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ray import cloudpickle
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from vlmill.pipeline.core import at_work  # by its module: workers get this one by value
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
@@ -220,3 +222,15 @@ def test_an_item_that_lacks_memory_in_this_process_is_named_when_the_others_are_
 def tell_process(item: Item) -> int:
     assert item
     return os.getpid()
+
+
+def count_blas_threads(_item=None):
+    np.zeros((2, 2)) @ np.zeros((2, 2))
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_in_this_process_an_item_has_one_thread_of_blas_and_the_caller_has_its_own():
+    with threadpool_limits(2, user_api="blas"):
+        for _, found in Inline().each(count_blas_threads, [1, 2]):
+            assert found == {1}
+            assert count_blas_threads() == {2}
