@@ -113,6 +113,7 @@ EXAMPLE_FILTERS = {
     "own, shouting": example("shouting"),
     "own, personal_data": example("personal_data"),
     "own, nsfw": example("nsfw"),
+    "own, ratings": example("ratings", signal="punsafe", most=0.5),
 }
 
 
