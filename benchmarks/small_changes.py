@@ -1,8 +1,8 @@
 """What builds do again after small changes: `python -m benchmarks.small_changes [--files 30]`.
 
-Questions about pictures in so many files of 20 rows, one stage, dedupe. Counted are tasks, and pairs of pictures that
-dedupe measures: of the first build, with another threshold that drops pictures of one file, with one file more, and
-with nothing to do.
+Questions about pictures in so many files of 20 rows, each a partition, one stage, dedupe. Counted are tasks, and pairs
+of pictures that dedupe measures: of the first build, with another threshold that drops pictures of one file, with one
+file more, and with nothing to do.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def build(folder: Path, side: int) -> tuple[Counter[str], int]:
         "sources": {"quiz": {"kind": "cauldron", "files": "*.parquet"}},
         "filters": [{"shape": {"min_side": side}}],
         "dedupe": {"image": 0.97},
+        "partition": {"rows": ROWS},  # of each file one: small files would share it
         "policies": {"small": {"kind": "letterbox", "side": 56, "patch": 14}},
         "tokenizer": str(TOKENIZER),
         "stages": [{"name": "align", "policy": "small", "mixture": mixture}],
