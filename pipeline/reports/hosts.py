@@ -1,6 +1,7 @@
 """Which hosts a run asked for images, and how often each gave none. Reads what `fetch` left, also while a build runs.
 
-Of a large run it reads some tasks, evenly spread, so that it takes seconds.
+Of a large run it reads some tasks, evenly spread. Of a run on object storage it reads none: the addresses stand in the
+files of the images, which would have to be copied whole.
 `vlmill status` and the page of a build in `vlmill explore` show it.
 """
 
@@ -19,10 +20,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlmill.pipeline.core.names import IMAGES_FILE
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.reports.funnel import format_share
 
 TASKS = 200
-"""Of `fetch` that are read at most: a million addresses of partitions of 2,000 documents, about 5 s."""
+"""Of `fetch` that are read at most."""
 
 REASONS = 3
 """Of a host, those shown in a table."""
@@ -48,7 +50,9 @@ class HostCounts:
 
 
 def count_hosts(root: Path, sources: Iterable[str]) -> HostCounts:
-    """The hosts that were asked so far."""
+    """The hosts that were asked so far; of a run on object storage none."""
+    if isinstance(root, RunPath):
+        return HostCounts((), 0, 0)
     paths = [
         path for source in sources for path in sorted((root / "steps" / source / "fetch").glob(f"*.{IMAGES_FILE}"))
     ]

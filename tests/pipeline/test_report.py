@@ -17,6 +17,7 @@ from rich.console import Console
 from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import CHINESE, picture, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, pdf, pdfa_json, tar
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.page.report import SIDE
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -341,6 +342,11 @@ def test_status_names_the_hosts_that_were_asked_and_why_they_failed(built, tmp_p
     monkeypatch.setattr(hosts, "TASKS", 1)
     assert vlmill("status", built) == 0
     assert "hosts of images, 1 of 1, in 1 of 2 partitions that were fetched" in said(capsys)
+
+
+def test_of_a_run_on_object_storage_no_file_of_images_is_copied_to_name_hosts():
+    run = RunPath("s3://a-bucket-that-is-not-asked/run")
+    assert hosts.count_hosts(run, ["web"]) == hosts.HostCounts((), 0, 0)
 
 
 def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(built, tmp_path):
