@@ -27,7 +27,7 @@ from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
 from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
-from vlmill.pipeline.engine.executor import Executor, Waiting
+from vlmill.pipeline.engine.executor import Executor, IoBound
 from vlmill.pipeline.engine.fetching import fetch_images, is_retried, prepare_fetch, prepare_retry
 from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
@@ -333,7 +333,7 @@ class Build:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run_chains(
-        self, phase: str, chains: Sequence[Chain], memory: int = 0, waiting: Waiting | None = None
+        self, phase: str, chains: Sequence[Chain], memory: int = 0, io_bound: IoBound | None = None
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled.
 
@@ -346,7 +346,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in run_unfinished(self.finder, self.executor, chains, memory, waiting):
+        for index, done in run_unfinished(self.finder, self.executor, chains, memory, io_bound):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()

@@ -21,11 +21,11 @@ from threadpoolctl import ThreadpoolController
 from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, Work
-from vlmill.pipeline.engine.flights import Flights
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
-from vlmill.pipeline.engine.nodes import Mark, check_code, hash_package
+from vlmill.pipeline.engine.nodes import RunMarker, check_code, hash_package
 from vlmill.pipeline.engine.once_it_pays import OnceItPays
 from vlmill.pipeline.engine.ray_cluster import LOOPBACK, Cluster, open_cluster
+from vlmill.pipeline.engine.running_items import RunningItems
 from vlmill.pipeline.engine.set_aside import TRIES, ItemLost, ItemQueue, raise_heavy
 
 Item = TypeVar("Item")
@@ -36,7 +36,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 
 @dataclass(frozen=True)
-class Waiting:
+class IoBound:
     """How items run that wait for others, such as servers, most of the time."""
 
     cpus: float  # that each takes of the machine
@@ -61,14 +61,18 @@ class Executor(Protocol):
         ...
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        memory: int = 0,
+        io_bound: IoBound | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Yield (index of the item, its result) as results come.
 
         An item whose process died or lacked memory is tried again, elsewhere, and at last when nothing else runs. Where
         that fails as well, all others are done before an error names it, and the sample at which it was. Any other
         error of a function is raised at once. No more items run at once than have room for the bytes of `memory` that
-        each takes; one alone always runs. `waiting` is for items that wait for others most of the time.
+        each takes; one alone always runs. `io_bound` is for items that wait for others most of the time.
         """
         ...
 
@@ -94,10 +98,14 @@ class Inline:
         """See Executor. This process it is."""
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        memory: int = 0,
+        io_bound: IoBound | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """See Executor. A process that dies of an item is this one."""
-        del memory, waiting  # they run one after the other
+        del memory, io_bound  # they run one after the other
         heavy, threads = list[str](), ThreadpoolController()
         for index, item in enumerate(items):
             try:
@@ -142,16 +150,20 @@ class OnRay:
         return ray.remote(num_cpus=0, max_restarts=-1)(_Notes).remote()
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        memory: int = 0,
+        io_bound: IoBound | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
-        cpus, ahead = (waiting.cpus, waiting.at_once) if waiting else (1, 2 * self.width)
+        cpus, ahead = (io_bound.cpus, io_bound.at_once) if io_bound else (1, 2 * self.width)
         remote = ray.remote(num_cpus=cpus, max_retries=0, memory=_bound_memory(memory))(_run_noting)
-        send = partial(remote.remote, (hash_package(), self.cluster.mark), function)
+        send = partial(remote.remote, (hash_package(), self.cluster.marker), function)
         queue = ItemQueue(range(len(items)))
-        yield from self._fly(send, items, queue, ahead, twice=waiting is None)
+        yield from self._run_items(send, items, queue, ahead, twice=io_bound is None)
         _take_notes(self._notes, 0.0)
         lost = list[str]()
         for index in sorted(queue.aside):  # nothing else runs any more, and each place is told before it is worked on
@@ -162,24 +174,24 @@ class OnRay:
                 lost.append(str(error) if error.is_placed else f"{self._find_place() or items[index]}: {error}")
         raise_heavy(lost)
 
-    def _fly(
+    def _run_items(
         self, send: Callable[..., Any], items: Sequence[Item], queue: ItemQueue, ahead: int, *, twice: bool
     ) -> Iterator[tuple[int, Any]]:
         """Send items, at most `ahead` at a time, and yield their results until none is left but those set aside."""
         import ray  # noqa: PLC0415
 
-        flights, looked = Flights(self.width), 0.0
-        while queue.waiting or flights:
+        running, looked = RunningItems(self.width), 0.0
+        while queue.waiting or running:
             self.cluster.check_head()
-            while queue.waiting and len(flights) < ahead:
+            while queue.waiting and len(running) < ahead:
                 index = queue.waiting.pop()
-                flights.add(send(items[index], self._notes), index)
-            if twice and not queue.waiting and (slow := flights.find_straggler()) is not None:
-                flights.add(send(items[slow], self._notes), slow)
-            landed, _ = ray.wait(list(flights), num_returns=1, timeout=self.TICK)
+                running.add(send(items[index], self._notes), index)
+            if twice and not queue.waiting and (slow := running.find_straggler()) is not None:
+                running.add(send(items[slow], self._notes), slow)
+            arrived, _ = ray.wait(list(running), num_returns=1, timeout=self.TICK)
             looked = _take_notes(self._notes, looked)
-            for reference in landed:
-                yield from _land_item(reference, flights, queue)
+            for reference in arrived:
+                yield from _take_item(reference, running, queue)
 
     def _find_place(self) -> str:
         """Where the last item was that was run closely; empty where nobody knows."""
@@ -193,24 +205,26 @@ class OnRay:
         """See Executor."""
         from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
 
-        return run_flow_on_ray(flow, jobs, partial(check_code, hash_package(), self.cluster.mark), TRIES, self.cluster)
+        return run_flow_on_ray(
+            flow, jobs, partial(check_code, hash_package(), self.cluster.marker), TRIES, self.cluster
+        )
 
 
-def _land_item(reference: Any, flights: Flights, queue: ItemQueue) -> Iterator[tuple[int, Any]]:
+def _take_item(reference: Any, running: RunningItems, queue: ItemQueue) -> Iterator[tuple[int, Any]]:
     """What has come: an item with its result; nothing where another of it came first, or its process died."""
     import ray  # noqa: PLC0415
 
-    index = flights.land(reference)
+    index = running.take(reference)
     if index is None:
         return
     try:
         result = _take_result(reference)
     except ItemLost:
-        if not flights.is_flying(index):
-            flights.lose(index)
+        if not running.is_running(index):
+            running.lose(index)
             queue.lose(index)
         return
-    for rest in flights.finish(index):
+    for rest in running.finish(index):
         ray.cancel(rest, force=True)
     yield index, result
 
@@ -284,7 +298,7 @@ def _take_notes(notes: Any, looked: float) -> float:
 
 
 def _run_noting(
-    code: tuple[str, Mark], function: Callable[[Item], Result], item: Item, notes: Any, *, closely: bool = False
+    code: tuple[str, RunMarker], function: Callable[[Item], Result], item: Item, notes: Any, *, closely: bool = False
 ) -> Result:
     """Run `function` in a worker, whose notes go to the driver by way of `notes`: all are there when this returns.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vlmill.pipeline.engine.executor import Waiting
+from vlmill.pipeline.engine.executor import IoBound
 from vlmill.pipeline.engine.partition_tables import choose_retry_step
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.steps.retry_images import RetryImages
@@ -31,7 +31,7 @@ def fetch_images(run: Build) -> None:
         if run.recipe.source(found.source).fetches and not found.raw
     ]
     if chains:
-        for _ in run.run_chains("curate: fetch", chains, waiting=Waiting(FETCH_CPUS, count_downloads(run))):
+        for _ in run.run_chains("curate: fetch", chains, io_bound=IoBound(FETCH_CPUS, count_downloads(run))):
             pass
 
 

@@ -23,7 +23,7 @@ from vlmill.pipeline.engine.chain import (
     read_manifest_counts,
     write_manifest,
 )
-from vlmill.pipeline.engine.executor import Executor, Waiting
+from vlmill.pipeline.engine.executor import Executor, IoBound
 from vlmill.pipeline.engine.store import Receipt, Store, Task
 
 FoundChain = tuple[tuple[str, Receipt], ...]
@@ -120,7 +120,7 @@ def run_unfinished(
     executor: Executor,
     chains: Sequence[Chain],
     memory: int = 0,
-    waiting: Waiting | None = None,
+    io_bound: IoBound | None = None,
 ) -> Iterator[tuple[int, TimedReceipts | BadFileError]]:
     """Yield (index of a chain, what it comes to): first of those that are done, then of the others as results come.
 
@@ -135,5 +135,5 @@ def run_unfinished(
         else:
             yield index, (found, ())
     runner, unfinished = TimedChainRunner(finder.root), [chains[index] for index in left]
-    for place, result in executor.each(runner, unfinished, memory, waiting):
+    for place, result in executor.each(runner, unfinished, memory, io_bound):
         yield left[place], result

@@ -1,8 +1,8 @@
 """Looks at a node of a cluster, in a process there, before work is given to it.
 
 `nodes.py` sends this module by value and reads what it found: so it imports nothing but Python's own library, and says
-what is missing in place of failing as soon as it is loaded. Workers look once more when they begin (`see_mark`), since
-nodes may join later.
+what is missing in place of failing as soon as it is loaded. Workers look once more when they begin (`check_marker`),
+since nodes may join later.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class NodeTask:
     packages: Sequence[str]  # of which the versions are wanted
     code: str  # `module:function` that gives the digest of vlmill's code
     root: str  # the run's folder; empty where there is none
-    mark: str  # a file in it, below it
-    nonce: str  # what the mark holds
+    marker: str  # a file in it, below it
+    nonce: str  # what the marker holds
 
 
 @dataclass
@@ -40,7 +40,7 @@ class NodeFacts:
     versions: dict[str, str | None] = field(default_factory=dict)
     imports: str = ""  # why a module cannot be imported
     code: str = ""
-    mark: str = ""  # why the run's folder is not seen
+    marker: str = ""  # why the run's folder is not seen
     scratch: str = ""
     free: int = 0  # bytes of the scratch
     unwritable: str = ""  # why the scratch cannot be written
@@ -60,11 +60,11 @@ def look_around(task: NodeTask) -> dict[str, Any]:
         found.imports = f"{type(error).__name__}: {error}"
     try:
         if task.root:
-            importlib.import_module("vlmill.pipeline.engine.nodes").see_mark(task.root, task.mark, task.nonce)
+            importlib.import_module("vlmill.pipeline.engine.nodes").check_marker(task.root, task.marker, task.nonce)
     except ImportError:
         pass  # it was said
     except Exception as error:  # noqa: BLE001 - it is told to a person, whatever it is
-        found.mark = str(error).strip() or type(error).__name__
+        found.marker = str(error).strip() or type(error).__name__
     _look_at_disks(found, task.root)
     return dict(vars(found))
 

@@ -38,7 +38,7 @@ LEAST_FREE = 256 << 20
 GIB = 1 << 30
 
 
-class Mark:
+class RunMarker:
     """A file in the run's folder, by which a node knows that it sees the same one."""
 
     def __init__(self, root: Path | None, name: str = "", nonce: str = "") -> None:
@@ -51,26 +51,26 @@ class Mark:
             VlmillError: it does not.
         """
         if self.root:
-            _see_mark_once(self.root, self.name, self.nonce)
+            _check_marker_once(self.root, self.name, self.nonce)
 
 
 @contextmanager
-def leave_mark(root: Path | None) -> Iterator[Mark]:
-    """A mark that lies in the run's folder as long as the context lives; none where that cannot be written."""
-    mark = Mark(root, f"{TEMPORARY}nodes-{uuid.uuid4().hex}", uuid.uuid4().hex)
+def write_marker(root: Path | None) -> Iterator[RunMarker]:
+    """A marker that lies in the run's folder as long as the context lives; none where that cannot be written."""
+    marker = RunMarker(root, f"{TEMPORARY}nodes-{uuid.uuid4().hex}", uuid.uuid4().hex)
     try:
         if root is not None:
-            (root / mark.name).write_text(mark.nonce, encoding="utf-8")
+            (root / marker.name).write_text(marker.nonce, encoding="utf-8")
     except (OSError, StoreError):  # a command that only reads may not write, or there is no such run
-        root, mark = None, Mark(None)
+        root, marker = None, RunMarker(None)
     try:
-        yield mark
+        yield marker
     finally:
         if root is not None:
-            (root / mark.name).unlink(missing_ok=True)
+            (root / marker.name).unlink(missing_ok=True)
 
 
-def see_mark(root: str, name: str, nonce: str) -> None:
+def check_marker(root: str, name: str, nonce: str) -> None:
     """Make sure that this process sees what the driver wrote into the run's folder.
 
     Raises:
@@ -95,12 +95,12 @@ def see_mark(root: str, name: str, nonce: str) -> None:
         )
 
 
-_see_mark_once = cache(see_mark)
+_check_marker_once = cache(check_marker)
 
 
-def plan_probe(mark: Mark) -> NodeTask:
+def plan_probe(marker: RunMarker) -> NodeTask:
     """What every node is asked."""
-    return NodeTask(MODULES, list_packages(), f"{__name__}:hash_package", mark.root, mark.name, mark.nonce)
+    return NodeTask(MODULES, list_packages(), f"{__name__}:hash_package", marker.root, marker.name, marker.nonce)
 
 
 def list_packages() -> tuple[str, ...]:
@@ -137,8 +137,8 @@ def explain_node(node: str, told: Mapping[str, Any], here: Mapping[str, Any]) ->
         yield f"{node}: its vlmill is not the driver's code; start Ray with the same version on every node"
     if differing := _list_differences(found, own):
         yield f"{node}: other packages than here: {differing}; install the same versions, and start Ray there again"
-    if found.mark:
-        yield f"{node}: {found.mark}"
+    if found.marker:
+        yield f"{node}: {found.marker}"
     if found.unwritable:
         named = found.scratch or "for temporary files"
         yield f"{node}: its scratch {named} cannot be written ({found.unwritable}); {_MOVE}"
@@ -174,7 +174,7 @@ def raise_bad_nodes(faults: Sequence[str]) -> None:
         )
 
 
-def check_code(expected: str, mark: Mark | None = None) -> None:
+def check_code(expected: str, marker: RunMarker | None = None) -> None:
     """Refuse to work in a process that has not the driver's code, or does not see the run.
 
     Raises:
@@ -185,9 +185,9 @@ def check_code(expected: str, mark: Mark | None = None) -> None:
             f"a worker imports vlmill from {find_package()}, which is not the driver's code: start Ray with the same "
             "version on every node"
         )
-    if mark is not None:
+    if marker is not None:
         try:
-            mark.check()
+            marker.check()
         except VlmillError as error:
             raise VlmillError(f"node {os.uname().nodename}: {error}") from None
 

@@ -16,7 +16,7 @@ from vlmill.pipeline.engine.ray_cluster import LOOPBACK
 from vlmill.pipeline.engine.set_aside import raise_heavy
 
 if TYPE_CHECKING:
-    from vlmill.pipeline.engine.executor import Executor, Waiting
+    from vlmill.pipeline.engine.executor import Executor, IoBound
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +47,11 @@ class OnceItPays:
         self._at_once |= rows > SMALL
 
     def each(
-        self, function: Callable[[Item], Result], items: Sequence[Item], memory: int = 0, waiting: Waiting | None = None
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        memory: int = 0,
+        io_bound: IoBound | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """See Executor."""
         heavy, done, spent = list[str](), 0, 0.0
@@ -63,7 +67,7 @@ class OnceItPays:
             done += 1
         if done < len(items):
             try:
-                for place, result in self._find_larger().each(function, items[done:], memory, waiting):
+                for place, result in self._find_larger().each(function, items[done:], memory, io_bound):
                     yield done + place, result
             except LackOfMemoryError as error:
                 raise LackOfMemoryError(*heavy, *error.args) from None

@@ -20,12 +20,12 @@ from typing import Any
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.engine import node_probe
 from vlmill.pipeline.engine.nodes import (
-    Mark,
+    RunMarker,
     explain_node,
     find_package,
-    leave_mark,
     plan_probe,
     raise_bad_nodes,
+    write_marker,
 )
 
 LOOPBACK = "127.0.0.1"
@@ -40,7 +40,7 @@ class Cluster:
 
     width: int  # CPUs
     own_address: str = LOOPBACK  # of this machine, as nodes reach it
-    mark: Mark = field(default_factory=lambda: Mark(None))
+    marker: RunMarker = field(default_factory=lambda: RunMarker(None))
     watch: HeadWatch | None = None
 
     def check_head(self) -> None:
@@ -152,7 +152,7 @@ def open_cluster(
             if not ray.util.client.ray.is_connected():
                 cluster.watch = HeadWatch(ray.get_runtime_context().gcs_address)
                 stack.callback(cluster.watch.close)
-            cluster.mark = stack.enter_context(leave_mark(root))
+            cluster.marker = stack.enter_context(write_marker(root))
             probe_nodes(cluster)
         yield cluster
 
@@ -186,7 +186,7 @@ def probe_nodes(cluster: Cluster) -> None:
     """
     import ray  # noqa: PLC0415
 
-    task = plan_probe(cluster.mark)
+    task = plan_probe(cluster.marker)
     here = node_probe.look_around(task)
     ray.cloudpickle.register_pickle_by_value(node_probe)  # a node may lack vlmill
     try:

@@ -174,7 +174,7 @@ class _FlowRun:
         self.waiting = deque(_Job(number, flow.choose_stages(job)) for number, job in enumerate(jobs))
         self.feeding = dict[Any, tuple[_Job, int]]()  # generator -> job, its round
         self.calls = deque[_Call]()
-        self.flying = dict[Any, tuple[_Worker, _Call, Any]]()  # reference to an amount -> ..., to the answer
+        self.answering = dict[Any, tuple[_Worker, _Call, Any]]()  # reference to an amount -> ..., to the answer
         self.finishing = dict[Any, _Job]()
         self.flow_ref = self.ray.put(flow)
 
@@ -194,7 +194,7 @@ class _FlowRun:
             self._start_feeders()
             self._send_calls()
             self._help_stages()
-            wanted = [*self.finishing, *self.flying, *self.loading]
+            wanted = [*self.finishing, *self.answering, *self.loading]
             if len(self.calls) < AHEAD * len(self.workers):
                 wanted += self.feeding
             found, _ = self.ray.wait(wanted, num_returns=1, timeout=TICK, fetch_local=False)
@@ -205,7 +205,7 @@ class _FlowRun:
             if ready in self.finishing:
                 event = self._take_finished(ready)
                 left -= event is not None
-            elif ready in self.flying:
+            elif ready in self.answering:
                 event = self._take_answer(ready)
             elif ready in self.loading:
                 event = self._take_loaded(ready)
@@ -233,7 +233,7 @@ class _FlowRun:
                 self.calls.remove(call)
                 answer, amount = worker.handle.answer.options(num_returns=2).remote(call.item)
                 worker.calls += 1
-                self.flying[amount] = worker, call, answer
+                self.answering[amount] = worker, call, answer
 
     def _help_stages(self) -> None:
         """Add workers to stages that are behind."""
@@ -269,7 +269,7 @@ class _FlowRun:
         return None
 
     def _take_answer(self, reference: Any) -> FlowEvent | None:
-        worker, call, answer = self.flying.pop(reference)
+        worker, call, answer = self.answering.pop(reference)
         worker.calls -= 1
         try:
             amount = self.ray.get(reference)

@@ -298,11 +298,11 @@ class Store:
     def sweep(self) -> None:
         """Remove the working folders that killed tasks left behind. Call it only while the folder is locked.
 
-        On object storage they leave none there, but marks of builds on clusters may be left.
+        On object storage they leave none there, but markers of builds on clusters may be left.
         """
         if isinstance(self.root, RunPath):
-            for mark in self.root.glob(f"{TEMPORARY}*"):
-                mark.unlink(missing_ok=True)
+            for marker in self.root.glob(f"{TEMPORARY}*"):
+                marker.unlink(missing_ok=True)
             return
         for path in sorted(self.root.glob(f"**/{TEMPORARY}*")):
             if path.is_dir():

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from vlmill.pipeline.core import at_work  # by its module: workers get this one by value
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, note_work
-from vlmill.pipeline.engine import flights
-from vlmill.pipeline.engine.executor import Inline, OnRay, Waiting, open_executor
+from vlmill.pipeline.engine import running_items
+from vlmill.pipeline.engine.executor import Inline, IoBound, OnRay, open_executor
 from vlmill.pipeline.engine.ray_train import find_interface, run_distributed
 
 
@@ -119,7 +119,7 @@ def slow_at_first(item: Item) -> int:
 
 
 def test_an_item_that_takes_far_longer_than_others_is_done_a_second_time(ray_pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(flights, "LEAST_S", 0.5)
+    monkeypatch.setattr(running_items, "LEAST_S", 0.5)
     items = [Item(0), Item(1, tmp_path / "slow"), Item(2)]
     assert dict(ray_pool.each(slow_at_first, items)) == {0: 0, 1: 1, 2: 2}
 
@@ -135,7 +135,7 @@ def meeting(item: Item) -> int:
 
 def test_items_that_wait_run_more_at_once_than_there_are_cores(ray_pool, tmp_path):
     items = [Item(number, tmp_path) for number in range(4)]
-    assert dict(ray_pool.each(meeting, items, waiting=Waiting(0.25, 4))) == dict.fromkeys(range(4), 4)
+    assert dict(ray_pool.each(meeting, items, io_bound=IoBound(0.25, 4))) == dict.fromkeys(range(4), 4)
 
 
 def test_the_interface_of_an_address_is_found():

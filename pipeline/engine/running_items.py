@@ -18,7 +18,7 @@ LEAST_S = 60.0
 """Seconds that one may take in any case."""
 
 
-class Flights:
+class RunningItems:
     """References to items that are on their way, each to the number of its item.
 
     Args:
@@ -41,11 +41,11 @@ class Flights:
         self._numbers[reference] = number
         self._begun.setdefault(number, time.monotonic())
 
-    def land(self, reference: Any) -> int | None:
+    def take(self, reference: Any) -> int | None:
         """The item of a reference that has come; None where another one of it came before."""
         return self._numbers.pop(reference, None)
 
-    def is_flying(self, number: int) -> bool:
+    def is_running(self, number: int) -> bool:
         """Whether an item is on its way still."""
         return number in self._numbers.values()
 
