@@ -18,6 +18,8 @@ IMAGES_FILE = "images.parquet"
 SUPPLEMENT_FILE = "supplement.parquet"
 """The images that retries brought; each stands for the row of its number in IMAGES_FILE. `read_images` merges the
 two."""
+SKIPPED_IMAGES_FILE = "skipped_images.parquet"
+"""The images of a partition that are not fetched, since filters drop all that shows them."""
 REFUSED_FILE = "refused.parquet"
 """The rows of an input file of which no sample was made. Read with `read_refused`."""
 UNREAD_FILE = "unread.json"

@@ -110,6 +110,7 @@ class Reason(StrEnum):
     FLAGGED_WORDS = "flagged_words", DROPPED
     PUNCTUATION = "punctuation", DROPPED  # too little for running text
     OPT_OUT_LIST = "opt_out_list", DROPPED  # named in a list of the recipe
+    NOT_FETCHED = "not_fetched", DROPPED  # an image that only documents show which filters of texts had dropped before
     EXACT_TEXT = "exact_text", DROPPED
     NEAR_TEXT = "near_text", DROPPED
     CONTAINED_TEXT = "contained_text", DROPPED  # stands in a longer one

@@ -28,9 +28,9 @@ from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
 from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor, IoBound
-from vlmill.pipeline.engine.fetching import fetch_images, is_retried, prepare_fetch, prepare_retry
+from vlmill.pipeline.engine.fetching import fetch_images, is_retried, list_fetch_steps, prepare_fetch, prepare_retry
 from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
-from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_table_histories
+from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_image_histories, list_text_histories
 from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weights, score_partitions
 from vlmill.pipeline.engine.store import File, Receipt
@@ -205,7 +205,7 @@ class Build:
         """
         source = partition.source
         curation = self.shared.keep((id(self.recipe), source, scored), lambda: self._curation(source, scored=scored))
-        steps = (*self.list_raw_steps(partition, retry=retry), *curation)
+        steps = _join_steps(self.list_raw_steps(partition, retry=retry), curation)
         files = (*partition.files, *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
         return Chain(partition.name, steps, partition.input_files, files)
 
@@ -218,7 +218,8 @@ class Build:
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
         """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
-        return (*self.list_raw_steps(surveys.make_placeholder(source), retry=False), *self._curation(source))
+        raw = self.list_raw_steps(surveys.make_placeholder(source), retry=False)
+        return _join_steps(raw, self._curation(source))
 
     def list_shard_steps(self, source: str, policy: str) -> tuple[ChainStep, ...]:
         """The same of the steps that follow for a policy: render, and token lengths where there is a tokenizer."""
@@ -231,14 +232,12 @@ class Build:
     def list_raw_steps(self, partition: surveys.PlannedPartition, *, retry: bool) -> Iterator[ChainStep]:
         """The steps that leave a partition's raw tables, and what was done to these since."""
         name = partition.source
-        source, folder = self.recipe.source(name), f"steps/{name}"
         if not partition.raw:
             yield self._read(partition)
-            if source.fetches:
-                yield from self.shared.keep(
-                    f"{folder}/fetch", lambda: [ChainStep(f"{folder}/fetch", self.fetch_step(name))]
-                )
-        retries = partial(list_table_histories, name, prepare_retry(self, name), again=retry)
+        yield from self.shared.keep((name, "texts"), partial(list_text_histories, name))
+        if not partition.raw and self.recipe.source(name).fetches:
+            yield from self.shared.keep((name, "fetch"), partial(list_fetch_steps, self, name))
+        retries = partial(list_image_histories, name, prepare_retry(self, name), again=retry)
         yield from self.shared.keep((name, retry), retries)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
@@ -384,6 +383,13 @@ class Build:
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder."""
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
+
+
+def _join_steps(raw: Iterable[ChainStep], curation: Iterable[ChainStep]) -> tuple[ChainStep, ...]:
+    """The steps of a chain; filters that are asked before images are fetched stand there alone."""
+    before = tuple(raw)
+    asked = {step.folder for step in before if isinstance(step.step, FilterStep)}
+    return (*before, *(step for step in curation if step.folder not in asked))
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

@@ -7,13 +7,18 @@ asks a host for its share of `fetch.per_host`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vlmill.pipeline.engine.chain import ChainStep
 from vlmill.pipeline.engine.executor import IoBound
 from vlmill.pipeline.engine.partition_tables import choose_retry_step
 from vlmill.pipeline.fetch import Fetch, Retry
+from vlmill.pipeline.filters import FilterStep
+from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.steps.retry_images import RetryImages
+from vlmill.pipeline.steps.skip_images import SkipImages
 
 if TYPE_CHECKING:
     from vlmill.pipeline.engine.build import Build
@@ -48,6 +53,15 @@ def prepare_retry(run: Build, source: str) -> Retry | RetryImages | None:
     if isinstance(step, Retry):
         return replace(step, fetch=run.fetch_step(source))
     return replace(step, images=run.find_images(source)) if step else None
+
+
+def list_fetch_steps(run: Build, source: str) -> Iterator[ChainStep]:
+    """Filters that images wait for, which images these leave, and the fetching of them."""
+    folder = f"steps/{source}"
+    if before := list_filters_before_fetch(run.recipe, source):
+        yield from (ChainStep(f"{folder}/{filter_.name}", FilterStep(filter_)) for filter_ in before)
+        yield ChainStep(f"{folder}/{SkipImages.name}", SkipImages(tuple(filter_.name for filter_ in before)))
+    yield ChainStep(f"{folder}/fetch", run.fetch_step(source))
 
 
 def is_retried(run: Build, partition: PlannedPartition) -> bool:

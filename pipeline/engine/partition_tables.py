@@ -62,10 +62,16 @@ def choose_retry_step(recipe: Recipe, source: str) -> Retry | RetryImages | None
     return Retry(fetch=recipe.fetch_step(source)) if shape.fetches else RetryImages() if shape.opens else None
 
 
-def list_table_histories(
+def list_text_histories(source: str) -> Iterator[TableHistory]:
+    """What was done to the rows of a source's partitions since they were read, before their images are fetched."""
+    yield TableHistory(f"steps/{source}/takedown", Redact("refused"))
+    yield TableHistory(f"steps/{source}/takedown", Redact("samples"))
+
+
+def list_image_histories(
     source: str, retry: Retry | RetryImages | None, *, again: bool = False
 ) -> Iterator[TableHistory]:
-    """What was done to the raw tables of a source's partitions since they came.
+    """What was done to the images of a source's partitions since they came.
 
     Args:
         source: its name.
@@ -73,8 +79,6 @@ def list_table_histories(
         again: whether to do so now.
     """
     folder = f"steps/{source}"
-    yield TableHistory(f"{folder}/takedown", Redact("refused"))
-    yield TableHistory(f"{folder}/takedown", Redact("samples"))
     rounds = RetryRounds(f"{folder}/retry", retry, again) if retry else None
     yield TableHistory(f"{folder}/takedown", Redact("images"), rounds)
 
@@ -91,7 +95,7 @@ def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTa
     for step in steps:
         for receipt in read_manifest(root, f"steps/{source}/{step}"):
             receipts.setdefault(receipt.partition, []).append(receipt)
-    histories = list(list_table_histories(source, choose_retry_step(recipe, source)))
+    histories = [*list_text_histories(source), *list_image_histories(source, choose_retry_step(recipe, source))]
     return [
         _find_tables(Store(root), source, partition, found, histories) for partition, found in sorted(receipts.items())
     ]

@@ -32,7 +32,13 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.errors import VlmillError
-from vlmill.pipeline.core.names import HOST_FILES_SUFFIX, IMAGES_FILE, SAMPLES_FILE, SUPPLEMENT_FILE
+from vlmill.pipeline.core.names import (
+    HOST_FILES_SUFFIX,
+    IMAGES_FILE,
+    SAMPLES_FILE,
+    SKIPPED_IMAGES_FILE,
+    SUPPLEMENT_FILE,
+)
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
@@ -57,9 +63,9 @@ PASSING = frozenset(
 """Reasons that may be gone another day, or with another release; so are HTTP 408, 425 and 429."""
 
 HOST_FILES = f"*{HOST_FILES_SUFFIX}"
-SIDE_INPUT = (SAMPLES_FILE, *ADDRESSES, HOST_FILES)
-"""What says which images are not asked for: lists of opt-outs, which documents show an image, what hosts said. In no
-key: see `HasSideInputs`."""
+SIDE_INPUT = (SAMPLES_FILE, SKIPPED_IMAGES_FILE, *ADDRESSES, HOST_FILES)
+"""What says which images are not asked for: lists of opt-outs, which documents show an image, what filters dropped, and
+what hosts said. In no key: see `HasSideInputs`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,6 +105,9 @@ class Fetch:
     unknown_hosts: Literal["allow", "refuse"] = field(
         default="allow", metadata=RUNTIME
     )  # whose robots.txt could not be had: 5xx, a time-out
+    after: str = field(
+        default="", metadata=RUNTIME
+    )  # a filter: what it and those before it drop is not fetched; they may look at texts alone
 
     def __post_init__(self) -> None:
         """Refuse what a request could not be made with. Pydantic turns ValueError into an error of the recipe."""
@@ -165,7 +174,7 @@ class Fetch:
 class Retry:
     """Try once more, and for each `round` once, the addresses that failed for a reason that may have passed.
 
-    One of these is a list of opt-outs that names an image no more.
+    Two of these are a list of opt-outs that names an image no more, and a filter that keeps what shows it.
     """
 
     name: ClassVar[str] = "retry"
@@ -234,7 +243,8 @@ def _is_open(row: Row) -> bool:
 
 def _may_have_passed(row: Row) -> bool:
     return row["url"] is not None and (
-        row["reason"] in {*PASSING, Reason.OPT_OUT_LIST} or row["detail"] in {"HTTP 408", "HTTP 425", "HTTP 429"}
+        row["reason"] in {*PASSING, Reason.OPT_OUT_LIST, Reason.NOT_FETCHED}
+        or row["detail"] in {"HTTP 408", "HTTP 425", "HTTP 429"}
     )
 
 
@@ -249,11 +259,14 @@ def _list_lists(inputs: Inputs) -> dict[str, Path]:
 
 
 def _refuse_images(inputs: Inputs, fetch: Fetch) -> dict[int, FetchOutcome]:
-    """The images that are not asked for, with the outcome of each: on lists, or as their hosts want it."""
+    """The images that are not asked for, with the outcome of each: on lists, dropped, or as their hosts want it."""
     listed = OptOuts.given(_list_opt_outs(inputs))
     rows = list(read_rows(inputs[IMAGES_FILE], columns=["image", "url"]))
     found = find_listed_images(listed, rows, inputs.get(SAMPLES_FILE))
     refused = {image: FetchOutcome(Reason.OPT_OUT_LIST, why) for image, why in found.items()}
+    for row in read_rows(inputs[SKIPPED_IMAGES_FILE]) if SKIPPED_IMAGES_FILE in inputs else ():
+        why = f"all that shows it was dropped before images were fetched ({row['reason']})"
+        refused.setdefault(row["image"], FetchOutcome(Reason.NOT_FETCHED, why))
     if hosts := read_host_rules(inputs, (row["url"] for row in rows), fetch):
         for row in rows:
             if row["image"] not in refused and row["url"] and (kept := hosts.find(row["url"])):

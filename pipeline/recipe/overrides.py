@@ -29,6 +29,7 @@ STEP_NAMES = (
     *(
         "survey",
         "read",
+        "skip_images",
         "fetch",
         "retry",
         "takedown",

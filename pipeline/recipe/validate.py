@@ -17,6 +17,7 @@ from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
 from vlmill.pipeline.signals.base import SIGNAL_NAME
 
@@ -232,6 +233,7 @@ def _check_fetch(recipe: Recipe, name: str) -> None:
         recipe.fetch_step(name)
     except ValidationError as error:
         raise RecipeError(f"sources.{name}.fetch: {error.errors()[0]['msg']}") from None
+    list_filters_before_fetch(recipe, name)
 
 
 def _check_boxes(recipe: Recipe, name: str) -> None:

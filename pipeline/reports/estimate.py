@@ -18,6 +18,7 @@ from vlmill.pipeline.dedupe.candidates import grow_measured, grow_pairs
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists, reads_tables
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
+from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
@@ -265,6 +266,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         asked=recipe.list_asking_signals(),
         max_characters=settings.max_characters,
         fetch=recipe.fetch_step(name),
+        before_fetch=tuple(filter_ for filter_ in list_filters_before_fetch(recipe, name) if filter_ in filters),
     )
 
 

@@ -187,8 +187,9 @@ def _count_pictures(root: Path, recipe: Recipe) -> int:
 
 
 def _count_requests(root: Path, source: str) -> int:
-    """Addresses that the scaled run asked for."""
+    """Addresses that the scaled run asked for; those that it dropped were none."""
     folder = f"steps/{source}/fetch"
     if not (root / folder / "manifest.json").exists():
         return 0
-    return sum(receipt.counts["fetched"]["in"] for receipt in read_manifest(root, folder))
+    counted = (receipt.counts["fetched"] for receipt in read_manifest(root, folder))
+    return sum(count["in"] - sum(count["dropped"].values()) for count in counted)

@@ -143,6 +143,12 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
             )
         if one.not_had:
             yield f"warning: {_describe_failed(one, shown)}"
+        if late := one.images.lost[Reason.NOT_FETCHED]:
+            yield (
+                f"warning: {one.source}: {late:,} images of samples that are kept were not fetched, since filters "
+                f"dropped these before (fetch.after; {_make_command(one, shown, Reason.NOT_FETCHED)}); the same build "
+                "with --retry-failed fetches them"
+            )
 
 
 def explain_shortfall(found: Sequence[KeptOfSource], shown: Path) -> str:

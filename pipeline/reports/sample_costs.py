@@ -28,6 +28,7 @@ from vlmill.pipeline.core.names import (
     LENGTHS_SUFFIX,
     REFUSED_FILE,
     SAMPLES_FILE,
+    SKIPPED_IMAGES_FILE,
     name_input,
 )
 from vlmill.pipeline.core.reasons import Reason
@@ -52,6 +53,7 @@ from vlmill.pipeline.steps.read import MAX_CHARACTERS, Read
 from vlmill.pipeline.steps.render import Render
 from vlmill.pipeline.steps.render_boxes import add_boxes
 from vlmill.pipeline.steps.row_sample import RowRange
+from vlmill.pipeline.steps.skip_images import SkipImages
 from vlmill.pipeline.steps.token_lengths import CountTokens
 
 ROWS = 100
@@ -91,6 +93,7 @@ class SourceWork:
     asked: Mapping[str, Ask] = field(default_factory=dict)  # signals that ask a server, by name
     max_characters: int = MAX_CHARACTERS  # of a sample
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that are addresses; nothing is asked for
+    before_fetch: tuple[Filter, ...] = ()  # those of the filters that images wait for
 
     def list_verdict_steps(self) -> tuple[str, ...]:
         """The steps whose verdicts count, in order."""
@@ -214,6 +217,9 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
     amounts, said = _count_samples(run.files, work.signals)
     warnings = _warn_of_private_hosts(run, work) if work.source.fetches else ()
     if work.source.fetches:
+        for filter_ in work.before_fetch:
+            run.perform(FilterStep(filter_))
+        run.perform(SkipImages(tuple(filter_.name for filter_ in work.before_fetch)))
         amounts.update(_fill_images(run, work.served))
     else:
         amounts["image_bytes"] = sum(len(row["bytes"] or b"") for row in read_rows(run.files[IMAGES_FILE], batch=32))
@@ -234,7 +240,7 @@ def _list_steps(work: SourceWork) -> Iterator[Step]:
     yield work.image_stats
     if work.boxes:
         yield FindBoxes(work.boxes)
-    yield from map(FilterStep, work.filters)
+    yield from (FilterStep(filter_) for filter_ in work.filters if filter_ not in work.before_fetch)
     if work.dedupe:
         yield work.dedupe.signature()
 
@@ -336,11 +342,14 @@ def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:
     Returns `addresses`, `unknown` and `image_bytes`.
     """
     amounts = Counter[str](addresses=0, unknown=0, image_bytes=0)
+    skipped = {row["image"] for row in read_rows(run.files[SKIPPED_IMAGES_FILE], ["image"])}
 
     def fill_rows() -> Iterator[dict[str, object]]:
         for row in read_rows(run.files[IMAGES_FILE], batch=32):
             found = row
-            if row["url"] is not None and row["reason"] is None and row["bytes"] is None:
+            if row["image"] in skipped:
+                found = row | {"reason": str(Reason.NOT_FETCHED)}
+            elif row["url"] is not None and row["reason"] is None and row["bytes"] is None:
                 prefix = next((prefix for prefix in served if row["url"].startswith(prefix)), None)
                 amounts["addresses"] += prefix is None
                 amounts["unknown"] += prefix is None

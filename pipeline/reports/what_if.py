@@ -85,6 +85,7 @@ class WhatIfAnswer:
     asked: tuple[str, ...] = ()  # filters that looked again
     notes: list[str] = field(default_factory=list)
     unasked: int = 0  # images that were on a list of opt-outs when the others were fetched
+    not_fetched: int = 0  # images of samples that would be kept, and that were dropped before the others were fetched
 
     @property
     def changes(self) -> bool:
@@ -155,6 +156,11 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
         answer.notes.append(
             f"{answer.unasked} images were on a list of opt-outs and never asked for; "
             "a build with --retry-failed asks for those that no list names any more"
+        )
+    if answer.not_fetched:
+        answer.notes.append(
+            f"{answer.not_fetched} images of what would be kept were not fetched, since filters dropped it before "
+            "(fetch.after); a build with --retry-failed fetches them"
         )
     if any(kept["images"].newly_kept for kept in answer.sources.values()):
         answer.notes.append("images that are newly kept were never drawn: the image policy may find fault with some")
@@ -229,6 +235,7 @@ def compare_partition(partition: WhatIfPartition, answer: WhatIfAnswer) -> None:
     for alike in group_alike(partition.tables, partition.now, partition.then):
         before, after = (apply_verdicts(alike.sample, said, alike.image_stats) for said in (alike.now, alike.then))
         number = len(alike.rows)
+        answer.not_fetched += number * after.nodes.count(Reason.NOT_FETCHED)
         for place, (level, node, was, will) in enumerate(_list_differences(alike.sample, before, after)):
             line = kept[level]
             line.came += number

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TURN_ROLES = frozenset({"user", "assistant"})
+OWN_REASONS = frozenset({Reason.TAKEN_DOWN, Reason.NOT_FETCHED})
+"""What a sample says of itself where it goes with a required image, besides failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,13 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
     """Apply everything that is known against a sample. Pure.
 
     Images that could not be had or read fall first, then the filters speak in turn; what falls keeps its first reason.
+    Images that were not fetched since filters had dropped all that shows them fall last: whatever is lost by these
+    filters has the same reason as if they had been fetched.
     After each of them the consequences are drawn, so that they too are attributed to the first cause:
 
     - a lost image takes a sample that requires it along: with the image's own reason where it failed (render's verdicts
-      say so too) or was taken down, REQUIRED_LOST where a filter dropped it; any other image falls alone, and the rest
-      keeps its order;
+      say so too), was taken down or not fetched, REQUIRED_LOST where a filter dropped it; any other image falls alone,
+      and the rest keeps its order;
     - a turn that loses a text loses its other texts (TURN_LOST), and its images unless a later turn can still see them;
     - a text that a model wrote beside a node falls with it, for its reason, and takes no turn along;
     - a sample that has fewer images left than a filter asks for (a verdict on LEAST_IMAGES) is lost with that verdict's
@@ -73,6 +77,8 @@ def apply_verdicts(sample: Sample, verdicts: Sequence[Verdict], image_stats: Seq
         said = list(found)
         least += [verdict for verdict in said if verdict.node == LEAST_IMAGES]
         whole = _enter_verdicts(said, nodes) or _drop_turns(sample.nodes, nodes) or _miss_images(sample, nodes, least)
+    if not whole and _enter_not_fetched(sample, nodes, image_stats):
+        whole = _drop_turns(sample.nodes, nodes) or _miss_images(sample, nodes, least)
     return Outcome(whole, tuple(reason or whole for reason in nodes))
 
 
@@ -88,8 +94,18 @@ def read_verdicts_by_sample(inputs: Mapping[str, Path], filters: Sequence[str]) 
 def _find_initial_loss(node: Node, image_stats: Sequence[ImageStats]) -> Reason | None:
     """Why a node is empty before any filter; None if it is not."""
     if node.image is not None:
-        return image_stats[node.image].reason
+        reason = image_stats[node.image].reason
+        return None if reason is Reason.NOT_FETCHED else reason
     return Reason.TAKEN_DOWN if node.text is None else None
+
+
+def _enter_not_fetched(sample: Sample, nodes: list[Reason | None], image_stats: Sequence[ImageStats]) -> bool:
+    """Enter the images that were not fetched; return whether one of them still stood."""
+    found = False
+    for index, node in enumerate(sample.nodes):
+        if nodes[index] is None and node.image is not None and image_stats[node.image].reason is Reason.NOT_FETCHED:
+            nodes[index], found = Reason.NOT_FETCHED, True
+    return found
 
 
 def _enter_verdicts(verdicts: Sequence[Verdict], nodes: list[Reason | None]) -> Reason | None:
@@ -113,7 +129,7 @@ def _drop_turns(nodes: Sequence[Node], lost: list[Reason | None]) -> Reason | No
     """Enter the turns that fall with what is lost; return why the whole sample falls with it, if it does."""
     for node, reason in zip(nodes, lost, strict=True):
         if node.required and reason not in {None, Reason.TURN_LOST}:
-            return reason if reason.failed or reason is Reason.TAKEN_DOWN else Reason.REQUIRED_LOST
+            return reason if reason.failed or reason in OWN_REASONS else Reason.REQUIRED_LOST
     _lose_turns(nodes, lost)
     for index, node in enumerate(nodes):
         if node.after is not None:
