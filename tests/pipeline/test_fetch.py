@@ -415,6 +415,7 @@ def test_only_what_shapes_the_result_is_in_the_key():
         "user_agent",
         "honour_hosts",
         "unknown_hosts",
+        "after",
     ]
     plain = Fetch()
     tuned = Fetch(
