@@ -91,11 +91,12 @@ def run_measured(command: Sequence[str], mark: str, more: Mapping[str, str] | No
 
 
 def write_recipe(folder: Path, mirror: Mapping[str, str], **sections: Any) -> Path:
-    """A recipe over `documents.parquet`."""
+    """A recipe over `documents.parquet`; images wait for the filter of languages where it has one."""
+    fetch = {"mirrors": dict(mirror), "user_agent": "benchmark", "honour_hosts": False, "honour_robots": False}
     recipe = {
         "name": folder.name,
         "sources": {"web": {"kind": "obelics", "files": "documents.parquet"}},
-        "fetch": {"mirrors": dict(mirror), "user_agent": "benchmark", "honour_hosts": False, "honour_robots": False},
+        "fetch": fetch | ({"after": "language"} if "filters" in sections else {}),
         "filters": [],
         "dedupe": None,
         "stages": [],

@@ -2,7 +2,8 @@
 
 Most of it is waiting for servers. So partitions ask for a part of a core each while they fetch, and more of them run
 at once than there are cores. On all nodes together they are no more than a host may be asked at a time: each process
-asks a host for its share of `fetch.per_host`.
+asks a host for its share of `fetch.per_host`. With `fetch.after`, filters of texts are asked between read and fetch,
+and what they drop is not fetched (steps/skip_images.py).
 """
 
 from __future__ import annotations
