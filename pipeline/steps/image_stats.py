@@ -36,6 +36,9 @@ from vlmill.pipeline.images.thumbnail import check_thumbnails, make_thumbnails
 BLUR_SIDE = 256
 """Pixels of the longer side at which blur is measured, so that it does not depend on the resolution."""
 
+KNOWN = 1_000
+"""Images whose stats are kept, about 10 kB each, for others with the same bytes: logos come under many addresses."""
+
 DCT = np.array([[2 * math.cos(math.pi * k * (2 * n + 1) / 64) for n in range(32)] for k in range(8)])
 """The 8 lowest frequencies of a DCT-II of 32 values, not normalised."""
 
@@ -75,12 +78,21 @@ class ComputeImageStats:
     def _facts(
         self, inputs: Inputs, worker: Sandbox[[bytes, int], dict[str, Any]], count: Count
     ) -> Iterator[ImageStats]:
+        known = dict[str, ImageStats]()  # by sha256, the latest last
         for row in read_images(inputs):
             image, data = row["image"], row["bytes"]
             if data is None:
                 yield ImageStats(image, Reason(str(row["reason"])))
                 continue
-            image_stats = _examine_safely(worker, image, data, self.max_pixels)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 in known:
+                image_stats = replace(known[sha256], image=image)
+            else:
+                image_stats = _examine_safely(worker, image, sha256, data, self.max_pixels)
+                if image_stats.reason is None:
+                    known[sha256] = image_stats
+                if len(known) > KNOWN:
+                    del known[next(iter(known))]
             note_work(images=1, size=len(data), failed=image_stats.reason is not None)
             if image_stats.reason:
                 count.lose(image_stats.reason)
@@ -172,14 +184,13 @@ def _examine_image(data: bytes, max_pixels: int) -> Iterator[dict[str, Any]]:
 
 
 def _examine_safely(
-    worker: Sandbox[[bytes, int], dict[str, Any]], image: int, data: bytes, max_pixels: int
+    worker: Sandbox[[bytes, int], dict[str, Any]], image: int, sha256: str, data: bytes, max_pixels: int
 ) -> ImageStats:
     """The image stats about an image whose decoder may kill its process.
 
     A child that died is no proof against the image: it may have died of what earlier ones left in its memory. So the
     image is tried once more in a new one.
     """
-    sha256 = hashlib.sha256(data).hexdigest()
     for attempt in range(2):
         try:
             (answer,) = worker.run(data, max_pixels)

@@ -277,6 +277,25 @@ def test_one_child_serves_all_images_and_the_next_partition_too(inspect, monkeyp
     assert len(started) == 1
 
 
+def test_the_same_bytes_under_other_addresses_are_decoded_once_and_have_the_same_facts(inspect, tmp_path, monkeypatch):
+    decoded, run = [], Sandbox.run
+    monkeypatch.setattr(Sandbox, "run", lambda sandbox, data, *more: decoded.append(data) or run(sandbox, data, *more))
+    images = [picture(1), b"no image", picture(2), picture(1), b"no image", picture(1), picture(3)]
+    _, books = inspect(images)
+    assert (books["kept"], books["failed"]) == (5, {"undecodable": 2})
+    write_image_stats(tmp_path / "here.parquet", map(compute_image_stats, range(7), images))
+    assert (tmp_path / "out" / "image_stats.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+    assert [decoded.count(picture(seed)) for seed in (1, 2, 3)] == [1, 1, 1]
+
+
+def test_no_more_facts_are_kept_than_have_a_bound(inspect, monkeypatch):
+    decoded, run = [], Sandbox.run
+    monkeypatch.setattr(Sandbox, "run", lambda sandbox, data, *more: decoded.append(data) or run(sandbox, data, *more))
+    monkeypatch.setattr("vlmill.pipeline.steps.image_stats.KNOWN", 1)
+    inspect([picture(1), picture(1), picture(2), picture(1)])
+    assert [decoded.count(picture(seed)) for seed in (1, 2)] == [2, 1]
+
+
 def test_the_child_finds_what_a_decode_in_this_process_finds_to_the_byte(inspect, tmp_path):
     images = [picture(), b"no image", picture(2, form="GIF")]
     inspect(images)
