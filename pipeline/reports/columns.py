@@ -1,7 +1,7 @@
 """Columns of a table that nobody has described: what their first cells hold, and what they are likely to be for.
 
 For `vlmill new` (proposal.py). Images are recognised by what cells hold, texts by the names that the field has for
-their columns, where cells hold texts.
+their columns, where cells hold texts. What lies within objects has dotted names (nested_columns.py).
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.reports.nested_columns import list_dotted, recognise_parts, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, has_value
+from vlmill.pipeline.sources.nested import find_place
 
 CAPTIONS = (
     *("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html"),
@@ -54,9 +57,10 @@ TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "tur
 PARTS = ("prompt", "completion")
 """What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
-NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence")
+NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "speaker", "said", "turn_image")
 SEVERAL = ("image", "question", "choices", "turns")
-"""Options of kind `table` that name columns, and those that may name several."""
+WITHIN = ("speaker", "said", "turn_image")
+"""Options of kind `table` that name columns, those that may name several, and those that name keys of turns."""
 LICENCES = ("licence", "license", "rights")
 """Names of columns in lower case, the usual first: English ones, then those of other languages."""
 
@@ -73,6 +77,8 @@ ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
 IN_ROW = ("picture", "path of a picture", "list of pictures", "list of paths of pictures")
 """What cells of images hold for `table`."""
+LINKED = ("address", "list of addresses")
+"""What they hold for `web_table`."""
 TEXTS = ("text", "list written as text")
 """What cells of texts hold: one may begin and end with brackets, as answers in JSON do."""
 PLURALS = {"address": "addresses", "path of a picture": "paths of pictures"}
@@ -98,37 +104,80 @@ class Cells:
         found = self._list_kinds(column)
         return bool(found) and {*found} <= {*kinds}
 
+    @property
+    def dotted(self) -> list[str]:
+        """The names of what lies within objects, as `meta.image.url`."""
+        return list_dotted(self.rows)
+
+    def list_values(self, column: str) -> list[Any]:
+        """What is in a column, or at a dotted name, row by row."""
+        return [find_place(row, column) for row in self.rows]
+
     def _list_kinds(self, column: str) -> list[str]:
-        values = [row.get(column) for row in self.rows]
-        return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or _is_number(value)))
+        return describe_values(self.list_values(column))
 
 
-def recognise_columns(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kinds and options that a table could be read with, the likeliest first."""
-    held = [name for name in cells.columns if cells.hold(name, *IN_ROW)]
-    linked = [name for name in cells.columns if cells.hold(name, "address", "list of addresses")]
+def describe_values(values: Sequence[Any]) -> list[str]:
+    """What values are, for people; empty ones are none."""
+    return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or _is_number(value)))
+
+
+def _hold_only(values: Sequence[Any], kinds: Sequence[str]) -> bool:
+    return {*describe_values(values)} <= {*kinds}
+
+
+def recognise_nested(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same as `recognise_columns`, with what lies within objects, documents of parts and turns of any making."""
+    for kind, shown in (("web_documents", LINKED), ("file_documents", IN_ROW)):
+        if parts := recognise_parts(cells.rows, partial(_hold_only, kinds=shown)):
+            yield kind, parts
+    for kind, options in recognise_columns(cells, (*cells.columns, *cells.dotted)):
+        yield kind, _add_turns(cells, kind, options)
+
+
+def _add_turns(cells: Cells, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with how their turns name keys and speakers; images of turns give way to those of the row."""
+    if not isinstance(turns := options.get("turns"), str):
+        return options
+    shown = LINKED if kind == "web_table" else IN_ROW
+    found = recognise_turns(cells.list_values(turns), partial(_hold_only, kinds=shown))
+    if "turn_image" in found and (image := options.get("image")):
+        within = {f"{turns}.{found['turn_image']}"}
+        if {*([image] if isinstance(image, str) else image)} <= within:
+            options = {name: value for name, value in options.items() if name != "image"}
+        else:
+            del found["turn_image"]
+    return {**options, **found}
+
+
+def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kinds and options that a table could be read with, the likeliest first; `names` are the columns, or all."""
+    columns = names or cells.columns
+    held = [name for name in columns if cells.hold(name, *IN_ROW)]
+    linked = [name for name in columns if cells.hold(name, *LINKED)]
     images: list[tuple[str, list[str]]] = [("table", held)] if held else [("web_table", linked)] if linked else []
-    for kind, names in images or [("table", [])]:
-        shown = {"image": names[0] if len(names) == 1 else names} if names else {}
-        licence = next((name for name in cells.columns if name.lower() in LICENCES), None)
+    for kind, named in images or [("table", [])]:
+        shown = {"image": named[0] if len(named) == 1 else named} if named else {}
+        licence = next((name for name in columns if name.lower() in LICENCES), None)
         common = {**shown, **({"licence": licence} if licence else {})}
-        if turns := _find_column(cells, TURNS, "list of objects", "list written as text"):
+        if turns := _find_column(cells, columns, TURNS, "list of objects", "list written as text"):
             yield kind, {**common, "turns": turns}
-        if all(_find_column(cells, (name,), "list of objects") for name in PARTS):
-            yield kind, {**common, "turns": [_find_column(cells, (name,), "list of objects") for name in PARTS]}
-        question = _find_column(cells, QUESTIONS, *TEXTS, "list of texts")
-        answer = _find_column(cells, ANSWERS, *TEXTS, "number", "true or false", "list of texts")
+        parts = [_find_column(cells, columns, (name,), "list of objects") for name in PARTS]
+        if all(parts):
+            yield kind, {**common, "turns": parts}
+        question = _find_column(cells, columns, QUESTIONS, *TEXTS, "list of texts")
+        answer = _find_column(cells, columns, ANSWERS, *TEXTS, "number", "true or false", "list of texts")
         if question and answer and question != answer:
-            more = _find_column(cells, ("input",), "text")
+            more = _find_column(cells, columns, ("input",), "text")
             if more and more != question:
                 yield kind, {**common, "question": [question, more], "answer": answer}
-            yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells)}
+            yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells, columns)}
             yield kind, {**common, "question": question, "answer": answer}
-        caption = _find_column(cells, CAPTIONS, *TEXTS)
-        if names and caption:
+        caption = _find_column(cells, columns, CAPTIONS, *TEXTS)
+        if named and caption:
             yield kind, {**common, "caption": caption}
-        others = [name for name in cells.columns if name not in names and cells.hold(name, *TEXTS)]
-        if names and len(others) == 1:
+        others = [name for name in columns if name not in named and cells.hold(name, *TEXTS)]
+        if named and len(others) == 1:
             yield kind, {**common, "caption": others[0]}
 
 
@@ -150,23 +199,26 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
             raise SourceError(
                 f"--column {option}: {len(columns)} columns, expected 1; several may be {', '.join(SEVERAL)}"
             )
-        for column in columns:
-            if column not in cells.columns:
-                there = ", ".join(cells.columns) or "none"
+        for column in columns if option not in WITHIN else ():
+            if column not in cells.columns and column not in cells.dotted:
+                there = ", ".join((*cells.columns, *cells.dotted)) or "none"
                 raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
     given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
-    linked = [name for name in cells.columns if cells.hold(name, "address", "list of addresses")]
-    held = [name for name in cells.columns if cells.hold(name, *IN_ROW)]
+    flat = any(cells.hold(name, *IN_ROW, *LINKED) for name in cells.columns)
+    looked_at = named.get("image", cells.columns if flat else cells.dotted)
+    linked = [name for name in looked_at if cells.hold(name, *LINKED)]
+    held = [name for name in looked_at if cells.hold(name, *IN_ROW)]
     used = {column for columns in named.values() for column in columns}
     shown = named.get("image") or [name for name in held or linked if name not in used]
     kind = "web_table" if shown and {*shown} <= {*linked} else "table"
-    yield kind, {**({"image": shown[0] if len(shown) == 1 else list(shown)} if shown else {}), **given}
+    seen = {"image": shown[0] if len(shown) == 1 else list(shown)} if shown and "turn_image" not in named else {}
+    yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given}
 
 
-def _find_column(cells: Cells, names: Sequence[str], *kinds: str) -> str | None:
+def _find_column(cells: Cells, columns: Sequence[str], names: Sequence[str], *kinds: str) -> str | None:
     """The first column with one of these names, else with one of them as a word, whose cells are of these kinds."""
-    by_name = {column.lower(): column for column in reversed(cells.columns)}
-    by_word = {word: column for column in reversed(cells.columns) for word in _split_words(column)}
+    by_name = {column.lower(): column for column in reversed(columns)}
+    by_word = {word: column for column in reversed(columns) for word in _split_words(column)}
     found = (known[name] for known in (by_name, by_word) for name in names if name in known)
     return next((column for column in found if cells.hold(column, *kinds)), None)
 
@@ -177,11 +229,11 @@ def _split_words(column: str) -> list[str]:
     return [] if ABOUT.intersection(words) else words
 
 
-def _find_choices(cells: Cells) -> dict[str, Any]:
+def _find_choices(cells: Cells, columns: Sequence[str]) -> dict[str, Any]:
     """The option for choices: one column with lists, or those of letters from A on."""
-    if listed := _find_column(cells, CHOICES, "list of texts", "list of numbers", "list written as text"):
+    if listed := _find_column(cells, columns, CHOICES, "list of texts", "list of numbers", "list written as text"):
         return {"choices": listed}
-    lettered = [name for name in ("A", "B", "C", "D", "E", "F") if name in cells.columns]
+    lettered = [name for name in ("A", "B", "C", "D", "E", "F") if name in columns]
     return {"choices": lettered} if len(lettered) > 1 else {}
 
 

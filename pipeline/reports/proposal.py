@@ -30,7 +30,7 @@ from vlmill.pipeline.reports.attempts import (
     try_kinds,
     try_rows,
 )
-from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns
+from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns, recognise_nested
 from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
@@ -135,6 +135,8 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
                 tried.append(Attempt("table", {}, 0, (), why=str(error)))
             options = recognise_columns(cells) if named is None else name_columns(cells, named)
             tried += [try_kind(path, kind, one) for kind, one in options]
+            if named is None and not fits_rows(tried):
+                tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
         attempts += tried
         if fits_rows(tried):
             break

@@ -16,8 +16,8 @@ from vlmill.pipeline.sources import SOURCES, Page
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
 NESTED = (
-    "what is within an object is no column: write the rows flat (turns as `messages` of role and content; a document "
-    "of parts as two lists, `images` and `texts`: docs/sources.md, Rows of nested objects)"
+    "what is within an object is named by dotted keys, such as --column turns=talk.turns (docs/sources.md, Rows of "
+    "nested objects)"
 )
 """What to do where no kind fits and a column holds objects."""
 OWN = "docs/adding.md, A custom source, has how a file of yours reads rows as they are"

@@ -305,7 +305,9 @@ def _read_message(place: int, message: Any) -> Message:
     if role is None or any(not isinstance(other, str) or SPEAKERS.get(other.lower()) != role for other in others):
         tool = isinstance(speaker, str) and TOOL.fullmatch(speaker.lower())
         reason = Reason.UNSUPPORTED_CONTENT if tool else Reason.BAD_ROW
-        raise UnreadableRow(f"message {place} is spoken by {speaker!r}; known are {', '.join(SPEAKERS)}", reason)
+        advice = "" if tool else "; kind table takes others, by its options speaker, said and speakers"
+        known = f"known are {', '.join(SPEAKERS)}{advice}"
+        raise UnreadableRow(f"message {place} is spoken by {speaker!r}; {known}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
     left = list_unread(message, SAID, pictured=False) if more else ()
     supervised = _is_supervised(place, message) if more else True

@@ -11,10 +11,13 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
                line each (Alpaca's instruction and input). The choices follow the question with letters, and the answer
                is the letter of the one that it names by letter, by number from 0 or in its words
     turns      a conversation, as `llava` and `interleaved` read it; of several columns one after the other (TRL's
-               prompt and completion)
+               prompt and completion). `speaker`, `said` and `speakers` say what its keys and speakers are called
+               (speakers.py), `turn_image` which key of a turn holds images
 
 A row is of one of these three forms. Images stand before the first question, unless `<image>` says where. Where a
 column of images is named, a row without any is bad, but for conversations: some of them are of text alone.
+
+What lies within objects is named by dotted keys (nested.py).
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ import json
 import math
 import string
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
@@ -44,7 +48,9 @@ from vlmill.pipeline.sources.conversation import (
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
+from vlmill.pipeline.sources.nested import lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
+from vlmill.pipeline.sources.speakers import Speaker, rename_turns, show_turn_images
 
 PAIR = {"question", "answer"}
 """Keys of an object in turns that is a question with its answer."""
@@ -71,8 +77,12 @@ class TableSource(RecordSource):
     answer: str = ""
     choices: Names = ()
     turns: Names = ()
+    speaker: str = ""  # the key of a turn that says who speaks; else from or role
+    said: str = ""  # the key of a turn with what is said; else value or content
+    speakers: Mapping[str, Speaker] = field(default_factory=dict)  # who speaks -> user, assistant or system
+    turn_image: str = ""  # the key of a turn that holds its images
     licence: str = ""  # of each row; else all have the source's
-    signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample
+    signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample, by the last of dotted keys
 
     @model_validator(mode="after")
     def _check_form(self) -> Self:
@@ -86,30 +96,50 @@ class TableSource(RecordSource):
             raise ValueError("a caption belongs to an image: name its column with image")
         if forms[1] and not (self.question and self.answer):
             raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
+        if not self.turns and (self.speaker or self.said or self.speakers or self.turn_image):
+            raise ValueError("speaker, said, speakers and turn_image are about turns: name their column")
+        if self.turn_image and self.image:
+            raise ValueError("images are named by image, for all of a row, or by turn_image, for each turn: name one")
         return self
 
-    def columns(self) -> Columns:
-        """Those that the options name, whatever they hold."""
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """The columns and dotted keys that the options name."""
         several = (self.image, self.question, self.choices, self.turns)
         named = (*(name for names in several for name in _list_names(names)), self.caption, self.answer)
-        return {name: pa.null() for name in (*named, self.licence, *self.signals) if name}
+        return tuple(name for name in (*named, self.licence, *self.signals) if name)
+
+    def columns(self) -> Columns:
+        """Those that the options name, whatever they hold; but for dotted keys, of which files decide what they are."""
+        return {name: pa.null() for name in self.named if "." not in name}
 
     def optional(self) -> Columns:
-        """A system prompt beside the turns."""
-        return dict.fromkeys(SYSTEM if self.turns else (), pa.null())
+        """What dotted keys may mean, and a system prompt beside the turns."""
+        return dict.fromkeys((*list_heads(self.named), *(SYSTEM if self.turns else ())), pa.null())
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What a row says. Not every row of JSON has all other columns."""
         said = (self.caption, self.question, self.answer, *_list_names(self.turns))
-        return tuple(_list_names(names) for names in said if names)
+        needed = [_list_names(names) for names in said if names]
+        shown = [(name,) for name in _list_names(self.image) if "." in name and not self.turns]
+        return tuple((*names, *list_heads([one for one in names if "." in one])[1::2]) for names in (*needed, *shown))
 
     def reads(self) -> Collection[str]:
         """All of these."""
         return frozenset({*self.columns(), *self.optional()})
 
     def shows(self) -> Collection[str]:
-        """The columns of images."""
-        return _list_names(self.image)
+        """The columns of images; of images within turns the turns."""
+        return _list_names(self.turns if self.turn_image else self.image)
+
+    def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """See KeyedSource; also what stands beside dotted keys within the same objects."""
+        lifted = lift_places(row, self.named)
+        left = super().unread(lifted)
+        parents = {place: SYSTEM for place, _ in list_parents(row, _list_names(self.turns))}
+        read = (*self.named, *(f"{place}.{name}" for place, names in parents.items() for name in names))
+        pictured = any(has_value(lifted.get(name)) for name in self.shows())
+        return tuple(one for one in (*left, *list_beside(row, read, pictured=pictured)) if one not in self.named)
 
     def read_image(self, place: str, value: Any) -> ConversationImage:
         """An image in a cell: its bytes, or the file that it names. Raises UnreadableRow."""
@@ -126,6 +156,8 @@ class TableSource(RecordSource):
         Raises UnreadableRow as `conversation.read_marked_page` and `pairs.make_pair_page`, and for an image or a choice
         that is none.
         """
+        parents = list(list_parents(row, _list_names(self.turns)))
+        row = lift_places(row, self.named)
         images = [
             self.read_image(f"{name} {place}" if place else name, value)
             for name in _list_names(self.image)
@@ -134,14 +166,18 @@ class TableSource(RecordSource):
         if self.image and not images and not self.turns:
             raise UnreadableRow(f"no {' or '.join(_list_names(self.image))}")
         licence = row.get(self.licence) if self.licence else None
-        signals = select_numbers(row, self.signals)
+        signals = {name.rpartition(".")[2]: number for name, number in select_numbers(row, self.signals).items()}
         if self.caption:
             if len(images) != 1:
                 raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
             return make_pair_page(images[0].picture, row.get(self.caption), images[0].url, licence, signals)
         said = self._join_turns(row) if self.turns else self._make_turns(row)
-        system = get_given(row, SYSTEM) if self.turns else None
-        if self.image:
+        system = _find_system(row, parents) if self.turns else None
+        if self.turn_image:
+            said, values = show_turn_images(said, self.turn_image)
+            images = [self.read_image(f"{self.turn_image} {place}", value) for place, value in enumerate(values)]
+            page = read_marked_page(said, images, system)
+        elif self.image:
             page = read_marked_page(_show_images(said, len(images)), images, system)
         else:
             page = read_text_page(said, system)
@@ -150,7 +186,8 @@ class TableSource(RecordSource):
 
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
-        found = [_split_pairs(_parse_json(row.get(name))) for name in _list_names(self.turns)]
+        parts = [_split_pairs(_parse_json(row.get(name))) for name in _list_names(self.turns)]
+        found = [rename_turns(part, self.speaker, self.said, self.speakers) for part in parts]
         if len(found) == 1 or not all(isinstance(one, list) for one in found):
             return found[0]  # which says what is wrong with it
         before = [{**one, "loss": False} if isinstance(one, Mapping) else one for part in found[:-1] for one in part]
@@ -203,6 +240,13 @@ class WebTableSource(TableSource):
                 f"{place} is {type(value).__name__}, expected an address; kind table reads images in rows"
             )
         return ConversationImage(Picture(url=value.strip()), value.strip())
+
+
+def _find_system(row: Mapping[str, Any], parents: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    """The system prompt in the row, or in an object that its turns lie in. Raises UnreadableRow where they differ."""
+    named = [(f"{place}.{name}", held.get(name)) for place, held in parents for name in SYSTEM]
+    given = {**{name: row.get(name) for name in SYSTEM}, **dict(named)}
+    return get_given(given, given)
 
 
 def _list_names(columns: Names) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ OmniCorpus (arXiv 2406.08418) and MINT-1T's HTML (arXiv 2406.11271), in Parquet,
 
 In each place stands a text or an image; a place in which neither stands is passed over, since OmniCorpus leaves the
 places of images that it dropped. The lists may be written as JSON, as OmniCorpus-YT has them. `url` says where the
-document's own address is, in dotted keys: `general_metadata.url` in OmniCorpus, `url` in MINT-1T.
+document's own address is, in dotted keys: `general_metadata.url` in OmniCorpus, `url` in MINT-1T. Dotted keys name the
+lists of a document that is one list of objects, too: `parts.image` and `parts.text` are as long as `parts`.
 
 Images of `web_documents` are addresses. Those of `file_documents` are files, from the source's `images`: `file` makes
 a path of what stands in the list and of columns, so that `{id}/{image}.jpg` names a frame of OmniCorpus-YT.
@@ -14,7 +15,6 @@ a path of what stands in the list and of columns, so that `{id}/{image}.jpg` nam
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -31,6 +31,7 @@ from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.conversation import read_picture
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
+from vlmill.pipeline.sources.nested import find_place, lift_places, list_beside, list_heads, parse_object
 
 PARAGRAPH_BREAK = "\n\n"
 
@@ -55,17 +56,18 @@ class WebDocuments(RecordSource):
     paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one
 
     def columns(self) -> Columns:
-        """The two lists, of any type."""
-        return {self.images: pa.null(), self.texts: pa.null()}
+        """The two lists, of any type; but for dotted keys, of which files decide what they are."""
+        return {name: pa.null() for name in (self.images, self.texts) if "." not in name}
 
     def optional(self) -> Columns:
-        """Where the address and the numbers are."""
-        named = dict.fromkeys(place.partition(".")[0] for place in (self.url, *self.signals) if place)
-        return {name: pa.null() for name in named if name not in self.columns()}
+        """Where the address and the numbers are, and what dotted keys may mean."""
+        named = (place.partition(".")[0] for place in (self.url, *self.signals) if place)
+        found = dict.fromkeys((*named, *list_heads((self.images, self.texts))))
+        return {name: pa.null() for name in found if name not in self.columns()}
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """The two lists."""
-        return ((self.images,), (self.texts,))
+        return tuple((name, *list_heads((name,))[1:]) for name in (self.images, self.texts))
 
     def reads(self) -> Collection[str]:
         """All of these."""
@@ -74,6 +76,12 @@ class WebDocuments(RecordSource):
     def shows(self) -> Collection[str]:
         """The list of images."""
         return (self.images,)
+
+    def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """See KeyedSource; also what stands beside dotted keys within the same objects."""
+        lists = (self.images, self.texts)
+        left = super().unread(lift_places(row, lists))
+        return (*left, *list_beside(row, lists, pictured=True)) if list_heads(lists) else left
 
     def read_image(self, place: int, value: Any, row: Mapping[str, Any]) -> Picture:
         """The image in a place; lost alone where it is no address. Raises UnreadableRow where it is no text."""
@@ -86,6 +94,7 @@ class WebDocuments(RecordSource):
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """The document: BAD_ROW where the lists do not match, EMPTY_ROW where nothing is in them."""
+        row = lift_places(row, (self.images, self.texts))
         images, texts = read_lists(row, self.images, self.texts)
         nodes, pictures = list[Node](), list[Picture]()
         for place, (image, text) in enumerate(zip(images, texts, strict=True)):
@@ -164,15 +173,6 @@ def make_paragraphs(text: str, *, split: bool) -> Iterator[Node]:
             yield Node("text", supervised=True, text=part.strip())
 
 
-def find_place(row: Mapping[str, Any], place: str) -> Any:
-    """The value at dotted keys; None where there is none. An object on the way may be written as JSON."""
-    value: Any = row
-    for key in place.split(".") if place else ("",):
-        value = _parse_json(value)
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def _list_numbers(row: Mapping[str, Any], places: tuple[str, ...]) -> Iterator[tuple[str, float]]:
     """Those of these places that hold a number."""
     for place in places:
@@ -183,20 +183,10 @@ def _list_numbers(row: Mapping[str, Any], places: tuple[str, ...]) -> Iterator[t
 
 def _read_list(name: str, row: Mapping[str, Any]) -> list[Any]:
     """A list in a column. Raises UnreadableRow."""
-    found = _parse_json(row.get(name))
+    found = parse_object(row.get(name))
     if not isinstance(found, list):
         raise UnreadableRow(f"{name} is {type(found).__name__}, expected a list")
     return found
-
-
-def _parse_json(value: Any) -> Any:
-    """What a text or bytes write as JSON; any other value as it is."""
-    if isinstance(value, str | bytes):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
 
 
 def _spell_part(value: str | float) -> str:

@@ -227,12 +227,12 @@ def test_what_no_kind_reads_is_described_with_the_nearest_kinds(tmp_path, monkey
     said = " ".join(capfd.readouterr().err.split())
     assert "left (number), right (text)" in said
     assert "llava: " in said
-    assert "what is within an object" not in said
+    assert "named by dotted keys" not in said
     assert not (tmp_path / "odd.yaml").exists()
-    nested = json_lines(tmp_path / "nested.jsonl", [{"talk": {"turns": [{"by": "agent", "said": "Yes."}]}}])
+    nested = json_lines(tmp_path / "nested.jsonl", [{"talk": {"turns": [{"by": "agent", "minutes": 3}]}}])
     assert vlmill("new", nested) == 1
     said = " ".join(capfd.readouterr().err.split())
-    assert "what is within an object is no column" in said
+    assert "what is within an object is named by dotted keys" in said
     assert "docs/adding.md, A custom source" in said
 
 

@@ -51,6 +51,12 @@ class SeparatedSource(KeyedSource, Protocol):
             yield from self.made((number, _make_row(header, record)) for number, record in pick_items(records, numbers))
 
 
+def read_header(path: Path, columns: Columns) -> list[str]:
+    """The names of a file's columns. Raises BadFileError where one of `columns` is missing."""
+    with _open_file(path, columns) as (header, _):
+        return header
+
+
 @contextmanager
 def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     """The names of the columns and the records, blank lines left out.

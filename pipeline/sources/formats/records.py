@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import Page, SourceRow
-from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource
+from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource, read_header
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
 from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource, open_table
 
@@ -42,14 +42,20 @@ class RecordSource(ParquetSource, JsonSource, SeparatedSource, Protocol):
         Raises SourceError as the format, BadFileError as well for a table without anything that `keys` asks for.
         """
         found = find_format(path).survey(self, path)
-        for wanted in self.keys() if is_table(str(path)) else ():
-            with open_table(path, {}, {}) as (table, _):
-                names = table.schema.names
+        names = self._list_columns(path)
+        for wanted in self.keys() if names else ():
             if not {*names}.intersection(wanted):
                 raise BadFileError(
                     f"{path}: it has no column {' or '.join(wanted)}; it has {', '.join(names) or 'none'}"
                 )
         return found
+
+    def _list_columns(self, path: Path) -> Sequence[str]:
+        """What a table calls its columns; none of JSON, whose rows have their own."""
+        if is_table(str(path)):
+            with open_table(path, {}, {}) as (table, _):
+                return list[str](table.schema.names)
+        return read_header(path, self.columns()) if find_format(path) is SeparatedSource else ()
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as the format."""

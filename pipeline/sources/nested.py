@@ -1,0 +1,95 @@
+"""Values within objects, by dotted keys such as `meta.image.url`, for row shapes whose options name columns.
+
+A key leads into an object, into one written as JSON (as a cell of CSV has it), or into each object of a list:
+`media.rel` of `{"media": [{"rel": "a.jpg"}, {"rel": "b.jpg"}]}` is the list of both. A column that is called
+`meta.image.url` comes before what lies within `meta`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from vlmill.pipeline.sources.base import UnreadableRow
+from vlmill.pipeline.sources.known_keys import list_unread
+
+
+def list_heads(names: Collection[str]) -> tuple[str, ...]:
+    """The columns that dotted names may lie in: of each its own name, and its first key. Other names have none."""
+    return tuple(dict.fromkeys(head for name in names if "." in name for head in (name, name.partition(".")[0])))
+
+
+def find_place(row: Mapping[str, Any], place: str) -> Any:
+    """The value at dotted keys; None where there is none. In a list each object has its place, one without it None."""
+    if _is_column(row, place):
+        return row[place]
+    value: Any = row
+    for key in place.split(".") if place else ("",):
+        value = _enter_value(value, key)
+    return value
+
+
+def lift_places(row: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """The row, with the values at dotted names as if each were a column of its own."""
+    dotted = [name for name in names if "." in name and not _is_column(row, name)]
+    return {**row, **{name: find_place(row, name) for name in dotted}} if dotted else row
+
+
+def list_beside(row: Mapping[str, Any], names: Collection[str], *, pictured: bool) -> tuple[str, ...]:
+    """What stands beside the values at dotted names, within the same objects, and is not read: dotted keys, sorted.
+
+    Raises:
+        UnreadableRow: one of them carries meaning, as `known_keys.list_unread`.
+    """
+    read = dict[str, set[str]]()
+    for name in names:
+        keys = name.split(".") if not _is_column(row, name) else [name]
+        for depth in range(1, len(keys)):
+            read.setdefault(".".join(keys[:depth]), set()).add(keys[depth])
+    left = set[str]()
+    for place, keys_read in read.items():
+        for held in _list_objects(find_place(row, place)):
+            try:
+                left.update(f"{place}.{key}" for key in list_unread(held, keys_read, pictured=pictured))
+            except UnreadableRow as unfit:
+                raise UnreadableRow(f"within {place}: {unfit}", unfit.reason) from unfit
+    return tuple(sorted(left))
+
+
+def list_parents(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects that values at dotted names lie in, with their places. Those in lists are none of the row's own."""
+    for place in dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name and not _is_column(row, name)):
+        held = parse_object(find_place(row, place))
+        if isinstance(held, Mapping):
+            yield place, held
+
+
+def parse_object(value: Any) -> Any:
+    """What a text or bytes write as JSON; any other value as it is."""
+    if isinstance(value, str | bytes):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _is_column(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a row has a column of this very name. Where a file lacks one that is looked for, it is null."""
+    return row.get(name) is not None
+
+
+def _enter_value(value: Any, key: str) -> Any:
+    value = parse_object(value)
+    if isinstance(value, list):
+        found = [_enter_value(item, key) for item in value]
+        return [one for item in found for one in (item if isinstance(item, list) else [item])]
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+def _list_objects(value: Any) -> Iterator[Mapping[str, Any]]:
+    value = parse_object(value)
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, Mapping):
+            yield item

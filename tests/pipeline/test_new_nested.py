@@ -1,0 +1,112 @@
+"""`vlmill new` on rows that hold objects, and on turns that name keys and speakers in their own way."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tests.helpers.upstream import json_lines, picture
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.reports.proposal import examine_place
+
+
+def talk(*said, speaker="by", text="said", names=("client", "agent"), **more):
+    return [{speaker: names[place % 2], text: words, **more} for place, words in enumerate(said)]
+
+
+def test_a_delivery_of_nested_objects_is_recognised(tmp_path):
+    rows = [
+        {
+            "task": {"id": row},
+            "media": [{"rel": f"{row}/a.jpg", "note": "front"}, {"rel": f"{row}/b.jpg", "note": "back"}],
+            "talk": {"system": "Be brief.", "turns": talk("What is it?", f"Gate {row}.")},
+        }
+        for row in range(6)
+    ]
+    found = examine_place(str(json_lines(tmp_path / "delivery.jsonl", rows)))
+    assert found.chosen.kind == "table"
+    assert found.chosen.options == {
+        "image": "media.rel",
+        "turns": "talk.turns",
+        "speaker": "by",
+        "said": "said",
+        "speakers": {"client": "user", "agent": "assistant"},
+    }
+    assert len(found.chosen.pages) == 6
+    assert [node.role for node in found.chosen.pages[0].nodes] == ["system", *["user"] * 3, "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("names", "speakers"),
+    [
+        (("Customer", "Support Bot"), {"customer": "user", "support bot": "assistant"}),
+        (("P-17", "P-3"), {"p-17": "user", "p-3": "assistant"}),
+        (("human", "oracle"), {"oracle": "assistant"}),
+        (("USER", "ASSISTANT"), {}),
+    ],
+)
+def test_speakers_are_known_by_what_people_call_them_or_by_who_begins(tmp_path, names, speakers):
+    rows = [{"dialog": talk("What?", f"This {row}.", "And?", "That.", names=names)} for row in range(5)]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert found.chosen.options.get("speakers", {}) == speakers
+    assert [node.role for node in found.chosen.pages[0].nodes] == ["user", "assistant"] * 2
+
+
+def test_images_of_turns_are_found(tmp_path):
+    rows = [
+        {
+            "chat": [
+                {"who": "asker", "msg": "What?", "files": [f"{row}.png"]},
+                {"who": "bot", "msg": "A cat.", "files": []},
+            ]
+        }
+        for row in range(5)
+    ]
+    (tmp_path / "img").mkdir()
+    for row in range(5):
+        (tmp_path / "img" / f"{row}.png").write_bytes(picture(row))
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert found.chosen.options["turn_image"] == "files"
+    assert found.images == str(tmp_path / "img")
+
+
+def test_dotted_columns_may_be_named_and_are_listed_where_there_is_none(tmp_path):
+    rows = [{"x": {"one": f"What {row}?", "two": f"This {row}."}} for row in range(5)]
+    place = str(json_lines(tmp_path / "a.jsonl", rows))
+    found = examine_place(place, {"question": ["x.one"], "answer": ["x.two"]})
+    assert len(found.chosen.pages) == 5
+    with pytest.raises(SourceError, match=r"x, x\.one, x\.two"):
+        examine_place(place, {"question": ["x.three"], "answer": ["x.two"]})
+
+
+def test_rows_that_are_flat_are_read_as_before(tmp_path):
+    rows = [
+        {"question": f"What {row}?", "answer": "This.", "meta": {"question": "no", "answer": "no"}} for row in range(5)
+    ]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert "." not in yaml.safe_dump(dict(found.chosen.options))
+
+
+@pytest.mark.parametrize(
+    ("kind", "image"), [("web_documents", "https://img.test/{}.png"), ("file_documents", "{}.png")]
+)
+def test_a_document_that_is_a_list_of_parts_is_recognised(tmp_path, kind, image):
+    rows = [
+        {
+            "page": {
+                "title": f"Page {row}",
+                "parts": [
+                    {"type": "text", "text": f"Before {row}"},
+                    {"type": "image", "src": image.format(row)},
+                    {"type": "text", "text": "After"},
+                ],
+            }
+        }
+        for row in range(5)
+    ]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert (found.chosen.kind, found.chosen.options) == (
+        kind,
+        {"images": "page.parts.src", "texts": "page.parts.text"},
+    )
+    assert [node.kind for node in found.chosen.pages[0].nodes] == ["text", "image", "text"]

@@ -1,0 +1,178 @@
+"""Rows whose columns lie within objects, and turns whose keys and speakers have other names."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from tests.helpers.upstream import arrow, json_lines, parquet, separated
+from tests.pipeline.test_sources_table import details, read, texts
+from vlmill.pipeline.core.config import parse_block
+from vlmill.pipeline.core.errors import BadFileError, RecipeError
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.sources import SOURCES
+
+TURNS = [{"by": "Client", "said": "What is it?"}, {"by": "agent", "said": "A gate."}]
+ROW = {
+    "task": {"id": 7, "score": 4},
+    "media": [{"rel": "a.jpg", "note": "front"}, {"rel": "b.jpg", "note": "back"}],
+    "talk": {"system": "Be brief.", "turns": TURNS},
+}
+SPOKEN = {"speaker": "by", "said": "said", "speakers": {"client": "user", "agent": "assistant"}}
+OPTIONS = {"image": "media.rel", "turns": "talk.turns", "signals": ["task.score"], **SPOKEN}
+
+
+def written_as_json(row):
+    return {name: json.dumps(value) for name, value in row.items()}
+
+
+WRITERS = {
+    "jsonl": lambda folder: json_lines(folder / "a.jsonl", [ROW]),
+    "parquet": lambda folder: parquet(folder / "a.parquet", [ROW]),
+    "arrow": lambda folder: arrow(folder / "a.arrow", [ROW]),
+    "csv": lambda folder: separated(folder / "a.csv", [written_as_json(ROW)]),
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_dotted_keys_lead_into_objects_lists_of_them_and_objects_written_as_json(tmp_path, form):
+    (row,) = read(WRITERS[form](tmp_path), **OPTIONS)
+    assert texts(row) == [
+        ("system", 0, "Be brief."),
+        *[("user", 0, None)] * 2,
+        ("user", 0, "What is it?"),
+        ("assistant", 0, "A gate."),
+    ]
+    (page,) = row.pages
+    assert [picture.path for picture in page.pictures] == ["a.jpg", "b.jpg"]
+    assert page.signals == {"score": 4.0}
+    assert page.unread == ("media.note",)
+
+
+def test_questions_choices_captions_and_addresses_may_lie_within_objects(tmp_path):
+    asked = [{"ask": {"q": "Which?", "of": [{"t": "cat"}, {"t": "dog"}]}, "gold": {"a": "dog"}}]
+    (row,) = read(json_lines(tmp_path / "q.jsonl", asked), question="ask.q", answer="gold.a", choices="ask.of.t")
+    assert texts(row)[1] == ("assistant", 0, "B")
+    assert "A. cat\nB. dog" in texts(row)[0][2]
+    several = [{"qa": [{"q": "One?", "a": "1"}, {"q": "Two?", "a": "2"}]}]
+    (row,) = read(json_lines(tmp_path / "s.jsonl", several), question="qa.q", answer="qa.a")
+    assert [text for _, _, text in texts(row)] == ["One?", "1", "Two?", "2"]
+    linked = [{"meta": {"image": {"url": "https://img.test/1.png"}, "text": "A gate", "rights": "CC0-1.0"}}]
+    names = {"image": "meta.image.url", "caption": "meta.text", "licence": "meta.rights"}
+    (row,) = read(json_lines(tmp_path / "c.jsonl", linked), kind="web_table", **names)
+    assert (row.pages[0].pictures[0].url, row.pages[0].licence) == ("https://img.test/1.png", "CC0-1.0")
+
+
+def test_what_lacks_its_place_in_a_list_is_not_taken_for_its_neighbour(tmp_path):
+    rows = [{"qa": [{"q": "One?"}, {"a": "2"}]}]
+    (row,) = read(json_lines(tmp_path / "s.jsonl", rows), question="qa.q", answer="qa.a")
+    assert row.failed[0][0] is Reason.EMPTY_ROW
+
+
+def test_a_column_whose_name_has_a_dot_comes_before_what_lies_within_another(tmp_path):
+    rows = [{"meta.text": "flat", "meta": json.dumps({"text": "nested"}), "file": "a.png"}]
+    for path in (separated(tmp_path / "a.csv", rows), parquet(tmp_path / "a.parquet", rows)):
+        (row,) = read(path, image="file", caption="meta.text")
+        assert row.pages[0].nodes[1].text == "flat"
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_file_without_the_object_of_a_dotted_key_is_of_another_form(tmp_path, form):
+    with pytest.raises(BadFileError, match=r"chat\.turns'? or '?chat"):
+        read(WRITERS[form](tmp_path), **{**OPTIONS, "turns": "chat.turns"})
+
+
+def test_what_a_row_may_not_be_read_without_counts_within_objects_too(tmp_path):
+    row = {**ROW, "talk": {**ROW["talk"], "tools": [{"name": "search"}]}}
+    (found,) = read(json_lines(tmp_path / "a.jsonl", [row]), **OPTIONS)
+    assert found.failed[0][0] is Reason.UNSUPPORTED_CONTENT
+    assert details(found)[0].startswith("within talk: tools is not read")
+    (two,) = read(json_lines(tmp_path / "b.jsonl", [{**ROW, "system": "Be long."}]), **OPTIONS)
+    assert details(two) == ["system and talk.system say different things"]
+
+
+def test_turns_may_name_their_keys_and_speakers_in_their_own_way(tmp_path):
+    turns = [{"who": {"role": "KUNDE"}, "text": "Was?"}, {"who": {"role": "Agent"}, "text": "Ein Tor.", "weight": 0}]
+    more = [*turns, {"who": {"role": "Kunde"}, "text": "Und?"}, {"who": {"role": "agent"}, "text": "Alt."}]
+    options = {"turns": "log", "speaker": "who.role", "said": "text"}
+    named = {**options, "speakers": {"kunde": "user", "agent": "assistant"}}
+    (row,) = read(json_lines(tmp_path / "a.jsonl", [{"log": more}]), **named)
+    assert texts(row) == [
+        ("user", 0, "Was?"),
+        ("assistant", 0, "Ein Tor."),
+        ("user", 1, "Und?"),
+        ("assistant", 1, "Alt."),
+    ]
+    assert [node.supervised for node in row.pages[0].nodes] == [False, False, False, True]
+    (row,) = read(json_lines(tmp_path / "b.jsonl", [{"log": turns}]), **options)
+    assert "spoken by 'KUNDE'" in details(row)[0]
+    assert "options speaker, said and speakers" in details(row)[0]
+    (row,) = read(json_lines(tmp_path / "c.jsonl", [{"log": turns}]), **{**named, "said": "words"})
+    assert details(row) == ["turn 0 has no words, which the option said names; it has who, text"]
+
+
+def test_images_of_a_turn_stand_in_that_turn(tmp_path):
+    log = [
+        {"role": "user", "content": "First?", "files": ["a.png", "b.png"]},
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "And <image> here?", "files": "c.png"},
+        {"role": "assistant", "content": "One.", "files": None},
+    ]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", [{"log": log}]), turns="log", turn_image="files")
+    assert [(role, turn, text and text.strip()) for role, turn, text in texts(row)] == [
+        *[("user", 0, None)] * 2,
+        ("user", 0, "First?"),
+        ("assistant", 0, "Two."),
+        ("user", 1, "And"),
+        ("user", 1, None),
+        ("user", 1, "here?"),
+        ("assistant", 1, "One."),
+    ]
+    assert [picture.path for picture in row.pages[0].pictures] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"question": "q", "answer": "a", "speaker": "by"}, "are about turns: name their column"),
+        ({"turns": "t", "image": "i", "turn_image": "files"}, "name one"),
+        ({"turns": "t", "speakers": {"client": "usr"}}, "usr"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_block(SOURCES["table"], options, "options")
+
+
+def test_names_of_speakers_do_not_depend_on_their_order(tmp_path):
+    path = json_lines(tmp_path / "a.jsonl", [ROW])
+    found = [
+        read(path, **{**OPTIONS, "speakers": dict(order)})
+        for order in itertools.permutations(SPOKEN["speakers"].items())
+    ]
+    assert found[0] == found[1]
+
+
+PARTS = [
+    {"type": "text", "text": "Before", "alt": None, "url": None},
+    {"type": "image", "text": None, "alt": "a gate", "url": "https://img.test/1.png"},
+    {"type": "text", "text": "After", "alt": None, "url": None},
+]
+DOCUMENTS = {
+    "jsonl": lambda folder, row: json_lines(folder / "a.jsonl", [row]),
+    "parquet": lambda folder, row: parquet(folder / "a.parquet", [row]),
+    "arrow": lambda folder, row: arrow(folder / "a.arrow", [row]),
+}
+
+
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_a_document_may_be_one_list_of_objects(tmp_path, form):
+    path = DOCUMENTS[form](tmp_path, {"page": {"parts": PARTS}, "url": "https://web.test/"})
+    (row,) = read(path, kind="web_documents", images="page.parts.url", texts="page.parts.text")
+    (page,) = row.pages
+    assert [node.text or node.url for node in page.nodes] == ["Before", "https://img.test/1.png", "After"]
+    assert (page.url, page.unread) == ("https://web.test/", ("page.parts.alt", "page.parts.type"))
+    with pytest.raises(BadFileError, match="bits"):
+        read(path, kind="web_documents", images="bits.url", texts="bits.text")
