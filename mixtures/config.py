@@ -9,7 +9,7 @@
 
 The long form says more about each source: `entries: {web: 0.4, quiz: {share: 0.6, take: "random:10%", max_repetition:
 8}}`. `repeat: {web: 1, quiz: 4}` declares epochs instead of shares. A share may move within the stage: `web: [[0, 0.5],
-[1, 0.1]]` (algorithms/course.py).
+[1, 0.1]]` (algorithms/schedule.py).
 """
 
 from __future__ import annotations

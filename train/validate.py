@@ -101,8 +101,8 @@ def _check_training(recipe: Recipe, stage: Stage) -> None:
     if mixture.moves and training.epochs is not None and training.epochs > 1:
         raise RecipeError(
             f"stages.{stage.name}.train.epochs is {training.epochs}, and shares of its mixture move: a second epoch "
-            f"over the plan would begin their course again, in another order; write train.epochs: 1 and "
-            f"mixture.epochs: {training.epochs * (mixture.epochs or 1):g} for one course over all of it"
+            f"over the plan would begin their schedule again, in another order; write train.epochs: 1 and "
+            f"mixture.epochs: {training.epochs * (mixture.epochs or 1):g} for one schedule over all of it"
         )
     family = read_model_settings(recipe).family
     if "vision" in training.learning_rate and family in FAMILIES and not FAMILIES[family].tower:

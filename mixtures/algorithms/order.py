@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmill.mixtures.algorithms.course import Course
+from vlmill.mixtures.algorithms.schedule import Schedule
 
 ROUNDS = 4  # enough for a balanced Feistel network to be a strong permutation (Luby and Rackoff 1988)
 SMALL = 4096  # below, sorting a whole domain is quicker than walking through it
@@ -178,12 +178,12 @@ class _EvenPace:
 
 
 class _MovingPace:
-    """The same where shares move: in the time of their course."""
+    """The same where shares move: in the time of their schedule."""
 
     slack = 1e-12
 
-    def __init__(self, totals: Sequence[int], course: Course) -> None:
-        self.curves, self.whole = course.draw(totals)
+    def __init__(self, totals: Sequence[int], schedule: Schedule) -> None:
+        self.curves, self.whole = schedule.draw(totals)
 
     def start(self, source: int, amount: int) -> float:
         """As above."""
@@ -199,7 +199,7 @@ class _MovingPace:
 
 
 def merge_sources(
-    totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]], course: Course | None = None
+    totals: Sequence[int], spent: Sequence[int], lengths: Sequence[Iterator[int]], schedule: Schedule | None = None
 ) -> Iterator[int]:
     """Interleave sources so that every prefix has their shares: yields the index of the source that comes next.
 
@@ -212,10 +212,10 @@ def merge_sources(
         totals: what each source adds up to in the end; the shares are these over their sum.
         spent: what each has added up to before the first item.
         lengths: the lengths of each source's remaining items. The merge ends when all have ended.
-        course: of shares that move; then "its share" is what the source should have had by then.
+        schedule: of shares that move; then "its share" is what the source should have had by then.
     """
     done, clock = list(spent), sum(spent)
-    pace = _EvenPace(totals) if course is None else _MovingPace(totals, course)
+    pace = _EvenPace(totals) if schedule is None else _MovingPace(totals, schedule)
     waiting = [(pace.start(source, amount), source) for source, amount in enumerate(done)]
     heapq.heapify(waiting)
     ready: list[tuple[float, int, int]] = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vlmill.mixtures.algorithms.course import find_course
+from vlmill.mixtures.algorithms.schedule import find_schedule
 from vlmill.mixtures.config import MAX_EPOCHS, MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
@@ -66,8 +66,8 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     """
     labels = mixture.labels()
     tokens = [float(totals["tokens"]) for totals in available]
-    course = find_course(mixture, available)
-    shares = course.compute_means() if course else [entry.points[0][1] for entry in mixture.resolved()]
+    schedule = find_schedule(mixture, available)
+    shares = schedule.compute_means() if schedule else [entry.points[0][1] for entry in mixture.resolved()]
     rates = [
         _compute_rate(mixture, entry, share, totals)
         for entry, share, totals in zip(mixture.resolved(), shares, available, strict=True)

@@ -46,7 +46,9 @@ def plot_stage(stats: Mapping[str, Any], counted: Counted, by_source: Mapping[st
     labels = {source["name"]: by_source[source["name"].partition("@")[0]] for source in stats["sources"]}
     here = {name.partition("@")[0]: colour for name, colour in labels.items()}
     moving = "lines: as declared; points: as planned"
-    along = [describe_plot("Shares along the plan", moving, _plot_course(stats, labels))] if "course" in stats else []
+    along = (
+        [describe_plot("Shares along the plan", moving, _plot_schedule(stats, labels))] if "schedule" in stats else []
+    )
     return [
         describe_plot("Declared and realised share", f"of {stats['unit']}", _plot_shares(stats)),
         *along,
@@ -133,13 +135,13 @@ def _plot_shares(stats: Mapping[str, Any]) -> Any:
     )
 
 
-def _plot_course(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
-    course = stats["course"]
-    begins = [0.0, *course["ends"][:-1]]
+def _plot_schedule(stats: Mapping[str, Any], labels: Mapping[str, str]) -> Any:
+    schedule = stats["schedule"]
+    begins = [0.0, *schedule["ends"][:-1]]
     rows = [
         {"source": source["name"], "at": (begin + end) / 2, "declared": due, "planned": has}
-        for source, dues, found in zip(stats["sources"], course["due"], course["has"], strict=True)
-        for begin, end, due, has in zip(begins, course["ends"], dues, found, strict=True)
+        for source, dues, found in zip(stats["sources"], schedule["due"], schedule["has"], strict=True)
+        for begin, end, due, has in zip(begins, schedule["ends"], dues, found, strict=True)
     ]
     percent = alt.Axis(format="%")
     base = make_chart(rows).encode(

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vlmill.mixtures.algorithms.course import Course
+from vlmill.mixtures.algorithms.schedule import Schedule
 from vlmill.mixtures.config import UNITS
 
 
@@ -44,7 +44,7 @@ def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[s
             },
             **_describe_visual(mix, totals, packing),
         },
-        **({"course": _describe_course(mix["course"])} if "course" in mix else {}),
+        **({"schedule": _describe_schedule(mix["schedule"])} if "schedule" in mix else {}),
         "binding": mix["binding"],
         "exact_up_to": mix["exact_up_to"],
         "warnings": mix["warnings"],
@@ -62,8 +62,8 @@ def _describe_visual(mix: Mapping[str, Any], totals: Mapping[str, float], packin
 def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
     """The declared share of every entry; with repeats, what they come to in the mixture's unit."""
     unit = mix["mixture"]["unit"]
-    if course := Course.of(mix):
-        return [_round_ratio(mean, 1.0) for mean in course.compute_means()]
+    if schedule := Schedule.of(mix):
+        return [_round_ratio(mean, 1.0) for mean in schedule.compute_means()]
     amounts = [
         entry["entry"]["share"]
         if entry["entry"]["share"] is not None
@@ -73,12 +73,12 @@ def _compute_declared(mix: Mapping[str, Any]) -> list[float]:
     return [_round_ratio(amount, sum(amounts)) for amount in amounts]
 
 
-def _describe_course(course: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_schedule(schedule: Mapping[str, Any]) -> dict[str, Any]:
     """The share that each entry is due and has in stretches of the plan that end at `ends`, in the mixture's unit."""
-    found: dict[str, Any] = {"ends": course["ends"]}
+    found: dict[str, Any] = {"ends": schedule["ends"]}
     for name in ("due", "has"):
-        whole = [sum(amounts) for amounts in zip(*course[name], strict=True)]
-        found[name] = [list(map(_round_ratio, amounts, whole)) for amounts in course[name]]
+        whole = [sum(amounts) for amounts in zip(*schedule[name], strict=True)]
+        found[name] = [list(map(_round_ratio, amounts, whole)) for amounts in schedule[name]]
     return found
 
 
@@ -180,13 +180,13 @@ def make_stats_table(stats: Mapping[str, Any], width: int = 80) -> Table:
     return result
 
 
-def make_course_table(stats: Mapping[str, Any]) -> Table:
+def make_schedule_table(stats: Mapping[str, Any]) -> Table:
     """The share that each source has along the plan, where shares move: a line for each stretch.
 
     Of sources whose share moves by more than a point those that move most have a column; the last has all others.
     """
-    course = stats["course"]
-    moved = [max(due) - min(due) for due in course["due"]]
+    schedule = stats["schedule"]
+    moved = [max(due) - min(due) for due in schedule["due"]]
     largest = sorted(range(len(moved)), key=lambda entry: -moved[entry])[:COLUMNS]
     shown = sorted(entry for entry in largest if moved[entry] > OFF)
     caption = "at: up to this fraction of the budget. In brackets: what was due, where there is a point more or less"
@@ -196,8 +196,8 @@ def make_course_table(stats: Mapping[str, Any]) -> Table:
         result.add_column(stats["sources"][entry]["name"], justify="right", overflow="fold")
     if len(shown) < len(moved):
         result.add_column("others", justify="right")
-    for place, end in enumerate(course["ends"]):
-        found = [(course["has"][entry][place], course["due"][entry][place]) for entry in shown]
+    for place, end in enumerate(schedule["ends"]):
+        found = [(schedule["has"][entry][place], schedule["due"][entry][place]) for entry in shown]
         if len(shown) < len(moved):
             found.append((1 - sum(has for has, _ in found), 1 - sum(due for _, due in found)))
         said = (f"{has:.1%}" + (f" ({due:.1%})" if abs(has - due) > OFF else "") for has, due in found)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmill.mixtures.algorithms.course import interpolate_share, list_points
+from vlmill.mixtures.algorithms.schedule import interpolate_share, list_points
 from vlmill.mixtures.algorithms.solve import Solution, format_epochs
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.reasons import Reason

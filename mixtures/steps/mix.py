@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlmill.mixtures.algorithms.budget import COARSE, ImageBudget
-from vlmill.mixtures.algorithms.course import Course, find_course
 from vlmill.mixtures.algorithms.order import merge_sources
 from vlmill.mixtures.algorithms.pack import pack_segments
+from vlmill.mixtures.algorithms.schedule import Schedule, find_schedule
 from vlmill.mixtures.algorithms.solve import Solution, solve_mixture
 from vlmill.mixtures.config import MAX_EPOCHS, MixtureSettings, Totals
 from vlmill.mixtures.report.warnings import warn_of_settings
@@ -52,7 +52,7 @@ class Mix:
     visual: int | None = None  # visual tokens of a sequence at most
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     pure: ClassVar[bool] = True
 
     @property
@@ -79,10 +79,10 @@ class Mix:
             solution = self._solve(available, _estimate_fill(mixture, entries, counts, self.visual))
             counts = _count_samples(mixture, entries, solution)
         _refuse_nothing(mixture, solution, counts)
-        course = find_course(mixture, available)
-        if course:
+        schedule = find_schedule(mixture, available)
+        if schedule:
             mixture = replace(mixture, pack_window=max(1, min(mixture.pack_window, sum(counts) // WINDOWS)))
-        starts = _count_starts(entries, counts, mixture.pack_window * mixture.windows_per_block, course)
+        starts = _count_starts(entries, counts, mixture.pack_window * mixture.windows_per_block, schedule)
         np.save(folder / "starts.npy", starts)
         planned = [entry.prefix(count) for entry, count in zip(entries, counts, strict=True)]
         data = {
@@ -107,7 +107,9 @@ class Mix:
             ],
             "binding": [asdict(binding) for binding in solution.binding],
             "exact_up_to": None if solution.exact_up_to is None else round(solution.exact_up_to),
-            **({} if course is None else {"course": asdict(course) | _follow_course(course, entries, counts)}),
+            **(
+                {} if schedule is None else {"schedule": asdict(schedule) | _follow_schedule(schedule, entries, counts)}
+            ),
             "warnings": warn_of_settings(mixture, selected, solution, planned, scaled=bool(self.weights)),
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
@@ -169,15 +171,15 @@ def _describe_budget(mixture: MixtureSettings) -> str:
     return next((f"the budget `{name}: {amount:g}`" for name, amount in given if amount is not None), "one epoch")
 
 
-def _follow_course(course: Course, entries: Sequence[Selection], counts: Sequence[int]) -> dict[str, Any]:
+def _follow_schedule(schedule: Schedule, entries: Sequence[Selection], counts: Sequence[int]) -> dict[str, Any]:
     """`ends` of stretches of the plan, in fractions of the budget, and what each entry is `due` and `has` in each.
 
-    In the mixture's unit. By entry, as its shares at the points of the course.
+    In the mixture's unit. By entry, as its shares at the points of the schedule.
     """
     size = max(1, -(-sum(counts) // STRETCHES))
-    starts = _count_starts(entries, counts, size, course)
+    starts = _count_starts(entries, counts, size, schedule)
     had = np.array([[entry.spent(int(count)) for entry, count in zip(entries, line, strict=True)] for line in starts])
-    curves, whole = course.draw(had[-1].tolist())
+    curves, whole = schedule.draw(had[-1].tolist())
     times = [whole.find_time(amount) for amount in had.sum(axis=1).tolist()]
     due = np.array([[curve.amount(time) for curve in curves] for time in times])
     return {
@@ -188,10 +190,10 @@ def _follow_course(course: Course, entries: Sequence[Selection], counts: Sequenc
 
 
 def _count_starts(
-    entries: Sequence[Selection], counts: Sequence[int], block: int, course: Course | None = None
+    entries: Sequence[Selection], counts: Sequence[int], block: int, schedule: Schedule | None = None
 ) -> np.ndarray:
     """Items of each entry before each block of `block` samples, and in the end."""
-    order = order_samples(entries, [0] * len(entries), counts, course)
+    order = order_samples(entries, [0] * len(entries), counts, schedule)
     starts = [np.zeros(len(entries), np.int64)]
     while (here := np.fromiter(islice(order, block), np.int64)).size:
         starts.append(starts[-1] + np.bincount(here, minlength=len(entries)))
@@ -199,7 +201,7 @@ def _count_starts(
 
 
 def order_samples(
-    entries: Sequence[Selection], start: Sequence[int], counts: Sequence[int], course: Course | None = None
+    entries: Sequence[Selection], start: Sequence[int], counts: Sequence[int], schedule: Schedule | None = None
 ) -> Iterator[int]:
     """The entry of each sample of the mixture, from the given items of each entry on.
 
@@ -207,7 +209,7 @@ def order_samples(
         entries: in the order of the mixture.
         start: items of each that came before.
         counts: items of each in the whole plan.
-        course: of shares that move.
+        schedule: of shares that move.
     """
     totals = [entry.spent(count) for entry, count in zip(entries, counts, strict=True)]
     spent = [entry.spent(count) for entry, count in zip(entries, start, strict=True)]
@@ -215,7 +217,7 @@ def order_samples(
     if any(count and not total for count, total in zip(counts, totals, strict=True)):
         totals, spent = list(counts), list(start)  # a repeat of what holds nothing of the unit: by samples
         lengths = [repeat(1, last - first) for first, last in zip(start, counts, strict=True)]
-    return merge_sources(totals, spent, lengths, course)
+    return merge_sources(totals, spent, lengths, schedule)
 
 
 def _iterate_weights(entry: Selection, first: int, last: int) -> Iterator[int]:

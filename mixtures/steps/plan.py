@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures.algorithms.budget import COARSE, ImageBudget
-from vlmill.mixtures.algorithms.course import Course
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.algorithms.pack import GOLDEN_RATIO, Stretches, pack_segments
+from vlmill.mixtures.algorithms.schedule import Schedule
 from vlmill.mixtures.steps.mix import order_samples
 from vlmill.mixtures.steps.selection import Selection
 from vlmill.mixtures.steps.window import Columns, find_stretches, gather_segments, split_windows
@@ -88,7 +88,7 @@ class Plan:
             for entry in mix["entries"]
         ]
         samples = int(starts[self.block + 1].sum() - starts[self.block].sum())
-        called = order_samples(entries, starts[self.block].tolist(), starts[-1].tolist(), Course.of(mix))
+        called = order_samples(entries, starts[self.block].tolist(), starts[-1].tolist(), Schedule.of(mix))
         order = np.fromiter(islice(called, samples), np.int64)
         segments = gather_segments(entries, order, starts[self.block].tolist())
         sources = [entry["entry"]["source"] for entry in mix["entries"]]

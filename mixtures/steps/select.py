@@ -377,8 +377,11 @@ def _apply_condition(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
     except pl.exceptions.PolarsError as error:
         wrong = str(error).partition("\n")[0].partition("; valid columns")[0]
     if wrong:
+        there = ", ".join(table.columns)
         raise RecipeError(
-            f"where of {entry.source!r}: {entry.where!r} is no condition ({wrong}); columns: {', '.join(table.columns)}"
+            f"where of {entry.source!r}: {entry.where!r} is no condition ({wrong}); columns: {there}. These are "
+            "columns of shards and signals of the recipe; numbers that rows bring are none, a filter bounds them "
+            "(docs/sources.md, Tables of any making)"
         )
     return held.fill_null(value=False).to_numpy()
 

@@ -73,7 +73,7 @@ def stats(
         vlmill stats demo --html demo.html
         vlmill stats run --ranks 64
     """
-    from vlmill.mixtures.report.stats import make_course_table, make_stats_table
+    from vlmill.mixtures.report.stats import make_schedule_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
     from vlmill.pipeline.recipe.lock import read_locked_recipe
     from vlmill.pipeline.reports.signals import list_silent_signals
@@ -95,8 +95,8 @@ def stats(
         return
     for name, stats_of_stage in found.items():
         console.print(make_stats_table(stats_of_stage, console.width))
-        if "course" in stats_of_stage:
-            console.print(make_course_table(stats_of_stage))
+        if "schedule" in stats_of_stage:
+            console.print(make_schedule_table(stats_of_stage))
         console.print(summarise_repetition(stats_of_stage["repetition"]))
         if name in balance:
             console.print(balance[name]["imbalance"]["said"], markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +59,7 @@ def what_if(
     """
     from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code
-    from vlmill.pipeline.reports.what_if import answer_what_if
+    from vlmill.pipeline.reports.what_if import answer_what_if, make_build_command
 
     held = read_held_code(find_run(recipe, out) / LOCK)
     filters = find_named_code(filter_ or [], trust_code or [], held)
@@ -73,22 +72,10 @@ def what_if(
     if not answer.changes:
         console.print("nothing would change")
     else:
-        named = {Path(file).name for file in filter_ or []}
-        unnamed = [file for file, code in held.items() if file not in named and code.sha256 not in (trust_code or [])]
-        options = [
-            *(f"--filter={file}" for file in [*unnamed, *(filter_ or [])]),
-            *(f"--trust-code={digest}" for digest in trust_code or []),
-            *(f"--set={pair}" for pair in set_ or []),
-        ]
-        console.print(f"To apply it: {_make_command(recipe, root, options)}", markup=False, soft_wrap=True)
+        command = make_build_command(recipe, root, held, filter_ or [], trust_code or [], set_ or [])
+        console.print(f"To apply it: {command}", markup=False, soft_wrap=True)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
-
-
-def _make_command(recipe: str, root: Path, options: list[str]) -> str:
-    """The build that applies a change; a folder holds no recipe, so that one is left to be named."""
-    named = "RECIPE" if root == Path(recipe) else shlex.quote(recipe)
-    return f"vlmill build {named} {shlex.join(['--out', str(root), '--accept-changes', *options])}"
 
 
 def _make_json(root: Path, answer: WhatIfAnswer) -> dict[str, Any]:

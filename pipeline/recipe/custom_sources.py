@@ -121,16 +121,25 @@ def read_source_kinds(code: str) -> Mapping[str, Mapping[str, bool]]:
 
     Perhaps also what other classes of it call their `kind`.
     """
-    try:
-        classes = [item for item in ast.parse(code).body if isinstance(item, ast.ClassDef)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
     found = {}
-    for item in classes:
-        said = dict(_list_constants(item))
+    for said in _read_classes(code):
         if isinstance(said.get("kind"), str):
             found[said["kind"]] = {name: said.get(name) is True for name in TRAITS}
     return found
+
+
+def read_class_names(code: str) -> list[str]:
+    """What the classes of a file call their `name`, as signals and filters do; read without running it."""
+    return [said["name"] for said in _read_classes(code) if isinstance(said.get("name"), str)]
+
+
+def _read_classes(code: str) -> list[dict[str, Any]]:
+    """The constants of each class of a file; none where it is no Python."""
+    try:
+        classes = [item for item in ast.parse(code).body if isinstance(item, ast.ClassDef)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [dict(_list_constants(item)) for item in classes]
 
 
 def _list_constants(item: ast.ClassDef) -> Iterator[tuple[str, Any]]:

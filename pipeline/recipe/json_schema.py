@@ -12,7 +12,7 @@ import inspect
 import io
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import dedent
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from vlmill.pipeline.recipe.custom_sources import read_class_names, read_source_kinds
 from vlmill.pipeline.recipe.include import Composition, list_presets
 from vlmill.pipeline.recipe.published import PresetUse, PublishedUse, list_published_stages
 from vlmill.pipeline.recipe.schema import Recipe
@@ -62,6 +63,18 @@ def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> 
     whole = {"sources": {"additionalProperties": {"required": source}}, "decontaminate": {"required": against}}
     recipe["if"], recipe["then"] = {"not": {"required": ["include"]}}, {"properties": whole}
     return {"$schema": DIALECT, **recipe, "title": "Recipe of vlmill", "$defs": dict(sorted(found.items()))}
+
+
+def add_custom_kinds(made: dict[str, Any], codes: Sequence[str]) -> dict[str, Any]:
+    """The schema, with the sources and signals in these files, in place; their code is read as text and not run.
+
+    What stands in their options is not checked. Filters of a user may have any name already, and signals any `kind`.
+    """
+    kind = made["$defs"]["SourceSettings"]["properties"]["kind"]
+    kind["enum"] = sorted({*kind["enum"], *(name for code in codes for name in read_source_kinds(code))})
+    names = {name: {"type": ["object", "null"]} for code in codes for name in read_class_names(code)}
+    made["properties"]["signals"] |= {"properties": names} if names else {}
+    return made
 
 
 def _allow_taking(item: dict[str, Any], found: dict[str, Any], form: str, key: str, names: list[str]) -> None:

@@ -23,6 +23,9 @@ HELD_OUT = 0.1
 SEEN = 2000
 """Samples that a model that starts from nothing is shown at least, as far as `EPOCHS` go: some minutes of a core."""
 
+REPETITION = 4
+"""Passes from which a build asks whether they are meant (mixtures/report/warnings.py)."""
+
 EPOCHS = (3, 16)
 """Epochs of many samples, and of the fewest: as many as a mixture shows a sample unless it says more."""
 
@@ -79,6 +82,8 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     yield "      unit: samples", ""
     epochs = min(max(EPOCHS[0], math.ceil(SEEN / max(1, found.samples))), EPOCHS[1])
     yield f"      epochs: {epochs}", f"of about {found.samples:,} samples; pretrained parts need fewer"
+    if epochs > REPETITION:
+        yield f"      max_repetition: {epochs}", "so many passes over the samples are meant"
     yield "      sequence_length: 1024", "tokens of a packed sequence"
     yield "      tiles_per_sequence: 64", "images, or tiles of images, in a sequence at most"
     yield f"      held_out: {{{name}: {HELD_OUT}}}", "not trained on; vlmill evaluate asks it"

@@ -11,6 +11,7 @@ draw is unknown for images that were not drawn before.
 from __future__ import annotations
 
 import copy
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from vlmill.pipeline.core.sample import (
     SampleId,
 )
 from vlmill.pipeline.filters import FILTERS, CustomFilter, OptOut
-from vlmill.pipeline.filters.custom import explain_refusal, hash_code
+from vlmill.pipeline.filters.custom import CustomCode, explain_refusal, hash_code
 from vlmill.pipeline.recipe.load import compose_recipe
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe, select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
@@ -272,3 +273,32 @@ def _list_differences(
         yield "nodes", f" node {index}", was, will
         if node.kind == "image":
             yield "images", f" node {index}", was, will
+
+
+def make_build_command(
+    recipe: str,
+    root: Path,
+    held: Mapping[str, CustomCode],
+    files: Sequence[str],
+    trusted: Sequence[str],
+    sets: Sequence[str],
+) -> str:
+    """The build that applies a change; a folder holds no recipe, so that one is left to be named.
+
+    Args:
+        recipe: as it was named, or the run's folder.
+        root: the run's folder.
+        held: the files of code that the run's lock holds, which have to be named again.
+        files: the files of code that the command named.
+        trusted: the digests of code that it named.
+        sets: the settings that it named, KEY=VALUE.
+    """
+    named = {Path(file).name for file in files}
+    unnamed = [file for file, code in held.items() if file not in named and code.sha256 not in trusted]
+    options = [
+        *(f"--filter={file}" for file in [*unnamed, *files]),
+        *(f"--trust-code={digest}" for digest in trusted),
+        *(f"--set={pair}" for pair in sets),
+    ]
+    place = "RECIPE" if root == Path(recipe) else shlex.quote(recipe)
+    return f"vlmill build {place} {shlex.join(['--out', str(root), '--accept-changes', *options])}"

@@ -9,6 +9,7 @@ import pytest
 import vlmill as api
 from tests.helpers.small import vlmill
 from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated
+from vlmill.mixtures.report.warnings import REPETITION
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.reports.proposal import examine_place
@@ -129,6 +130,7 @@ def test_the_fewer_rows_there_are_the_more_often_they_are_shown(rows, files, epo
     assert vlmill("new", "data") == 0
     (stage,) = api.load_recipe("data.yaml").recipe.stages
     assert stage.mixture["epochs"] == epochs
+    assert (stage.mixture.get("max_repetition") == epochs) == (epochs > REPETITION)  # else its build would ask
 
 
 def test_a_text_with_several_images_is_told_once_per_kind_what_reads_it(tmp_path, capfd):

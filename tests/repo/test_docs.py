@@ -72,6 +72,18 @@ def test_the_site_has_every_page_of_the_manual_once():
     assert sorted(listed) == [path.stem for path in MANUAL if path.stem != "index"]
 
 
+def test_lines_of_the_manual_fit():
+    """Tables and code have lines of their own length, and so has the page that a command writes."""
+    long = list[str]()
+    for path in [README, *MANUAL]:
+        code = False
+        for number, line in enumerate(read_page(path).splitlines(), 1):
+            code ^= line.lstrip().startswith("```")
+            if len(line) > 120 and not code and not line.lstrip().startswith("|") and path.stem != "recipe":
+                long.append(f"{path.name}:{number}")
+    assert long == []
+
+
 def test_architecture_is_short_and_its_lines_fit():
     text = read_page(ARCHITECTURE)
     assert len(text.split()) <= 3500

@@ -93,3 +93,31 @@ def test_the_reference_is_the_one_that_the_schema_gives(capsys):
     assert written == write_reference(SCHEMA)
     same = (ROOT / "docs/recipe.md").read_text(encoding="utf-8") == written
     assert same, "docs/recipe.md is of another schema; write it with: vlmill schema --markdown > docs/recipe.md"
+
+
+SOURCE = """
+class Cards:
+    kind: ClassVar[str] = "cards"
+    def page(self, row): ...
+
+class Mentions:
+    name = "mentions"
+    def score(self, model, batch): ...
+
+raise SystemExit("nothing of this file runs")
+"""
+
+
+def test_kinds_in_files_of_a_user_are_known_where_the_schema_is_written_with_them(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(SOURCE)
+    recipe = copy.deepcopy(RECIPE)
+    recipe["sources"]["cards"] = {"kind": "cards", "files": "*.jsonl", "options": {"deck": 3}}
+    recipe["signals"] = {"mentions": {"pattern": "x"}, "prices": {"kind": "mentions"}}
+    assert find_faults(recipe)
+    assert vlmill("schema", "--filter", tmp_path / "mine.py") == 0
+    mine = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(mine)
+    assert [fault.message for fault in jsonschema.Draft202012Validator(mine).iter_errors(recipe)] == []
+    recipe["sources"]["cards"]["kind"] = "card"
+    assert list(jsonschema.Draft202012Validator(mine).iter_errors(recipe))
+    assert vlmill("schema", "--filter", tmp_path / "none.py") == 1

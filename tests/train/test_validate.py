@@ -53,7 +53,7 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     assert "align: train.steps reads 6 of " in said
     assert "train.epochs: 1 in place of steps" in said
     stats = open_run(root).stage("align").stats
-    due = stats["course"]["due"][[source["name"] for source in stats["sources"]].index("web")]
+    due = stats["schedule"]["due"][[source["name"] for source in stats["sources"]].index("web")]
     assert due[0] > 1.5 * due[-1]
     assert list(verify_locks(root)) == []
 

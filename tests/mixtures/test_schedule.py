@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from tests.helpers.synthetic import Store, lone, quiz
 from tests.mixtures.test_stats import shown
-from vlmill.mixtures.algorithms.course import Course, Curve, find_course
 from vlmill.mixtures.algorithms.order import merge_sources
+from vlmill.mixtures.algorithms.schedule import Curve, Schedule, find_schedule
 from vlmill.mixtures.algorithms.solve import solve_mixture
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings
 from vlmill.mixtures.page import plots
-from vlmill.mixtures.report.stats import make_course_table
+from vlmill.mixtures.report.stats import make_schedule_table
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 
@@ -27,7 +27,7 @@ FALLS, RISES = [[0, 0.8], [1, 0.2]], [[0, 0.2], [1, 0.8]]
 
 
 @st.composite
-def courses(draw):
+def schedules(draw):
     """Shares of two to five sources, some of them 0 for a while, at two to five points."""
     inner = draw(st.lists(st.integers(1, 99), max_size=3, unique=True))
     at = [0.0, *(place / 100 for place in sorted(inner)), 1.0]
@@ -35,15 +35,15 @@ def courses(draw):
     found = np.array([[draw(share) for _ in at] for _ in range(draw(st.integers(2, 5)))])
     found[0] += found.sum(axis=0) == 0
     found[:, 0] += 0.01 * (found.sum(axis=1) == 0)  # no source has none at all
-    return Course(tuple(at), tuple(map(tuple, (found / found.sum(axis=0)).tolist())))
+    return Schedule(tuple(at), tuple(map(tuple, (found / found.sum(axis=0)).tolist())))
 
 
-def follow(course, lengths):
+def follow(schedule, lengths):
     """Per prefix and source: what it has beyond what it should have had when all have had so much."""
     totals = [sum(items) for items in lengths]
-    order = list(merge_sources(totals, [0] * len(totals), [iter(items) for items in lengths], course))
+    order = list(merge_sources(totals, [0] * len(totals), [iter(items) for items in lengths], schedule))
     assert Counter(order) == Counter({source: len(items) for source, items in enumerate(lengths) if items})
-    curves, whole = course.draw(totals)
+    curves, whole = schedule.draw(totals)
     counts, spent, found = [0] * len(totals), np.zeros(len(totals)), []
     for source in order:
         spent[source] += lengths[source][counts[source]]
@@ -54,43 +54,43 @@ def follow(course, lengths):
 
 
 @UNTIMED
-@given(courses(), st.integers(20, 400))
-def test_every_prefix_is_within_one_sample_of_the_course(course, samples):
-    counts = [round(samples * mean) for mean in course.compute_means()]
+@given(schedules(), st.integers(20, 400))
+def test_every_prefix_is_within_one_sample_of_the_schedule(schedule, samples):
+    counts = [round(samples * mean) for mean in schedule.compute_means()]
     if sum(counts):
-        assert np.abs(follow(course, [[1] * count for count in counts])).max() <= 1 + 1e-6
+        assert np.abs(follow(schedule, [[1] * count for count in counts])).max() <= 1 + 1e-6
 
 
 @UNTIMED
-@given(courses(), st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=60), min_size=5, max_size=5))
-def test_with_lengths_and_any_totals_every_prefix_is_within_the_longest_sample(course, lengths):
-    lengths = lengths[: len(course.shares)]
+@given(schedules(), st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=60), min_size=5, max_size=5))
+def test_with_lengths_and_any_totals_every_prefix_is_within_the_longest_sample(schedule, lengths):
+    lengths = lengths[: len(schedule.shares)]
     longest = max(max(items) for items in lengths)
-    assert np.abs(follow(course, lengths)).max() <= longest + 1e-3
+    assert np.abs(follow(schedule, lengths)).max() <= longest + 1e-3
 
 
 @UNTIMED
-@given(courses(), st.integers(20, 200), st.integers(0, 200))
-def test_a_merge_goes_on_from_any_start(course, samples, start):
-    counts = [round(samples * mean) for mean in course.compute_means()]
-    whole = list(merge_sources(counts, [0] * len(counts), [iter([1] * count) for count in counts], course))
+@given(schedules(), st.integers(20, 200), st.integers(0, 200))
+def test_a_merge_goes_on_from_any_start(schedule, samples, start):
+    counts = [round(samples * mean) for mean in schedule.compute_means()]
+    whole = list(merge_sources(counts, [0] * len(counts), [iter([1] * count) for count in counts], schedule))
     before = Counter(whole[:start])
     spent = [before[source] for source in range(len(counts))]
     rest = [iter([1] * (count - had)) for count, had in zip(counts, spent, strict=True)]
-    assert list(merge_sources(counts, spent, rest, course)) == whole[start:]
+    assert list(merge_sources(counts, spent, rest, schedule)) == whole[start:]
 
 
 @UNTIMED
 @given(st.lists(st.integers(1, 200), min_size=2, max_size=6))
-def test_a_course_that_stands_still_keeps_the_promise_of_fixed_shares(counts):
+def test_a_schedule_that_stands_still_keeps_the_promise_of_fixed_shares(counts):
     shares = [count / sum(counts) for count in counts]
-    course = Course((0.0, 0.3, 1.0), tuple((share,) * 3 for share in shares))
-    assert np.abs(follow(course, [[1] * count for count in counts])).max() <= 1 + 1e-6
+    schedule = Schedule((0.0, 0.3, 1.0), tuple((share,) * 3 for share in shares))
+    assert np.abs(follow(schedule, [[1] * count for count in counts])).max() <= 1 + 1e-6
 
 
-@given(courses(), st.floats(0, 1))
-def test_a_curve_and_its_inverse_agree(course, time):
-    curves, whole = course.draw([1000] * len(course.shares))
+@given(schedules(), st.floats(0, 1))
+def test_a_curve_and_its_inverse_agree(schedule, time):
+    curves, whole = schedule.draw([1000] * len(schedule.shares))
     for curve in (*curves, whole):
         amount = curve.amount(time)
         assert curve.find_time(amount) <= time + 1e-6
@@ -99,12 +99,12 @@ def test_a_curve_and_its_inverse_agree(course, time):
             assert curve.amount(found) == pytest.approx(amount, abs=1e-6)
 
 
-@given(courses())
-def test_the_mean_share_is_the_integral(course):
+@given(schedules())
+def test_the_mean_share_is_the_integral(schedule):
     fine = np.linspace(0, 1, 20_001)
-    for shares, mean in zip(course.shares, course.compute_means(), strict=True):
-        assert np.trapezoid(np.interp(fine, course.at, shares), fine) == pytest.approx(mean, abs=1e-4)
-    assert sum(course.compute_means()) == pytest.approx(1)
+    for shares, mean in zip(schedule.shares, schedule.compute_means(), strict=True):
+        assert np.trapezoid(np.interp(fine, schedule.at, shares), fine) == pytest.approx(mean, abs=1e-4)
+    assert sum(schedule.compute_means()) == pytest.approx(1)
 
 
 def test_a_curve_of_no_rate_waits_until_more_comes():
@@ -125,9 +125,9 @@ def test_a_share_is_a_number_or_points_of_one():
     assert web.points == ((0.0, 0.8), (1.0, 0.2))
     assert not still.moves
     assert mixture.moves
-    course = find_course(mixture, [{"samples": 9, "tokens": 9}] * 2)
-    assert course.at == (0.0, 1.0)
-    assert course.shares[0] == pytest.approx((0.8 / 1.3, 0.2 / 0.7))
+    schedule = find_schedule(mixture, [{"samples": 9, "tokens": 9}] * 2)
+    assert schedule.at == (0.0, 1.0)
+    assert schedule.shares[0] == pytest.approx((0.8 / 1.3, 0.2 / 0.7))
 
 
 @pytest.mark.parametrize(
@@ -217,23 +217,23 @@ def test_rows_are_the_same_however_windows_are_divided_into_blocks(store, window
 def test_statistics_show_what_was_due_and_what_there_is_along_the_plan(store):
     _, stats = store.lock(mixture(unit="tokens", held_out={"web": 0.1}))
     assert [source["declared"] for source in stats["sources"]] == [0.5, 0.5]
-    course = stats["course"]
-    assert len(course["ends"]) == 20
-    assert course["ends"][-1] == 1
-    begins = [0, *course["ends"][:-1]]
-    for begin, end, due, has in zip(begins, course["ends"], course["due"][0], course["has"][0], strict=True):
+    schedule = stats["schedule"]
+    assert len(schedule["ends"]) == 20
+    assert schedule["ends"][-1] == 1
+    begins = [0, *schedule["ends"][:-1]]
+    for begin, end, due, has in zip(begins, schedule["ends"], schedule["due"][0], schedule["has"][0], strict=True):
         assert due == pytest.approx(0.8 - 0.6 * (begin + end) / 2, abs=0.01)
         assert has == pytest.approx(due, abs=0.05)
-    said = " ".join(shown(make_course_table(stats)).split())
+    said = " ".join(shown(make_schedule_table(stats)).split())
     assert "shares in tokens along the plan" in said
     assert "web" in said
-    assert f"{course['has'][0][-1]:.1%}" in said
+    assert f"{schedule['has'][0][-1]:.1%}" in said
 
 
 def test_sources_that_stand_still_share_a_column(store):
     store.add("still", lone([20] * 100))
     _, stats = store.lock(mixture(shares={"web": FALLS, "quiz": RISES, "still": 1.0}))
-    drawn = shown(make_course_table(stats)).splitlines()
+    drawn = shown(make_schedule_table(stats)).splitlines()
     start = next(place for place, line in enumerate(drawn) if "others" in line)
     headings, *lines = drawn[start:]
     assert headings.split() == ["at", "web", "quiz", "others"]
@@ -241,21 +241,21 @@ def test_sources_that_stand_still_share_a_column(store):
     assert float(lines[0].split()[-1].rstrip("%")) == pytest.approx(50, abs=3)
 
 
-def test_the_page_plots_the_course(store):
+def test_the_page_plots_the_schedule(store):
     _, stats = store.lock(mixture())
-    chart = plots._plot_course(stats, {"web": "#111", "quiz": "#222"}).to_dict()
+    chart = plots._plot_schedule(stats, {"web": "#111", "quiz": "#222"}).to_dict()
     drawn = chart["data"]["values"] if "data" in chart else chart["layer"][0]["data"]["values"]
     assert {(row["source"], row["planned"]) for row in drawn} == {
         (source["name"], share)
-        for source, found in zip(stats["sources"], stats["course"]["has"], strict=True)
+        for source, found in zip(stats["sources"], stats["schedule"]["has"], strict=True)
         for share in found
     }
     assert drawn[0]["declared"] == pytest.approx(0.785, abs=0.01)
 
 
-def test_a_mixture_whose_shares_stand_still_has_no_course(store):
+def test_a_mixture_whose_shares_stand_still_has_no_schedule(store):
     _, stats = store.lock(mixture(shares={"web": 0.5, "quiz": 0.5}))
-    assert "course" not in stats
+    assert "schedule" not in stats
 
 
 def test_a_sum_that_is_odd_somewhere_is_noted_with_its_place(store):

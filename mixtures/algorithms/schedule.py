@@ -20,7 +20,7 @@ from vlmill.pipeline.core.errors import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Schedule:
     """The shares of all entries at each point of the budget; they add up to 1 at every point."""
 
     at: tuple[float, ...]  # from 0 to 1
@@ -29,7 +29,7 @@ class Course:
     @classmethod
     def of(cls, mix: Mapping[str, Any]) -> Self | None:
         """That of a `mix.json`; None where no share moves."""
-        found = mix.get("course")
+        found = mix.get("schedule")
         return found and cls(tuple(found["at"]), tuple(map(tuple, found["shares"])))
 
     def compute_means(self) -> tuple[float, ...]:
@@ -96,8 +96,8 @@ def interpolate_share(entry: MixtureEntry, at: Sequence[float]) -> np.ndarray:
     return found
 
 
-def find_course(mixture: MixtureSettings, available: Sequence[Totals]) -> Course | None:
-    """The course of a mixture's shares over what there is; None where none of them moves. Pure.
+def find_schedule(mixture: MixtureSettings, available: Sequence[Totals]) -> Schedule | None:
+    """The schedule of a mixture's shares over what there is; None where none of them moves. Pure.
 
     Raises:
         RecipeError: at some point no entry that holds anything has a share.
@@ -111,4 +111,4 @@ def find_course(mixture: MixtureSettings, available: Sequence[Totals]) -> Course
     whole = found.sum(axis=0)
     if not whole.all():
         raise RecipeError(f"mixture: at {at[int(np.argmin(whole))]:g} of the budget no source has a share above 0")
-    return Course(tuple(at), tuple(map(tuple, (found / whole).tolist())))
+    return Schedule(tuple(at), tuple(map(tuple, (found / whole).tolist())))
