@@ -18,6 +18,9 @@ import numpy as np
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.errors import RecipeError
 
+ROUNDING = 1e-12
+"""What a sum of rates loses, as a share of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -61,7 +64,8 @@ class Curve:
         """The curve of these rates; `total` is their integral but for rounding."""
         steps = zip(pairwise(at), pairwise(rates), strict=True)
         grown = [(here + there) / 2 * (end - begin) for (begin, end), (here, there) in steps]
-        amounts = [min(amount, total) for amount in accumulate(grown, initial=0.0)]
+        whole = total * (1 - ROUNDING)  # from here on nothing is left: no more comes, whatever the sum lost
+        amounts = [float(total) if amount >= whole else amount for amount in accumulate(grown, initial=0.0)]
         return cls(tuple(at), tuple(rates), (*amounts[:-1], float(total)))
 
     def amount(self, time: float) -> float:

@@ -113,7 +113,7 @@ def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
         there = len(source.survey(path))
         rows = list(source.rows(path, range(min(TRIED, there))))
     except VlmillError as error:
-        return Attempt(kind, options, 0, (), why=str(error))
+        return Attempt(kind, options, 0, (), why=str(error).removeprefix(f"{path}: "))
     made = tuple(page for row in rows for page in row.pages[:1])
     samples = there * sum(len(row.pages) for row in rows) // max(1, len(rows))
     return Attempt(kind, options, len(rows), made, samples, _find_failure(rows))

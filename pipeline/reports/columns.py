@@ -57,10 +57,10 @@ TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "tur
 PARTS = ("prompt", "completion")
 """What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
-NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "speaker", "said", "turn_image")
-SEVERAL = ("image", "question", "choices", "turns")
 WITHIN = ("speaker", "said", "turn_image")
-"""Options of kind `table` that name columns, those that may name several, and those that name keys of turns."""
+NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "system", *WITHIN)
+SEVERAL = ("image", "question", "choices", "turns")
+"""Options of kind `table` that name keys of turns, all that name columns or these, and those that may name several."""
 LICENCES = ("licence", "license", "rights")
 """Names of columns in lower case, the usual first: English ones, then those of other languages."""
 
@@ -99,6 +99,15 @@ class Cells:
         """What is in a column, in a few words; `nothing` where all cells are empty."""
         return " or ".join(self._list_kinds(column)) or "nothing"
 
+    def describe_all(self) -> dict[str, str]:
+        """Columns and what is in them; of objects also what lies within, at dotted names."""
+        found = dict[str, str]()
+        for column in self.columns:
+            within = [name for name in self.dotted if name.startswith(f"{column}.")]
+            nested = self.describe(column) in {"object", "list of objects"}
+            found |= {name: self.describe(name) for name in (column, *(within if nested else ()))}
+        return found
+
     def hold(self, column: str, *kinds: str) -> bool:
         """Whether there are cells that hold anything, and all of them one of these kinds."""
         found = self._list_kinds(column)
@@ -122,25 +131,40 @@ def describe_values(values: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or _is_number(value)))
 
 
-def _hold_only(values: Sequence[Any], kinds: Sequence[str]) -> bool:
-    return {*describe_values(values)} <= {*kinds}
+def _hold_mostly(values: Sequence[Any], kinds: Sequence[str]) -> bool:
+    """Whether most of what stands in cells, each item of a list by itself, is of these kinds."""
+    items = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
+    found = [_name_value(item) in kinds for item in items if has_value(item)]
+    return 2 * sum(found) > len(found)
 
 
 def recognise_nested(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
     """The same as `recognise_columns`, with what lies within objects, documents of parts and turns of any making."""
+    columns = [*cells.columns, *cells.dotted]
     for kind, shown in (("web_documents", LINKED), ("file_documents", IN_ROW)):
-        if parts := recognise_parts(cells.rows, partial(_hold_only, kinds=shown)):
+        if parts := recognise_parts(cells.rows, partial(_hold_mostly, kinds=shown)):
             yield kind, parts
-    for kind, options in recognise_columns(cells, (*cells.columns, *cells.dotted)):
+    for kind, options in recognise_columns(cells, columns):
         yield kind, _add_turns(cells, kind, options)
+    for name in columns:
+        if not cells.hold(name, "list of objects", "list written as text") or _find_turns(cells, name, ()) is None:
+            continue
+        for kind, shown in (("table", IN_ROW), ("web_table", LINKED)):
+            images = [one for one in columns if cells.hold(one, *shown) and not one.startswith(f"{name}.")]
+            beside = {"image": images[0] if len(images) == 1 else images} if images else {}
+            yield kind, _add_turns(cells, kind, {**beside, "turns": name})
+
+
+def _find_turns(cells: Cells, turns: str, shown: Sequence[str]) -> dict[str, Any] | None:
+    """How the turns in a column name keys and speakers; None where nobody speaks there."""
+    return recognise_turns(cells.list_values(turns), partial(_hold_mostly, kinds=shown))
 
 
 def _add_turns(cells: Cells, kind: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options, with how their turns name keys and speakers; images of turns give way to those of the row."""
     if not isinstance(turns := options.get("turns"), str):
         return options
-    shown = LINKED if kind == "web_table" else IN_ROW
-    found = recognise_turns(cells.list_values(turns), partial(_hold_only, kinds=shown))
+    found = _find_turns(cells, turns, LINKED if kind == "web_table" else IN_ROW) or {}
     if "turn_image" in found and (image := options.get("image")):
         within = {f"{turns}.{found['turn_image']}"}
         if {*([image] if isinstance(image, str) else image)} <= within:

@@ -135,11 +135,12 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
                 f"({_make_command(one, shown, Reason.BAD_FILE)}); the shares above count the rows of the others"
             )
         if one.files:
-            number = "1 image has" if one.files == 1 else f"{one.files:,} images have"
+            number = "1 image is" if one.files == 1 else f"{one.files:,} images are"
             yield (
-                f"warning: {one.source}: {number} no file under the source's `images` "
-                f"({_make_command(one, shown, Reason.MISSING_FILE)}). Put it there, or say where it is with "
-                f"--set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
+                f"warning: {one.source}: {number} lost because files are not under the source's `images`, with those "
+                f"beside them in a sample ({_make_command(one, shown, Reason.MISSING_FILE)}). Put the files there, or "
+                f"say where they are with --set sources.{one.source}.images=FOLDER, then run the same build with "
+                "--retry-failed"
             )
         if one.not_had:
             yield f"warning: {_describe_failed(one, shown)}"

@@ -73,8 +73,10 @@ def list_dotted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*names][:MOST]
 
 
-def recognise_turns(turns: Sequence[Any], shows: Callable[[Sequence[Any]], bool]) -> dict[str, Any]:
+def recognise_turns(turns: Sequence[Any], shows: Callable[[Sequence[Any]], bool]) -> dict[str, Any] | None:
     """The options of kind `table` that say how turns are read, beyond what trainers call things.
+
+    None where no key names speakers, or none what they say.
 
     Args:
         turns: the cells of their column.
@@ -92,7 +94,7 @@ def recognise_turns(turns: Sequence[Any], shows: Callable[[Sequence[Any]], bool]
     speaker = _find_key(texts, FROM, SPEAKER_KEYS, [name for name in texts if _name_speakers(listed, name)])
     said = _find_key([name for name in texts if name != speaker], VALUE, SAID_KEYS, _order_by_length(listed, texts))
     if not speaker or not said:
-        return {}
+        return None
     found: dict[str, Any] = {} if speaker in FROM else {"speaker": speaker}
     found |= {} if said in VALUE else {"said": said}
     if named := _find_roles([[find_place(turn, speaker) for turn in talk] for talk in talks]):
@@ -111,7 +113,7 @@ def recognise_parts(rows: Sequence[Mapping[str, Any]], shows: Callable[[Sequence
     for place in dict.fromkeys((*(name for row in rows for name in row), *names)):
         cells = [_as_list(find_place(row, place)) for row in rows]
         within = [name for name in names if name.rpartition(".")[0] == place]
-        if not within or not any(cells) or recognise_turns(cells, lambda _: False):
+        if not within or not any(cells) or recognise_turns(cells, lambda _: False) is not None:
             continue
         values = {name: [find_place(row, name) for row in rows] for name in within}
         images = next((name for name in within if any(map(has_value, values[name])) and shows(values[name])), "")

@@ -103,7 +103,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
             notes += [f"{one} is left out: it is about data" for one in found if PurePosixPath(one).name in ABOUT]
         notes += [f"{one} is left out: no kind reads it ({why})" for one, why in opened.refused.items()]
     pattern = make_pattern(names, [one for one in found if one not in {*names}])
-    columns = {column: opened.cells.describe(column) for column in opened.cells.columns}
+    columns = opened.cells.describe_all()
     samples = best.samples * len(names) if best else 0
     boxes = tuple(recognise_in_pages(best.pages, images)) if best else ()
     notes += list_box_notes(boxes, name)
@@ -226,7 +226,7 @@ def _examine_pictures(
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]
     best = choose_attempt(attempts)
-    columns = {column: cells.describe(column) for column in cells.columns}
+    columns = cells.describe_all()
     others = tuple(one for one in attempts if one is not best)
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
     notes, file = (*told, *beside.list_notes(), *list_box_notes(boxes, name)), f"{name}.jsonl"

@@ -15,6 +15,7 @@ from vlmill.pipeline.sources import SOURCES, Page
 
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
+NAMED = "name what columns hold, such as --column question=COLUMN --column answer=COLUMN, or --column caption=COLUMN"
 NESTED = (
     "what is within an object is named by dotted keys, such as --column turns=talk.turns (docs/sources.md, Rows of "
     "nested objects)"
@@ -63,18 +64,17 @@ def _list_nodes(page: Page) -> Iterator[str]:
 
 def explain_nothing(found: Proposal) -> str:
     """Why no kind was taken: what is there, and which kinds came nearest."""
-    columns = ", ".join(f"{name} ({said})" for name, said in found.columns.items()) or "none"
-    said = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
-    nearest = "; ".join(islice(said, SHOWN))
-    named = (
-        "name what columns hold, such as --column question=COLUMN --column answer=COLUMN, or --column caption=COLUMN"
-    )
     where = "docs/sources.md, Tables of any making, has what a cell may hold"
     kinds = {*found.columns.values()}
     listed = kinds & {"list of addresses", "list of paths of pictures"}
-    several = "; a text with several images is a row of kind web_documents or file_documents" if listed else ""
-    nested = f"; {NESTED}" if kinds & {"object", "list of objects"} else ""
-    advice = f"; {named}{several}; {where}{nested}; {OWN}" if found.columns else ""
-    return (
-        f"{found.place}: no kind makes samples of these rows. Columns: {columns}. The nearest kinds: {nearest}{advice}"
-    )
+    several = "a text with several images is a row of kind web_documents or file_documents"
+    advice = [NAMED, where, *([NESTED] if any("." in name for name in found.columns) else [])]
+    advice += [*([several] if listed else []), OWN]
+    nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
+    parts = {
+        "columns": [f"{name} ({said})" for name, said in found.columns.items()] or ["none"],
+        "nearest kinds": list(islice(nearest, SHOWN)),
+        "ways on": advice if found.columns else [],
+    }
+    lines = [f"  {head}:\n    " + "\n    ".join(said) for head, said in parts.items() if said]
+    return "\n".join([f"{found.place}: no kind makes samples of these rows", *lines])

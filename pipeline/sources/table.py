@@ -81,6 +81,7 @@ class TableSource(RecordSource):
     said: str = ""  # the key of a turn with what is said; else value or content
     speakers: Mapping[str, Speaker] = field(default_factory=dict)  # who speaks -> user, assistant or system
     turn_image: str = ""  # the key of a turn that holds its images
+    system: str = ""  # the system prompt beside the turns; else system or system_prompt
     licence: str = ""  # of each row; else all have the source's
     signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample, by the last of dotted keys
 
@@ -96,8 +97,8 @@ class TableSource(RecordSource):
             raise ValueError("a caption belongs to an image: name its column with image")
         if forms[1] and not (self.question and self.answer):
             raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
-        if not self.turns and (self.speaker or self.said or self.speakers or self.turn_image):
-            raise ValueError("speaker, said, speakers and turn_image are about turns: name their column")
+        if not self.turns and (self.speaker or self.said or self.speakers or self.turn_image or self.system):
+            raise ValueError("speaker, said, speakers, turn_image and system are about turns: name their column")
         if self.turn_image and self.image:
             raise ValueError("images are named by image, for all of a row, or by turn_image, for each turn: name one")
         return self
@@ -107,7 +108,7 @@ class TableSource(RecordSource):
         """The columns and dotted keys that the options name."""
         several = (self.image, self.question, self.choices, self.turns)
         named = (*(name for names in several for name in _list_names(names)), self.caption, self.answer)
-        return tuple(name for name in (*named, self.licence, *self.signals) if name)
+        return tuple(name for name in (*named, self.system, self.licence, *self.signals) if name)
 
     def columns(self) -> Columns:
         """Those that the options name, whatever they hold; but for dotted keys, of which files decide what they are."""
@@ -115,7 +116,12 @@ class TableSource(RecordSource):
 
     def optional(self) -> Columns:
         """What dotted keys may mean, and a system prompt beside the turns."""
-        return dict.fromkeys((*list_heads(self.named), *(SYSTEM if self.turns else ())), pa.null())
+        return dict.fromkeys((*list_heads(self.named), *self._prompts), pa.null())
+
+    @property
+    def _prompts(self) -> Sequence[str]:
+        """What the system prompt beside the turns may be called, where no option names it."""
+        return SYSTEM if self.turns and not self.system else ()
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What a row says. Not every row of JSON has all other columns."""
@@ -136,8 +142,8 @@ class TableSource(RecordSource):
         """See KeyedSource; also what stands beside dotted keys within the same objects."""
         lifted = lift_places(row, self.named)
         left = super().unread(lifted)
-        parents = {place: SYSTEM for place, _ in list_parents(row, _list_names(self.turns))}
-        read = (*self.named, *(f"{place}.{name}" for place, names in parents.items() for name in names))
+        places = [place for place, _ in list_parents(row, _list_names(self.turns))]
+        read = (*self.named, *(f"{place}.{name}" for place in places for name in self._prompts))
         pictured = any(has_value(lifted.get(name)) for name in self.shows())
         return tuple(one for one in (*left, *list_beside(row, read, pictured=pictured)) if one not in self.named)
 
@@ -172,7 +178,7 @@ class TableSource(RecordSource):
                 raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
             return make_pair_page(images[0].picture, row.get(self.caption), images[0].url, licence, signals)
         said = self._join_turns(row) if self.turns else self._make_turns(row)
-        system = _find_system(row, parents) if self.turns else None
+        system = row.get(self.system) if self.system else _find_system(row, parents) if self.turns else None
         if self.turn_image:
             said, values = show_turn_images(said, self.turn_image)
             images = [self.read_image(f"{self.turn_image} {place}", value) for place, value in enumerate(values)]

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.synthetic import Store, lone, quiz
@@ -89,6 +89,13 @@ def test_a_schedule_that_stands_still_keeps_the_promise_of_fixed_shares(counts):
 
 
 @given(schedules(), st.floats(0, 1))
+@example(
+    Schedule(
+        (0.0, 0.01, 0.02, 0.03, 1.0),
+        ((0.970873786407767, 1.0, 1.0, 1.0, 1.0), *[(0.009708737864077669, 0.0, 0.0, 0.0, 0.0)] * 3),
+    ),
+    1.0,
+)
 def test_a_curve_and_its_inverse_agree(schedule, time):
     curves, whole = schedule.draw([1000] * len(schedule.shares))
     for curve in (*curves, whole):

@@ -53,7 +53,7 @@ def test_a_build_that_kept_little_says_why_and_what_to_do(folder, capsys, option
     words = said(capsys)
     assert "talk 7 1 14.3% missing_file 6" in words
     assert "warning: talk: kept 1 of 7 samples, 14.3% (missing_file 6): vlmill report" in words
-    assert "6 images have no file under the source's `images`" in words
+    assert "6 images are lost because files are not under the source's `images`" in words
     assert "--retry-failed" in words
     assert vlmill("status", folder / "run") == 0
     assert "1 of 7 samples" in said(capsys)

@@ -225,7 +225,7 @@ def test_what_no_kind_reads_is_described_with_the_nearest_kinds(tmp_path, monkey
     place = json_lines(tmp_path / "odd.jsonl", [{"left": 1, "right": "two"}])
     assert vlmill("new", place) == 1
     said = " ".join(capfd.readouterr().err.split())
-    assert "left (number), right (text)" in said
+    assert "left (number) right (text)" in said
     assert "llava: " in said
     assert "named by dotted keys" not in said
     assert not (tmp_path / "odd.yaml").exists()

@@ -8,6 +8,7 @@ import yaml
 from tests.helpers.upstream import json_lines, picture
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.reports.proposal_table import explain_nothing
 
 
 def talk(*said, speaker="by", text="said", names=("client", "agent"), **more):
@@ -110,3 +111,37 @@ def test_a_document_that_is_a_list_of_parts_is_recognised(tmp_path, kind, image)
         {"images": "page.parts.src", "texts": "page.parts.text"},
     )
     assert [node.kind for node in found.chosen.pages[0].nodes] == ["text", "image", "text"]
+
+
+def test_turns_of_any_name_are_found_by_what_they_hold_and_one_film_among_pictures_does_not_hide_them(tmp_path):
+    entries = [
+        [
+            {"party": "Kunde", "utterance": {"text": "Was?"}, "attachments": [{"uri": f"{row}.png", "bytes": 7}]},
+            {"party": "Techniker", "utterance": {"text": f"Tor {row}."}, "attachments": []},
+        ]
+        for row in range(8)
+    ]
+    entries[3][0]["attachments"].append({"uri": "clip.mp4", "bytes": 9})
+    rows = [{"thread": {"briefing": "Be brief.", "entries": one}} for one in entries]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert found.chosen.options == {
+        "turns": "thread.entries",
+        "speaker": "party",
+        "said": "utterance.text",
+        "speakers": {"kunde": "user", "techniker": "assistant"},
+        "turn_image": "attachments.uri",
+    }
+    assert (found.chosen.tried, len(found.chosen.pages)) == (8, 7)
+    assert found.columns["thread.entries.utterance.text"] == "list of texts"
+    (page, *_) = examine_place(
+        str(tmp_path / "a.jsonl"), {"turns": ["thread.entries"], "system": ["thread.briefing"]}
+    ).chosen.pages
+    assert (page.nodes[0].role, page.nodes[0].text) == ("system", "Be brief.")
+
+
+def test_where_no_kind_fits_columns_kinds_and_ways_on_stand_on_lines_of_their_own(tmp_path):
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", [{"left": {"far": 1}}])))
+    lines = explain_nothing(found).splitlines()
+    assert [line.strip() for line in lines if line.endswith(":")] == ["columns:", "nearest kinds:", "ways on:"]
+    assert "    left.far (number)" in lines
+    assert sum(str(tmp_path) in line for line in lines) == 1
