@@ -178,3 +178,25 @@ def test_a_kind_that_is_taken_or_unknown_is_refused(folder):
         load_recipe(path)
     faults = load_readable(path, sets={"seed": "x"}).faults  # beside what else is wrong
     assert len(faults) == 2
+
+
+def test_a_takedown_reads_again_by_its_code_and_other_workers_make_the_same_run(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    named = ("--filter", "delivery.py")
+    for place, workers in (("alone", 0), ("shared", 2)):
+        run = tmp_path / place
+        assert vlmill("build", "recipe.yaml", "--out", run, "--workers", workers, *named) == 0
+        assert vlmill("takedown", run, "--id", "shop/rows.jsonl#1") == 1  # its code is not named
+        assert vlmill("takedown", run, "--id", "shop/rows.jsonl#1", "--workers", workers, *named) == 0
+        assert vlmill("build", "recipe.yaml", "--out", run, "--workers", workers, *named) == 0
+        assert list(verify_run(run)) == []
+    capsys.readouterr()
+    assert vlmill("trace", tmp_path / "shared", "shop/rows.jsonl#1") == 0
+    assert "taken_down" in capsys.readouterr().out
+    made = [
+        {path.name: path.read_bytes() for path in sorted((tmp_path / place).glob("shards/**/*.tar"))}
+        for place in ("alone", "shared")
+    ]
+    assert made[0] == made[1]
+    assert made[0]
+    assert not any(b"What is 1?" in data for data in made[0].values())
