@@ -43,7 +43,7 @@ RECIPE = {
                 "shares": {"pairs": 1.0},
                 "epochs": 1,
                 "sequence_length": 512,
-                "held_out": {"pairs": 0.001},
+                "held_out": {"pairs": 0.01},
             },
             "train": {
                 "steps": 2,

@@ -18,7 +18,7 @@ import polars as pl
 
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.mixtures.reader import PlannedMixture
-from vlmill.mixtures.report.notes import count_alike
+from vlmill.mixtures.report.alike_texts import count_alike
 from vlmill.pipeline.core.checked import check_hash, read_checked
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.schema import Recipe

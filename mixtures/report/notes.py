@@ -10,26 +10,20 @@ entries is nearly the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from vlmill.mixtures import get_source
+from vlmill.mixtures.report.alike_texts import count_alike, list_checked_files
 from vlmill.mixtures.report.shared_pictures import find_shared_pictures
-from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.keys import hash_file
-from vlmill.pipeline.core.names import INDEX_SUFFIX, OUTLINE_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.schema import Recipe
-
-PLACE = ("source", "file", "row", "page")
 
 
 def write_notes(
@@ -97,8 +91,8 @@ def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mappi
     """Held-out samples that are no fair test, since a picture of theirs is trained on."""
     table = root / "mixtures" / stage / lock["held_out"]["path"]
     threshold = None if recipe.dedupe is None else recipe.dedupe.image
-    pairs = [] if threshold is None else _list_files(root, "steps/dedupe/pairs", IMAGE_PAIRS_FILE)
-    shared = find_shared_pictures(root, lock, table, read_near_pairs(pairs, threshold or 1))
+    pairs = [] if threshold is None else list_checked_files(root, "steps/dedupe/pairs", IMAGE_PAIRS_FILE)
+    shared = find_shared_pictures(root, lock, table, pairs, threshold or 1)
     if not shared.samples:
         return
     kinds = {"the same": shared.same, f"similar by {threshold or 1:g} or more": shared.near}
@@ -113,46 +107,3 @@ def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mappi
         "tenth of its samples show each other's pictures, directly or by way of others. Where a score has to be fair, "
         "hold out of a source whose pictures no other shows: stages.*.mixture.held_out"
     )
-
-
-def count_alike(root: Path, policies: Mapping[str, str]) -> dict[tuple[str, str], int]:
-    """Pairs of samples in shards whose texts dedupe found alike, by their sources.
-
-    They are under its threshold or were spared by it. `policies` says of each source under which policy they are
-    looked for.
-
-    Sources stand in the order of their names; pairs of none are left out. Empty where the run has measured nothing.
-    """
-    if not (root / "steps/dedupe/pairs/manifest.json").exists():
-        return {}
-    pairs = pl.scan_parquet(_list_files(root, "steps/dedupe/pairs", "text.pairs.parquet"), glob=False).select(
-        "one", "other"
-    )
-    outlines, kept = [], []
-    for source, policy in policies.items():
-        outlines += _list_files(root, f"steps/{source}/signature", OUTLINE_FILE)
-        indices = _list_files(root, f"shards/{source}/{policy}", INDEX_SUFFIX)
-        if not indices:
-            continue
-        shards = pl.scan_parquet(indices, glob=False)
-        kept.append(shards.select(pl.lit(source).alias("source"), "file", pl.col("input_row").alias("row"), "page"))
-    if not kept:
-        return {}
-    texts = pl.scan_parquet(outlines, glob=False).filter("long").select(*PLACE, "text")
-    texts = texts.join(pl.concat(kept), on=PLACE, how="semi").select("source", "text")
-    found = pairs.join(texts, left_on="one", right_on="text").join(
-        texts, left_on="other", right_on="text", suffix="_other"
-    )
-    counts = found.group_by(pl.concat_list("source", "source_other").list.sort().alias("sources")).len().collect()
-    by_sources = {tuple(row["sources"]): row["len"] for row in counts.iter_rows(named=True)}
-    return {pair: by_sources[pair] for pair in combinations_with_replacement(sorted(policies), 2) if pair in by_sources}
-
-
-def _list_files(root: Path, folder: str, name: str) -> list[Path]:
-    """The files of a complete step whose names end in `name`, hashed."""
-    return [
-        check_hash(root / file.path, file.sha256)
-        for receipt in read_manifest(root, folder)
-        for file in receipt.files
-        if file.name.endswith(name)
-    ]

@@ -1,21 +1,30 @@
-"""Pictures that a stage both holds out and trains on, from its lock and the lineage beside its shards.
+"""Which pictures a stage both holds out and trains on, from its lock and the lineage beside its shards.
 
 A part of the stage's notes. What select holds out together shares none; these are the pictures that other sources show,
 and those of parts of a source that were divided.
+
+In blocks of held-out samples, so that memory does not grow with the stage: what a block shows is looked for in one
+shard after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from vlmill.mixtures import get_lineage_path, get_source
-from vlmill.pipeline.shards.lineage import list_pictures, parse_picture_keys
+from vlmill.pipeline.dedupe.near_pairs import find_near_pictures
+from vlmill.pipeline.shards.lineage import list_pictures, read_picture_key
+
+BLOCK = 1 << 17
+"""Held-out samples whose pictures are looked for in one pass over the shards."""
+
+NOTHING_TRAINED = pl.DataFrame(schema={"key": pl.UInt64, "by": pl.String})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,43 +36,82 @@ class SharedPictures:
     near: Mapping[str, int]  # nearly the same, and none of `same` there
 
 
-def find_shared_pictures(root: Path, lock: Mapping[str, Any], held_out: Path, near: np.ndarray) -> SharedPictures:
+def find_shared_pictures(
+    root: Path, lock: Mapping[str, Any], held_out: Path, pairs: Sequence[Path], threshold: float, block: int = BLOCK
+) -> SharedPictures:
     """The held-out samples that show a picture which a sample of the stage shows that is not held out.
+
+    Holds 10 bytes of each held-out sample, and the pictures of a block of them.
 
     Args:
         root: the run's folder.
         lock: of a stage.
         held_out: its table of held-out samples.
-        near: pairs of pictures that count as nearly the same, (n, 2) heads of their sha256.
+        pairs: the image pairs that dedupe measured; none where pictures have to be the same.
+        threshold: similarity from which pictures are nearly the same.
+        block: held-out samples that are looked at together.
     """
-    places = _list_places(lock)
-    out = pl.read_parquet(held_out, glob=False).join(places, on=("source", "shard")).select("path", "row")
-    if not out.height:
-        return SharedPictures(0, {}, {})
-    shown = pl.concat(_read_pictures(root, path) for path in places["path"].unique(maintain_order=True))
-    kept_out = shown.join(out, on=("path", "row"), how="semi")
-    trained = shown.join(out, on=("path", "row"), how="anti").select("key", by="name").unique()
-    ends = {"key": np.concatenate([near[:, 0], near[:, 1]]), "like": np.concatenate([near[:, 1], near[:, 0]])}
-    pairs = pl.DataFrame(ends, schema={"key": pl.UInt64, "like": pl.UInt64})
-    same = kept_out.join(trained, on="key").select("path", "row", "by").unique()
-    alike = kept_out.join(pairs, on="key").drop("key").rename({"like": "key"}).join(trained, on="key")
-    alike = alike.select("path", "row", "by").unique().join(same, on=("path", "row", "by"), how="anti")
-    both = pl.concat([same, alike]).select("path", "row").n_unique()
-    return SharedPictures(both, *(dict(found.group_by("by").len().rows()) for found in (same, alike)))
+    paths, places = _list_places(lock)
+    out = pl.read_parquet(held_out, glob=False).join(places, on=("source", "shard")).select("place", "row")
+    held = _group_rows(out)
+    both, same, near = 0, Counter[str](), Counter[str]()
+    for start in range(0, out.height, block):
+        kept_out = pl.concat(_read_held_out(root, paths, _group_rows(out[start : start + block])))
+        like = find_near_pictures(pairs, threshold, kept_out["key"])
+        wanted = pl.concat([kept_out["key"], like["like"]]).unique().to_frame("key")
+        trained = pl.concat([NOTHING_TRAINED, *_find_trained(root, paths, held, wanted)])
+        found = kept_out.join(trained, on="key").select("place", "row", "by").unique()
+        alike = kept_out.join(like, on="key").drop("key").rename({"like": "key"}).join(trained, on="key")
+        alike = alike.select("place", "row", "by").unique().join(found, on=("place", "row", "by"), how="anti")
+        both += pl.concat([found, alike]).select("place", "row").n_unique()
+        same.update(dict(found.group_by("by").len().rows()))
+        near.update(dict(alike.group_by("by").len().rows()))
+    return SharedPictures(both, dict(same), dict(near))
 
 
-def _list_places(lock: Mapping[str, Any]) -> pl.DataFrame:
-    """`source`, `shard` and `path` of every shard of a stage, as its plan numbers them."""
+def _list_places(lock: Mapping[str, Any]) -> tuple[list[str], pl.DataFrame]:
+    """The shards of a stage, each once, and which of these a `source` and `shard` of its plan are: `place`."""
+    numbers = dict[str, int]()
     rows = [
-        (source, shard, found["path"])
+        (source, shard, numbers.setdefault(found["path"], len(numbers)))
         for source, entry in enumerate(lock["sources"])
         for shard, found in enumerate(entry["shards"])
     ]
-    return pl.DataFrame(rows, schema={"source": pl.Int16, "shard": pl.Int32, "path": pl.String}, orient="row")
+    schema = {"source": pl.Int16, "shard": pl.Int32, "place": pl.Int32}
+    return list(numbers), pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _read_pictures(root: Path, path: str) -> pl.DataFrame:
-    """`path`, `row`, `key` and `name` (the source) of the pictures that a shard shows."""
-    found = list_pictures(pl.scan_parquet(root / get_lineage_path(path), glob=False)).collect()
-    key = pl.Series("key", parse_picture_keys(found["sha256"]), dtype=pl.UInt64)
-    return found.select("row").with_columns(key, path=pl.lit(path), name=pl.lit(get_source(path)))
+def _group_rows(out: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    """Held-out samples by place, as `row`."""
+    return {place: rows.select("row") for (place,), rows in out.partition_by("place", as_dict=True).items()}
+
+
+def _read_held_out(root: Path, paths: Sequence[str], held: Mapping[int, pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """By shard `place`, `row` and `key` of the pictures that held-out samples show."""
+    for place, rows in held.items():
+        shown = _scan_pictures(root, paths[place]).join(rows.lazy(), on="row", how="semi")
+        yield shown.select(pl.lit(place, pl.Int32).alias("place"), "row", "key").collect()
+
+
+def _find_trained(
+    root: Path, paths: Sequence[str], held: Mapping[int, pl.DataFrame], wanted: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """The pictures among `wanted` that samples show which are not held out: `key` and the source as `by`, each once."""
+    left = dict.fromkeys(map(get_source, paths), wanted)  # by source: what was not found yet
+    for place, path in enumerate(paths):
+        source = get_source(path)
+        if left[source].is_empty():
+            continue
+        shown = _scan_pictures(root, path)
+        if place in held:
+            shown = shown.join(held[place].lazy(), on="row", how="anti")
+        found = shown.join(left[source].lazy(), on="key", how="semi").select("key").unique().collect()
+        if found.height:
+            left[source] = left[source].join(found, on="key", how="anti")
+            yield found.with_columns(by=pl.lit(source))
+
+
+def _scan_pictures(root: Path, path: str) -> pl.LazyFrame:
+    """`row` and `key` of the pictures that a shard shows."""
+    found = list_pictures(pl.scan_parquet(root / get_lineage_path(path), glob=False))
+    return found.select("row", key=read_picture_key(pl.col("sha256")))

@@ -23,3 +23,19 @@ def read_near_pairs(paths: Iterable[Path], threshold: float) -> np.ndarray:
     """
     tables = [pl.read_parquet(path, glob=False).filter(pl.col("similarity") >= threshold) for path in paths]
     return np.concatenate([NO_PAIRS, *(table.select("one", "other").to_numpy() for table in tables)])
+
+
+def find_near_pictures(paths: Iterable[Path], threshold: float, keys: pl.Series) -> pl.DataFrame:
+    """`key` and `like`: the pictures that are similar to one of `keys`, once each. One file is in memory at a time.
+
+    Args:
+        paths: as `read_near_pairs` takes them.
+        threshold: likewise.
+        keys: heads of the sha256 of pictures (uint64), in any order.
+    """
+    wanted, found = keys.unique().to_frame("key"), [pl.DataFrame(schema={"key": pl.UInt64, "like": pl.UInt64})]
+    for path in paths:
+        near = pl.read_parquet(path, glob=False).filter(pl.col("similarity") >= threshold)
+        for end, other in (("one", "other"), ("other", "one")):
+            found.append(near.select(key=end, like=other).join(wanted, on="key", how="semi"))
+    return pl.concat(found).unique()

@@ -16,3 +16,8 @@ def parse_picture_keys(sha256: pl.Series) -> np.ndarray:
     """The heads of sha256 sums in hexadecimal (uint64), by which dedupe knows pictures."""
     heads = "".join(sha256.str.slice(0, 16).to_list())
     return np.frombuffer(bytes.fromhex(heads), ">u8").astype(np.uint64)
+
+
+def read_picture_key(sha256: pl.Expr) -> pl.Expr:
+    """The same as an expression."""
+    return sha256.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)

@@ -12,7 +12,6 @@ from tests.helpers.synthetic import Store, quiz
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.report.shared_pictures import SharedPictures, find_shared_pictures
 from vlmill.mixtures.steps.hold_out import Rows, choose_held_out
-from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
 from vlmill.pipeline.dedupe.pairs import PAIRS
 
 
@@ -76,9 +75,22 @@ def test_samples_without_pictures_are_held_out_one_by_one_and_a_source_may_be_em
     assert choose_held_out([rows_of([])], "quiz", 1, 0.25)[0].size == 0
 
 
-def find_shared(store, mixture, near=NO_PAIRS):
+def write_pairs(folder, near, similarity=0.99):
+    """Pairs of pictures as dedupe leaves them, in two files, and one pair in each that is not near enough."""
+    paths = []
+    for number in range(2):
+        mine = [*near[number::2], (1 << 60, 1 << 61)]
+        ends = {"one": [min(pair) for pair in mine], "other": [max(pair) for pair in mine]}
+        paths.append(folder / f"{number}.image.pairs.parquet")
+        table = {**ends, "similarity": [similarity] * (len(mine) - 1) + [0.5]}
+        pq.write_table(pa.table(table, schema=PAIRS), paths[-1])
+    return paths
+
+
+def find_shared(store, mixture, near=()):
     lock, _ = store.lock(mixture)
-    found = find_shared_pictures(store.root, lock, store.inputs["held_out.parquet"], near)
+    pairs = write_pairs(store.root, near)
+    found = find_shared_pictures(store.root, lock, store.inputs["held_out.parquet"], pairs, 0.9)
     return found, lock["held_out"]["samples"]
 
 
@@ -103,12 +115,59 @@ def test_pictures_that_another_source_trains_on_are_counted_by_source_the_same_a
     store.add("scans", quiz(3, 60), per_shard=200, pictures=[[n] for n in range(60)])
     asked = mixture(shares={"quiz": 1, "web": 1, "scans": 1}, held_out={"quiz": 0.3})
     pairs = [[store.key("quiz", n), store.key("scans", n)] for n in range(0, 60, 2)]
-    found, held = find_shared(store, asked, np.array(pairs, np.uint64))
+    found, held = find_shared(store, asked, pairs)
     out = set(pl.read_parquet(store.inputs["held_out.parquet"])["row"].to_list())
     assert len(out) == held
     assert found == SharedPictures(held, {"web": held}, {"scans": sum(row % 2 == 0 for row in out)})
-    turned, _ = find_shared(store, asked, np.array(pairs, np.uint64)[:, ::-1])
+    turned, _ = find_shared(store, asked, pairs[::-1])
     assert turned == found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shared_pictures_are_the_same_in_blocks_of_any_size(tmp_path, seed):
+    random, store = np.random.default_rng(seed), Store(tmp_path)
+    shown = {
+        source: [random.integers(0, 40, random.integers(0, 4)).tolist() for _ in range(90)]
+        for source in ("quiz", "web", "scans")
+    }
+    by = {"quiz": "quiz", "web": "quiz", "scans": "scans"}
+    for number, (source, pictures) in enumerate(shown.items()):
+        store.add(source, quiz(number, 90), per_shard=20, pictures=pictures, shown_by=by[source])
+    names = [(source, number) for source in ("quiz", "scans") for number in range(40)]
+    near = [tuple(names[place] for place in random.choice(len(names), 2, replace=False)) for _ in range(30)]
+    asked = mixture(shares=dict.fromkeys(shown, 1), held_out={"quiz": 0.3, "scans": 0.1})
+    lock, _ = store.lock(asked)
+    table = store.inputs["held_out.parquet"]
+    held = pl.read_parquet(table).rows()
+    labels = [source["name"] for source in lock["sources"]]
+    out = {(labels[source], 20 * shard + row) for source, shard, row in held}
+    trained = {
+        (by[source], number, source)
+        for source, pictures in shown.items()
+        for row, numbers in enumerate(pictures)
+        for number in numbers
+        if (source, row) not in out
+    }
+    like = {(one, other) for pair in near for one, other in (pair, pair[::-1])}
+    same, alike = set(), set()
+    for source, row in out:
+        for number in shown[source][row]:
+            mine = (by[source], number)
+            same |= {(source, row, at) for name, seen, at in trained if (name, seen) == mine}
+            alike |= {(source, row, at) for name, seen, at in trained if (mine, (name, seen)) in like}
+    alike -= same
+
+    def count(found):
+        totals = [at for _, _, at in found]
+        return {at: totals.count(at) for at in totals}
+
+    wanted = SharedPictures(len({(source, row) for source, row, _ in same | alike}), count(same), count(alike))
+    pairs = write_pairs(tmp_path, [(store.key(*one), store.key(*other)) for one, other in near])
+    for block in (1, 7, 1 << 17):
+        assert find_shared_pictures(store.root, lock, table, pairs, 0.9, block) == wanted
+    assert wanted.samples
+    assert wanted.same
+    assert wanted.near
 
 
 # -- pictures that are nearly the same

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.mixtures.build import read_stats
-from vlmill.mixtures.report.notes import count_alike
+from vlmill.mixtures.report.alike_texts import count_alike
 
 COMMON = [f"word{number}" for number in range(60)]
 
