@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ MULTIPLIED = 100_000
 """Values that aliases may add to those that are written down."""
 DIGITS = 20
 """Characters of an integer of 64 bits, with its sign."""
+
+KEPT, KEPT_CHARACTERS = 16, 1 << 20
+"""Texts that are parsed once in a process, and how long one is at most."""
 
 INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 NUMBER = re.compile(
@@ -159,6 +164,12 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         RecipeError: it is no YAML, or breaks a rule of this module.
     """
+    return deepcopy(_load_kept(text, where)) if len(text) <= KEPT_CHARACTERS else _load_text(text, where)
+
+
+@lru_cache(KEPT)
+def _load_kept(text: str, where: str) -> Any:
+    """The same, which nobody may change: a command reads the lock of its run many times."""
     return _load_text(text, where)
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from vlmill.mixtures.published.catalogue import load_published
 from vlmill.mixtures.published.import_llava import read_mixture
+from vlmill.pipeline.core import yaml_format
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.yaml_format import format_yaml, parse_yaml, read_yaml
+from vlmill.pipeline.core.yaml_format import KEPT_CHARACTERS, format_yaml, parse_yaml, read_yaml
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import lock_folder, read_lock, read_locked_recipe
 from vlmill.train.ablation.spec import read_ablation
@@ -278,3 +279,34 @@ def test_1e_3_is_the_same_recipe_as_0_001(tmp_path, recipe):
     lock_folder(tmp_path, one, accept_changes=False)
     rate = read_locked_recipe(tmp_path).stages[0].train["learning_rate"]["text"]
     assert (rate, type(rate)) == (0.001, float)
+
+
+# -- a text that is read again
+
+
+def test_a_text_is_parsed_once_and_what_a_reader_does_to_its_values_reaches_nobody_else(monkeypatch):
+    begun, loader = [], yaml_format._Loader
+
+    def begin(text, where):
+        begun.append(where)
+        return loader(text, where)
+
+    monkeypatch.setattr(yaml_format, "_Loader", begin)
+    text = "one: &shared {list: [1, 2]}\nother: *shared\nthis: a text of one test alone\n"
+    first = parse_yaml(text, "here")
+    assert first["one"] is first["other"]
+    first["one"]["list"].append(3)
+    del first["this"]
+    again = parse_yaml(text, "here")
+    assert again == {"one": {"list": [1, 2]}, "other": {"list": [1, 2]}, "this": "a text of one test alone"}
+    assert again["one"] is again["other"]
+    assert begun == ["here"]
+
+
+def test_a_text_that_is_wrong_is_named_by_every_reader_and_a_long_one_is_not_kept():
+    for where in ("here", "there", "here"):
+        with pytest.raises(RecipeError, match=f"{where}, line 2: key 'a' stands there twice"):
+            parse_yaml("a: 1\na: 2\n", where)
+    before = yaml_format._load_kept.cache_info().currsize
+    assert parse_yaml("a: " + "b" * KEPT_CHARACTERS, "long") == {"a": "b" * KEPT_CHARACTERS}
+    assert yaml_format._load_kept.cache_info().currsize == before
