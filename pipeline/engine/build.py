@@ -29,7 +29,7 @@ from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_man
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor, IoBound
 from vlmill.pipeline.engine.fetching import fetch_images, is_retried, list_fetch_steps, prepare_fetch, prepare_retry
-from vlmill.pipeline.engine.finding import ReceiptFinder, run_unfinished
+from vlmill.pipeline.engine.finding import Prepare, ReceiptFinder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_image_histories, list_text_histories
 from vlmill.pipeline.engine.scaling import scale_rows
 from vlmill.pipeline.engine.scoring import compute_quantiles, find_signal_weights, score_partitions
@@ -332,7 +332,12 @@ class Build:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run_chains(
-        self, phase: str, chains: Sequence[Chain], memory: int = 0, io_bound: IoBound | None = None
+        self,
+        phase: str,
+        chains: Sequence[Chain],
+        memory: int = 0,
+        io_bound: IoBound | None = None,
+        prepare: Prepare | None = None,
     ) -> Iterator[tuple[Chain, tuple[tuple[str, Receipt], ...]]]:
         """Run chains through the executor; when all are run, write the manifest of every folder they filled.
 
@@ -345,7 +350,7 @@ class Build:
         by_folder: dict[str, dict[tuple[str, str], Receipt]] = {}
         bad: dict[int, BadFileError] = {}
         log = TimingLog(self.root)
-        for index, done in run_unfinished(self.finder, self.executor, chains, memory, io_bound):
+        for index, done in run_unfinished(self.finder, self.executor, chains, memory, io_bound, prepare):
             if isinstance(done, BadFileError):
                 bad[index] = done
                 self.watcher.done()

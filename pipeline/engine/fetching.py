@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vlmill.pipeline.engine.chain import ChainStep
 from vlmill.pipeline.engine.executor import IoBound
+from vlmill.pipeline.engine.fetched_before import add_fetched_before
 from vlmill.pipeline.engine.partition_tables import choose_retry_step
 from vlmill.pipeline.fetch import Fetch, Retry
 from vlmill.pipeline.filters import FilterStep
@@ -37,7 +39,8 @@ def fetch_images(run: Build) -> None:
         if run.recipe.source(found.source).fetches and not found.raw
     ]
     if chains:
-        for _ in run.run_chains("curate: fetch", chains, io_bound=IoBound(FETCH_CPUS, count_downloads(run))):
+        bound = IoBound(FETCH_CPUS, count_downloads(run))
+        for _ in run.run_chains("curate: fetch", chains, io_bound=bound, prepare=partial(add_fetched_before, run)):
             pass
 
 

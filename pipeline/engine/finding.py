@@ -6,7 +6,7 @@ a step in one file; a receipt counts only while its own file is there. What was 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,9 @@ from vlmill.pipeline.engine.store import Receipt, Store, Task
 
 FoundChain = tuple[tuple[str, Receipt], ...]
 """(folder, receipt) of every step of a chain."""
+
+Prepare = Callable[[Sequence[Chain], Sequence[FoundChain]], Sequence[Chain]]
+"""Takes chains that are to be run and what the others come to; gives the same chains with what else they start from."""
 
 
 class ReceiptFinder(Store):
@@ -121,19 +124,24 @@ def run_unfinished(
     chains: Sequence[Chain],
     memory: int = 0,
     io_bound: IoBound | None = None,
+    prepare: Prepare | None = None,
 ) -> Iterator[tuple[int, TimedReceipts | BadFileError]]:
     """Yield (index of a chain, what it comes to): first of those that are done, then of the others as results come.
 
-    Each takes so many bytes of memory, where that is known.
+    Each takes so many bytes of memory, where that is known. `prepare` is asked once, where any is to be run.
     """
-    left = list[int]()
+    left, done = list[int](), list[FoundChain]()
     finder.look_again()
     for index, chain in enumerate(chains):
         found = finder.find_chain(chain)
         if found is None:
             left.append(index)
         else:
+            if prepare:
+                done.append(found)
             yield index, (found, ())
     runner, unfinished = TimedChainRunner(finder.root), [chains[index] for index in left]
+    if prepare and unfinished:
+        unfinished = list(prepare(unfinished, done))
     for place, result in executor.each(runner, unfinished, memory, io_bound):
         yield left[place], result

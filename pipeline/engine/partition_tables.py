@@ -97,7 +97,7 @@ def list_raw_tables(root: Path, recipe: Recipe, source: str) -> list[PartitionTa
             receipts.setdefault(receipt.partition, []).append(receipt)
     histories = [*list_text_histories(source), *list_image_histories(source, choose_retry_step(recipe, source))]
     return [
-        _find_tables(Store(root), source, partition, found, histories) for partition, found in sorted(receipts.items())
+        find_tables(Store(root), source, partition, found, histories) for partition, found in sorted(receipts.items())
     ]
 
 
@@ -166,9 +166,10 @@ def _add_files(tables: list[PartitionTables], more: Mapping[str, tuple[File, ...
     return [replace(at, files=at.files | {file.name: file for file in more[at.partition]}) for at in tables]
 
 
-def _find_tables(
-    store: Store, source: str, partition: str, receipts: list[Receipt], histories: list[TableHistory]
+def find_tables(
+    store: Store, source: str, partition: str, receipts: Sequence[Receipt], histories: Sequence[TableHistory]
 ) -> PartitionTables:
+    """The tables that these receipts left of a partition, after all that was done to them since."""
     known = [file for receipt in receipts for file in receipt.files]
     files, purged = {file.name: file for file in known}, list[File]()
     for history in histories:

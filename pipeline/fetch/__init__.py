@@ -13,6 +13,7 @@ passed, into a supplement. The work is done by img2dataset's Downloader in a chi
     politeness  how many addresses of a host are open at once, fewer where it fails
     child     the process that downloads
     process   starts it and holds it to account
+    earlier   what was fetched before for rows that another partition has now
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import heapq
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 from importlib.metadata import version as installed
@@ -33,6 +34,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import (
+    FETCHED_SUFFIX,
     HOST_FILES_SUFFIX,
     IMAGES_FILE,
     SAMPLES_FILE,
@@ -43,6 +45,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
+from vlmill.pipeline.fetch.earlier import read_earlier_outcomes
 from vlmill.pipeline.fetch.host_files import HostRules, list_origins, read_host_files
 from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, find_listed_images
 from vlmill.pipeline.fetch.process import FetchOutcome, download_images
@@ -66,12 +69,16 @@ HOST_FILES = f"*{HOST_FILES_SUFFIX}"
 SIDE_INPUT = (SAMPLES_FILE, SKIPPED_IMAGES_FILE, *ADDRESSES, HOST_FILES)
 """What says which images are not asked for: lists of opt-outs, which documents show an image, what filters dropped, and
 what hosts said. In no key: see `HasSideInputs`."""
+FETCHED = f"*{FETCHED_SUFFIX}"
+"""Tables of what was fetched before for rows that are in this partition now. In no key either: what an address gave is
+what it would be asked for."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Fetch:
     """Give every row of images.parquet that has an address alone its bytes, or the reason why there are none.
 
+    What was asked before for rows that are in this partition now is taken over, with bytes or reason.
     What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name. The version
     is that of the table's form. It is not raised where an answer comes to be taken otherwise: that would fetch again
     what was fetched.
@@ -139,7 +146,7 @@ class Fetch:
     @property
     def side_inputs(self) -> tuple[str, ...]:
         """See HasSideInputs."""
-        return SIDE_INPUT
+        return (*SIDE_INPUT, FETCHED)
 
     def made_by(self) -> Mapping[str, str]:
         """See Step."""
@@ -159,7 +166,8 @@ class Fetch:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
             wanted = (row["url"] for row in asked if _is_open(row) and row["image"] not in refused)
-            outcome = _download_addresses(wanted, self, Path(scratch), _list_lists(inputs))
+            earlier = [inputs[name] for name in match_names(inputs, (FETCHED,))]
+            outcome = _download_addresses(wanted, self, Path(scratch), _list_lists(inputs), earlier)
 
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
@@ -284,15 +292,20 @@ def read_host_rules(inputs: Inputs, urls: Iterable[str | None], fetch: Fetch) ->
 
 
 def _download_addresses(
-    urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path]
+    urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path], earlier: Sequence[Path] = ()
 ) -> Callable[[str], FetchOutcome]:
-    """Download all addresses, each once however it is spelled; what comes back knows the outcome of each."""
+    """Download all addresses, each once however it is spelled; what comes back knows the outcome of each.
+
+    Those are not asked whose outcome stands in an `earlier` table.
+    """
     distinct = dict[str, None]()
     for url in urls:
         with suppress(FetchFailed):  # raised again for whoever asks for its outcome
             distinct[parse_address(url).url] = None
-    found = download_images(list(distinct), fetch, scratch, lists)
+    known = read_earlier_outcomes(earlier, distinct.keys(), scratch)
+    found = download_images([url for url in distinct if url not in known], fetch, scratch, lists)
     _check_mirrors(found, fetch)
+    found |= known
 
     def outcome(url: str) -> FetchOutcome:
         try:
