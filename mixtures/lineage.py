@@ -19,9 +19,9 @@ TABLES = 64
 class LineageTables:
     """The lineage tables of a mixture's shards, a few in memory."""
 
-    def __init__(self, mixture: PlannedMixture) -> None:
+    def __init__(self, mixture: PlannedMixture, tables: int = TABLES) -> None:
         self.mixture = mixture
-        self._table = lru_cache(TABLES)(self._read_table)
+        self._table = lru_cache(tables)(self._read_table)
         self._digests = cache(self._read_digests)
 
     def find(self, segment: Segment) -> dict[str, Any]:

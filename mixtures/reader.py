@@ -50,6 +50,9 @@ NAMES = ("key", "id", "licence")
 INDICES = 256
 """Shard indices held in memory; a plan stays within a window of shards for each source."""
 
+LEAST = 16
+"""Of these, where a plan is read in order; else those of two windows of each source."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -125,9 +128,10 @@ class PlannedMixture:
         root: The run's folder.
         stage: Whose mixture.
         shards: Where copies of the run's shards lie, under the same paths as in its folder; None for there.
+        in_order: Whether samples are read along the plan, or shard by shard: then fewer shard indices are held.
     """
 
-    def __init__(self, root: Path, stage: str, shards: str | None = None) -> None:
+    def __init__(self, root: Path, stage: str, shards: str | None = None, *, in_order: bool = False) -> None:
         self.root, self.stage, self.folder = root, stage, root / "mixtures" / stage
         path = self.folder / "mixture.lock.json"
         if not path.exists():
@@ -142,9 +146,12 @@ class PlannedMixture:
         self.sequences: int = self.lock["plan"]["sequences"]
         self.sources: tuple[str, ...] = tuple(source["label"] for source in self.lock["sources"])
         self._place = ShardStorage(str(root) if shards is None else shards)
+        self.held_shards = INDICES
+        if in_order:
+            self.held_shards = min(max(2 * int(self.lock["shard_window"]) * len(self.sources), LEAST), INDICES)
         self._block = lru_cache(BLOCKS)(self._read_block)
-        self._index = lru_cache(INDICES)(self._read_index)
-        self._names = lru_cache(INDICES)(self._read_names)
+        self._index = lru_cache(self.held_shards)(self._read_index)
+        self._names = lru_cache(self.held_shards)(self._read_names)
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -205,9 +212,14 @@ class PlannedMixture:
 
     def held_out(self) -> tuple[Segment, ...]:
         """The samples that no sequence of the plan holds, whole, in order."""
-        file = self.lock["held_out"]
-        table = read_columns(self.folder / file["path"], file["sha256"], ["source", "shard", "row"])
-        return tuple(Segment(**row) for row in table.to_pylist())
+        return tuple(self.iterate_held_out())
+
+    def iterate_held_out(self) -> Iterator[Segment]:
+        """The same one after the other, 10 bytes of each in memory."""
+        file, names = self.lock["held_out"], ["source", "shard", "row"]
+        table = read_columns(self.folder / file["path"], file["sha256"], names)
+        columns = [_convert_column(table[name].combine_chunks()) for name in names]
+        return (Segment(*(int(column[place]) for column in columns)) for place in range(table.num_rows))
 
     def samples(self, source: int) -> Iterator[Segment]:
         """All samples of a source, whole, in the order of its shards."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,9 @@ Images = Literal["original", "policy"]
 
 CHUNK = 16384
 """Segments whose originals are gathered at once."""
+
+USES = 1 << 22
+"""Samples of which it is counted at once how often a plan shows them."""
 
 MAIN = ("canvas", "picture")
 """The picture of an image policy that stands for the image: what tiles are cut from, or the image itself."""
@@ -61,11 +63,11 @@ class StageRecords:
     """
 
     def __init__(self, root: Path, stage: str, order: Order, images: Images) -> None:
-        self.mixture, self.order, self.images = PlannedMixture(root, stage), order, images
+        self.mixture, self.order, self.images = PlannedMixture(root, stage, in_order=True), order, images
         self.recipe = read_locked_recipe(root)
         self.inputs = self.mixture.sha256
         self.name = f"{self.recipe.name}-{stage}"
-        self._lineages = LineageTables(self.mixture)
+        self._lineages = LineageTables(self.mixture, self.mixture.held_shards)
         self._originals = OriginalPictures(self.recipe, self.mixture, self._lineages)
 
     @property
@@ -108,7 +110,7 @@ class StageRecords:
     def _list_items(self, part: ExportPart) -> Iterator[WantedRecord]:
         entry = self.mixture.sources.index(part.source) if part.source else None
         if part.split == "validation":
-            held = self.mixture.held_out()
+            held = self.mixture.iterate_held_out()
             return (WantedRecord(segment) for segment in held if entry is None or segment.source == entry)
         if entry is None:
             return (
@@ -120,15 +122,14 @@ class StageRecords:
 
     def _list_weighted(self, entry: int) -> Iterator[WantedRecord]:
         """The samples of an entry that the plan shows, in the order of the shards."""
-        first = self._uses.starts[entry]
-        for shard, file in enumerate(self.mixture.lock["sources"][entry]["shards"]):
-            counts = self._uses.counts[first[shard] : first[shard] + file["samples"]]
+        for shard in range(len(self.mixture.lock["sources"][entry]["shards"])):
+            counts = self._uses.find(entry, shard)
             for row in np.flatnonzero(counts).tolist():
                 yield WantedRecord(Segment(entry, shard, row), weight=int(counts[row]))
 
     @cached_property
     def _uses(self) -> SampleUses:
-        return count_uses(self.mixture)
+        return SampleUses(self.mixture)
 
     def _read_stored(self, segments: Sequence[Segment]) -> Iterable[Stored]:
         """The samples that segments are of; for originals with coordinates as they came, without what was drawn."""
@@ -178,38 +179,44 @@ class StageRecords:
         return pictures, ["other_pictures" for parts in shown if len(parts) > 1]
 
 
-@dataclass(frozen=True, slots=True)
 class SampleUses:
-    """How often a plan shows each sample, 4 bytes a sample."""
+    """How often a plan shows each sample: one that is cut into segments counts by its first one.
 
-    counts: np.ndarray  # int32, of all entries and shards one after the other
-    starts: tuple[tuple[int, ...], ...]  # by entry and shard: where its samples begin
-
-
-def count_uses(mixture: PlannedMixture) -> SampleUses:
-    """How often the plan shows each sample: a sample that is cut into segments counts by its first one.
-
-    Takes 12 bytes a sample while it counts.
+    Whole shards of about `USES` samples are counted at once, in two passes over the plan: 12 bytes of each meanwhile,
+    4 afterwards.
     """
-    starts, total = list[tuple[int, ...]](), 0
-    for source in mixture.lock["sources"]:
-        sizes = [shard["samples"] for shard in source["shards"]]
-        starts.append(tuple((total + np.cumsum([0, *sizes])[:-1]).tolist()))
-        total += sum(sizes)
-    first = np.full(total, np.iinfo(np.int64).max)
-    for places, keys in _list_places(mixture, starts):
-        np.minimum.at(first, places, keys)
-    counts = np.zeros(total, np.int32)
-    for places, keys in _list_places(mixture, starts):
-        np.add.at(counts, places[keys == first[places]], 1)
-    return SampleUses(counts, tuple(starts))
 
+    def __init__(self, mixture: PlannedMixture, most: int = USES) -> None:
+        self._mixture, self._most = mixture, most
+        sizes = [shard["samples"] for source in mixture.lock["sources"] for shard in source["shards"]]
+        self._bounds = np.cumsum([0, *sizes])  # where the samples of each shard begin, of all entries in their order
+        numbers = [len(source["shards"]) for source in mixture.lock["sources"]]
+        self._first = np.cumsum([0, *numbers])[:-1]  # shard of each entry
+        self._low, self._counts = 0, np.zeros(0, np.int32)
 
-def _list_places(mixture: PlannedMixture, starts: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """By block of the plan: the number of each segment's sample, and where the segment begins in it."""
-    widest = max((len(one) for one in starts), default=0)
-    offsets = np.array([[*one, *[0] * (widest - len(one))] for one in starts], np.int64).reshape(len(starts), widest)
-    for block in range(len(mixture.lock["plan"]["blocks"])):
-        columns = mixture.columns(block)
-        places = offsets[columns["source"], columns["shard"]] + columns["row"]
-        yield places, (columns["first"].astype(np.int64) << 32) | columns["begin"].astype(np.int64)
+    def find(self, entry: int, shard: int) -> np.ndarray:
+        """How often each sample of a shard is shown (int32). Quick where shards are asked for in their order."""
+        number = int(self._first[entry]) + shard
+        start, stop = int(self._bounds[number]), int(self._bounds[number + 1])
+        if not self._low <= start <= stop <= self._low + self._counts.size:
+            last = int(np.searchsorted(self._bounds, start + self._most, "right")) - 1
+            self._count(start, max(stop, int(self._bounds[last])))
+        return self._counts[start - self._low : stop - self._low]
+
+    def _count(self, low: int, high: int) -> None:
+        first = np.full(high - low, np.iinfo(np.int64).max)
+        for places, keys in self._list_places(low, high):
+            np.minimum.at(first, places, keys)
+        counts = np.zeros(high - low, np.int32)
+        for places, keys in self._list_places(low, high):
+            np.add.at(counts, places[keys == first[places]], 1)
+        self._low, self._counts = low, counts
+
+    def _list_places(self, low: int, high: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """By block of the plan: the number behind `low` of each segment's sample, and where that begins in it."""
+        for block in range(len(self._mixture.lock["plan"]["blocks"])):
+            columns = self._mixture.columns(block)
+            places = self._bounds[self._first[columns["source"]] + columns["shard"]] + columns["row"] - low
+            keys = (columns["first"].astype(np.int64) << 32) | columns["begin"].astype(np.int64)
+            inside = (places >= 0) & (places < high - low)
+            yield places[inside], keys[inside]

@@ -223,6 +223,7 @@ def write_run(
         "stage": stage,
         "seed": 0,
         "sequence_length": length,
+        "shard_window": 8,
         "policy": {"kind": policy.kind, **asdict(policy), **({TILE_TOKENS: asdict(tile)} if tile else {})},  # type: ignore[call-overload]
         "tokenizer": {"path": "tokenizer.json", "sha256": hash_file(root / "tokenizer.json")},
         "chat": describe_chat(chat),

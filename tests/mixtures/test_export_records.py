@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pytest
 
 from tests.helpers.stages import article, question, write_run, write_tokenizer
 from vlmill.mixtures.export.cut_texts import cut_texts
 from vlmill.mixtures.export.record import REMARKS, compose_messages
-from vlmill.mixtures.export.stage_records import StageRecords, count_uses
+from vlmill.mixtures.export.stage_records import SampleUses, StageRecords
 from vlmill.mixtures.reader import Found, PlannedMixture
 from vlmill.pipeline.chat.encode import WHOLE, Cut, encode_nodes, load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
@@ -98,25 +97,26 @@ def test_a_truncated_answer_has_the_text_of_the_tokens_that_are_kept(tokenizer, 
     assert len(shown[1].text) - len(whole) <= 1
 
 
-def test_how_often_a_plan_shows_each_sample_is_counted(tmp_path):
+@pytest.mark.parametrize("most", [1, 4, 1 << 22])
+def test_how_often_a_plan_shows_each_sample_is_counted(tmp_path, most):
     made = {"quiz": [question(number) for number in range(7)], "web": [article(number) for number in range(5)]}
     root = write_run(tmp_path / "run", made, epochs=3, hold_out=2, per_shard=3)
     mixture = PlannedMixture(root, "align")
-    uses = count_uses(mixture)
+    uses = SampleUses(mixture, most)
     counted = Counter(
         (segment.source, segment.shard, segment.row)
         for number in range(mixture.sequences)
         for segment in mixture.sequence(number)
     )
+    shards = [(source, shard) for source in range(2) for shard in range(len(mixture.lock["sources"][source]["shards"]))]
     found = {
-        (source, shard, row): int(uses.counts[uses.starts[source][shard] + row])
-        for source in range(2)
-        for shard, file in enumerate(mixture.lock["sources"][source]["shards"])
-        for row in range(file["samples"])
+        (source, shard, row): number
+        for source, shard in [*shards, *shards[::-1]]
+        for row, number in enumerate(uses.find(source, shard).tolist())
     }
     assert {place: number for place, number in found.items() if number} == counted
     assert set(counted.values()) == {3}
-    assert np.sum(uses.counts) == 3 * (5 + 3)
+    assert sum(found.values()) == 3 * (5 + 3)
 
 
 def test_entries_whose_folders_would_be_one_are_refused(tmp_path):
