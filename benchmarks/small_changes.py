@@ -1,8 +1,8 @@
 """What builds do again after small changes: `python -m benchmarks.small_changes [--files 30]`.
 
-Questions about pictures in so many files of 20 rows, each a partition, one stage, dedupe. Counted are tasks, and pairs
-of pictures that dedupe measures: of the first build, with another threshold that drops pictures of one file, with one
-file more, and with nothing to do.
+Questions about pictures in so many files of 20 rows, each a partition, one stage, dedupe. Counted are tasks, their
+time, and pairs of pictures that dedupe measures: of the first build, with another threshold that drops pictures of one
+file, with one file more, and with nothing to do.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=30)
     arguments = parser.parse_args()
-    table = Table("build", "tasks", "share", "pairs measured", "steps")
+    table = Table("build", "tasks", "share", "of the time", "in dedupe", "pairs measured", "steps")
     with tempfile.TemporaryDirectory(prefix="vlmill-benchmark-") as name:
-        folder, whole = Path(name), 0
+        folder, whole, longest = Path(name), 0, 0.0
         for number in range(arguments.files):
             write_file(folder, number)
         for title, side, files in (
@@ -53,11 +53,13 @@ def main() -> None:
             ("one file more", 64, arguments.files + 1),
         ):
             write_file(folder, files - 1)
-            done, pairs = build(folder, side)
-            whole = whole or done.total()
+            done, seconds, pairs = build(folder, side)
+            whole, longest = whole or done.total(), longest or sum(seconds.values())
+            in_dedupe = sum(spent for step, spent in seconds.items() if step.startswith("steps/dedupe/"))
             steps = ", ".join(f"{step} {count}" for step, count in sorted(done.items())) if title != "first" else ""
-            table.add_row(title, f"{done.total():,}", f"{done.total() / whole:.1%}", f"{pairs:,}", steps)
-    Console(width=160).print(table)
+            shares = (done.total() / whole, sum(seconds.values()) / longest, in_dedupe / longest)
+            table.add_row(title, f"{done.total():,}", *(f"{share:.1%}" for share in shares), f"{pairs:,}", steps)
+    Console(width=180).print(table)
 
 
 def write_file(folder: Path, number: int) -> None:
@@ -76,8 +78,8 @@ def write_file(folder: Path, number: int) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / f"{number:05d}.parquet")
 
 
-def build(folder: Path, side: int) -> tuple[Counter[str], int]:
-    """The tasks that a build did, by step, and the pairs of pictures that it measured."""
+def build(folder: Path, side: int) -> tuple[Counter[str], dict[str, float], int]:
+    """The tasks that a build did and their seconds, by step, and the pairs of pictures that it measured."""
     mixture = {"shares": {"quiz": 1}, "epochs": 1, "sequence_length": 512}
     recipe = {
         "name": "changes",
@@ -99,8 +101,12 @@ def build(folder: Path, side: int) -> tuple[Counter[str], int]:
     before = len(log.read_text().splitlines()) if log.exists() else 0
     with patch.object(picture, "measure_similarity", count_pairs):
         vlmill.build(folder / "recipe.yaml", folder / "run", workers=0, accept_changes=True)
-    done = Counter(json.loads(line)["folder"] for line in log.read_text().splitlines()[before:])
-    return done, sum(measured)
+    done, seconds = Counter[str](), dict[str, float]()
+    for line in log.read_text().splitlines()[before:]:
+        timing = json.loads(line)
+        done[timing["folder"]] += 1
+        seconds[timing["folder"]] = seconds.get(timing["folder"], 0.0) + timing["seconds"]
+    return done, seconds, sum(measured)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ def read_earlier_outcomes(tables: Iterable[Path], wanted: Collection[str], scrat
     found, bodies = dict[str, FetchOutcome](), scratch / "earlier"
     with bodies.open("wb") as written:
         for table in tables:
-            addresses = (_spell(row["url"]) for row in read_rows(table, ["url"]))
+            addresses = (_spell_address(row["url"]) for row in read_rows(table, ["url"]))
             if not any(address in wanted for address in addresses):
                 continue
             for row in read_rows(table, batch=32):
-                address, data = _spell(row["url"]), row["bytes"]
+                address, data = _spell_address(row["url"]), row["bytes"]
                 before = found.get(address)
                 if address not in wanted or (before and before.file):
                     continue
@@ -42,7 +42,7 @@ def read_earlier_outcomes(tables: Iterable[Path], wanted: Collection[str], scrat
     return found
 
 
-def _spell(url: str | None) -> str:
+def _spell_address(url: str | None) -> str:
     """An address as it is asked for; empty where there is none."""
     try:
         return parse_address(url).url if url else ""
