@@ -22,13 +22,12 @@ from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.decontaminate import Decontaminate
-from vlmill.pipeline.engine import benchmarks, deduping
+from vlmill.pipeline.engine import benchmarks, deduping, fetching
 from vlmill.pipeline.engine import survey as surveys
 from vlmill.pipeline.engine.asking_hosts import adopt_hosts, ask_hosts
 from vlmill.pipeline.engine.chain import Chain, ChainStep, SharedSteps, read_manifest
 from vlmill.pipeline.engine.clustering import find_clusters, list_cluster_steps
 from vlmill.pipeline.engine.executor import Executor, IoBound
-from vlmill.pipeline.engine.fetching import fetch_images, is_retried, list_fetch_steps, prepare_fetch, prepare_retry
 from vlmill.pipeline.engine.finding import Prepare, ReceiptFinder, run_unfinished
 from vlmill.pipeline.engine.partition_tables import choose_retry_step, list_image_histories, list_text_histories
 from vlmill.pipeline.engine.scaling import scale_rows
@@ -150,7 +149,7 @@ class Build:
     def write(self) -> None:
         """Have servers write what becomes nodes of samples: before all filters, which see it like any other text."""
         self.hosts = ask_hosts(self) if self.hosts is None else self.hosts
-        fetch_images(self)
+        fetching.fetch_images(self)
         if self.recipe.list_writers():
             self.curated = list(self.run_chains("write: read", list(self._list_unfiltered_chains())))
             self.retry = False  # it was done
@@ -159,7 +158,7 @@ class Build:
     def curate(self) -> None:
         """Read, fetch, image stats, filter and signature every partition."""
         chains = [
-            self.chain(partition, retry=is_retried(self, partition), scored=False)
+            self.chain(partition, retry=fetching.is_retried(self, partition), scored=False)
             for partition in self.all_partitions()
         ]
         self.curated = list(self.run_chains("curate", chains))
@@ -205,21 +204,21 @@ class Build:
         """
         source = partition.source
         curation = self.shared.keep((id(self.recipe), source, scored), lambda: self._curation(source, scored=scored))
-        steps = _join_steps(self.list_raw_steps(partition, retry=retry), curation)
+        steps = fetching.join_steps(self.list_raw_steps(partition, retry=retry), curation)
         files = (*partition.files, *self._lists, *(self.hosts or ()), *self.index, *self.over_all)
         return Chain(partition.name, steps, partition.input_files, files)
 
     def _list_unfiltered_chains(self) -> Iterator[Chain]:
         """Partitions up to what is known of their images."""
         for partition in self.all_partitions():
-            again = is_retried(self, partition)
+            again = fetching.is_retried(self, partition)
             steps = (*self.list_raw_steps(partition, retry=again), *self._facts(partition.source))
             yield replace(self.chain(partition), steps=steps)
 
     def list_steps(self, source: str) -> tuple[ChainStep, ...]:
         """The steps of any partition of a source up to its signature, for who asks what a recipe comes to."""
         raw = self.list_raw_steps(surveys.make_placeholder(source), retry=False)
-        return _join_steps(raw, self._curation(source))
+        return fetching.join_steps(raw, self._curation(source))
 
     def list_shard_steps(self, source: str, policy: str) -> tuple[ChainStep, ...]:
         """The same of the steps that follow for a policy: render, and token lengths where there is a tokenizer."""
@@ -236,8 +235,8 @@ class Build:
             yield self._read(partition)
         yield from self.shared.keep((name, "texts"), partial(list_text_histories, name))
         if not partition.raw and self.recipe.source(name).fetches:
-            yield from self.shared.keep((name, "fetch"), partial(list_fetch_steps, self, name))
-        retries = partial(list_image_histories, name, prepare_retry(self, name), again=retry)
+            yield from self.shared.keep((name, "fetch"), partial(fetching.list_fetch_steps, self, name))
+        retries = partial(list_image_histories, name, fetching.prepare_retry(self, name), again=retry)
         yield from self.shared.keep((name, retry), retries)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
@@ -322,7 +321,7 @@ class Build:
 
     def fetch_step(self, source: str) -> Fetch:
         """How the images of a source are fetched."""
-        return prepare_fetch(self, source)
+        return fetching.prepare_fetch(self, source)
 
     @cached_property
     def _lists(self) -> tuple[File, ...]:
@@ -388,13 +387,6 @@ class Build:
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder."""
         return root if "://" in root else str(((self.base or self.root) / root).resolve())
-
-
-def _join_steps(raw: Iterable[ChainStep], curation: Iterable[ChainStep]) -> tuple[ChainStep, ...]:
-    """The steps of a chain; filters that are asked before images are fetched stand there alone."""
-    before = tuple(raw)
-    asked = {step.folder for step in before if isinstance(step.step, FilterStep)}
-    return (*before, *(step for step in curation if step.folder not in asked))
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

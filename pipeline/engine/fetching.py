@@ -8,7 +8,7 @@ and what they drop is not fetched (steps/skip_images.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -81,3 +81,10 @@ def count_downloads(run: Build) -> int:
     least = min(run.recipe.fetch_step(name).per_host for name in fetching)
     partitions = sum(len(run.partitions[name]) for name in fetching)
     return max(1, min(least, partitions, int(run.executor.width / FETCH_CPUS)))
+
+
+def join_steps(raw: Iterable[ChainStep], curation: Iterable[ChainStep]) -> tuple[ChainStep, ...]:
+    """The steps of a chain; filters that are asked before images are fetched stand there alone."""
+    before = tuple(raw)
+    asked = {step.folder for step in before if isinstance(step.step, FilterStep)}
+    return (*before, *(step for step in curation if step.folder not in asked))

@@ -26,6 +26,7 @@ from contextlib import suppress
 from dataclasses import field, replace
 from importlib.metadata import version as installed
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
@@ -45,7 +46,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
-from vlmill.pipeline.fetch.earlier import read_earlier_outcomes
+from vlmill.pipeline.fetch.earlier import read_earlier_outcomes, spell_address
 from vlmill.pipeline.fetch.host_files import HostRules, list_origins, read_host_files
 from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, find_listed_images
 from vlmill.pipeline.fetch.process import FetchOutcome, download_images
@@ -165,9 +166,10 @@ class Fetch:
         images, refused = inputs[IMAGES_FILE], _refuse_images(inputs, self)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
-            wanted = (row["url"] for row in asked if _is_open(row) and row["image"] not in refused)
-            earlier = [inputs[name] for name in match_names(inputs, (FETCHED,))]
-            outcome = _download_addresses(wanted, self, Path(scratch), _list_lists(inputs), earlier)
+            waiting = [(row["image"], row["url"]) for row in asked if _is_open(row)]
+            known = _read_known(inputs, waiting, refused, Path(scratch))
+            wanted = (url for image, url in waiting if image not in refused)
+            outcome = _download_addresses(wanted, self, Path(scratch), _list_lists(inputs), known)
 
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
@@ -291,18 +293,42 @@ def read_host_rules(inputs: Inputs, urls: Iterable[str | None], fetch: Fetch) ->
     return HostRules(read_host_files(paths, origins), fetch.agent, fail_closed=fetch.unknown_hosts == "refuse")
 
 
+def _read_known(
+    inputs: Inputs, waiting: Sequence[tuple[int, str]], refused: dict[int, FetchOutcome], scratch: Path
+) -> dict[str, FetchOutcome]:
+    """What addresses gave that were asked before. Such an image is no longer `refused` where filters alone dropped it.
+
+    Args:
+        inputs: of the step.
+        waiting: images that have an address alone, with that.
+        refused: images that are not asked for.
+        scratch: where bytes may lie.
+    """
+    tables = [inputs[name] for name in match_names(inputs, (FETCHED,))]
+    dropped = {image for image, outcome in refused.items() if outcome.reason is Reason.NOT_FETCHED}
+    wanted = {spell_address(url) for image, url in waiting if image not in refused or image in dropped}
+    known = read_earlier_outcomes(tables, wanted, scratch) if tables else {}
+    for image, url in waiting:
+        if image in dropped and spell_address(url) in known:
+            del refused[image]
+    return known
+
+
 def _download_addresses(
-    urls: Iterator[str], fetch: Fetch, scratch: Path, lists: Mapping[str, Path], earlier: Sequence[Path] = ()
+    urls: Iterator[str],
+    fetch: Fetch,
+    scratch: Path,
+    lists: Mapping[str, Path],
+    known: Mapping[str, FetchOutcome] = MappingProxyType({}),
 ) -> Callable[[str], FetchOutcome]:
     """Download all addresses, each once however it is spelled; what comes back knows the outcome of each.
 
-    Those are not asked whose outcome stands in an `earlier` table.
+    Those are not asked whose outcome is known.
     """
     distinct = dict[str, None]()
     for url in urls:
         with suppress(FetchFailed):  # raised again for whoever asks for its outcome
             distinct[parse_address(url).url] = None
-    known = read_earlier_outcomes(earlier, distinct.keys(), scratch)
     found = download_images([url for url in distinct if url not in known], fetch, scratch, lists)
     _check_mirrors(found, fetch)
     found |= known

@@ -129,3 +129,28 @@ def test_an_interrupted_build_takes_over_what_an_earlier_one_fetched(web, tmp_pa
     add_file(web, tmp_path, 3)
     assert build(recipe, root, "--accept-changes") == 0
     assert set(count_asked(web).values()) == {1}
+
+
+def test_what_filters_kept_from_being_asked_is_asked_where_other_rows_show_it_and_what_was_asked_stays(web, tmp_path):
+    add_file(web, tmp_path, 1)
+    chinese = (
+        "\u8fd9\u662f\u4e00\u6bb5\u4e2d\u6587\u7684\u8bf4\u660e\u6587\u5b57\uff0c\u6ca1\u6709\u522b\u7684\u610f\u601d\u3002"
+        * 4
+    )
+    web.answers.update({"/late.png": whole(picture(3)), "/more.png": whole(picture(4)), "/last.png": whole(picture(5))})
+    obelics(tmp_path / "web-2.parquet", [[chinese, web.url("/late.png")]])
+    recipe, root = write_recipe(web, tmp_path, after="language"), tmp_path / "run"
+    text = recipe.read_text() + "filters: [{language: {drop: [zh]}}]\n"
+    recipe.write_text(text)
+    assert build(recipe, root) == 0
+    assert "/late.png" not in count_asked(web)
+    obelics(tmp_path / "web-3.parquet", [[prose(5), web.url("/late.png"), web.url("/more.png")]])
+    assert build(recipe, root, "--accept-changes") == 0
+    assert set(count_asked(web).values()) == {1}
+    assert [row["bytes"] for row in read_all(root) if row["url"] == web.url("/late.png")] == [picture(3)]
+    obelics(
+        tmp_path / "web-3.parquet", [[prose(6), web.url("/last.png")]]
+    )  # so that no row shows it which filters keep
+    assert build(recipe, root, "--accept-changes") == 0
+    assert [row["bytes"] for row in read_all(root) if row["url"] == web.url("/late.png")] == [picture(3)]
+    assert set(count_asked(web).values()) == {1}
