@@ -2,22 +2,24 @@
 
 Most of it is waiting for servers. So partitions ask for a part of a core each while they fetch, and more of them run
 at once than there are cores. On all nodes together they are no more than a host may be asked at a time: each process
-asks a host for its share of `fetch.per_host`. With `fetch.after`, filters of texts are asked between read and fetch,
-and what they drop is not fetched (steps/skip_images.py).
+asks a host for its share of `fetch.per_host`, and for less where a process before it saw the host fail. With
+`fetch.after`, filters of texts are asked between read and fetch, and what they drop is not fetched
+(steps/skip_images.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vlmill.pipeline.core.files import remove_folder
 from vlmill.pipeline.engine.chain import ChainStep
 from vlmill.pipeline.engine.executor import IoBound
 from vlmill.pipeline.engine.fetched_before import add_fetched_before
 from vlmill.pipeline.engine.partition_tables import choose_retry_step
-from vlmill.pipeline.fetch import Fetch, Retry
+from vlmill.pipeline.fetch import Fetch, Retry, SharedFetch
 from vlmill.pipeline.filters import FilterStep
 from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.steps.retry_images import RetryImages
@@ -31,6 +33,10 @@ FETCH_CPUS = 0.25
 """Of a core, what a partition asks for while its images are fetched."""
 
 
+HOST_LIMITS = "logs/hosts"
+"""Where downloading processes tell each other of hosts that fail, in the run's folder."""
+
+
 def fetch_images(run: Build) -> None:
     """Read the partitions of sources that fetch, and fetch their images."""
     chains = [
@@ -42,13 +48,16 @@ def fetch_images(run: Build) -> None:
         bound = IoBound(FETCH_CPUS, count_downloads(run))
         for _ in run.run_chains("curate: fetch", chains, io_bound=bound, prepare=partial(add_fetched_before, run)):
             pass
+        remove_folder(run.root / HOST_LIMITS)
 
 
 def prepare_fetch(run: Build, source: str) -> Fetch:
     """The fetch step of a source, with what is served while the build runs, and a process's share of a host."""
     fetch = run.recipe.fetch_step(source)
     mirrors = {**fetch.mirrors, **run.serving.get(source, {})}
-    return replace(fetch, mirrors=mirrors, per_host=max(1, fetch.per_host // count_downloads(run)))
+    settings = {one.name: getattr(fetch, one.name) for one in fields(fetch)}
+    settings |= {"mirrors": mirrors, "per_host": max(1, fetch.per_host // count_downloads(run))}
+    return SharedFetch(**settings, told_in=str(run.root / HOST_LIMITS))
 
 
 def prepare_retry(run: Build, source: str) -> Retry | RetryImages | None:

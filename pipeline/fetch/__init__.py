@@ -6,11 +6,13 @@ passed, into a supplement. The work is done by img2dataset's Downloader in a chi
     address   spelling, mirrors, and where a connection may go
     opt_outs  what is not asked for, since its owner does not want it used
     hosts     asks each host once what it says of the use of its files; host_files has the answers
+    host_counts  how hosts answered, for who looks at a run
     reservations  what robots.txt, tdmrep.json and headers mean
     answers   what an HTTP answer is worth
     message   reads an answer, within bounds
     opener    one address, within bounds
     politeness  how many addresses of a host are open at once, fewer where it fails
+    host_limits  what processes tell each other of hosts that fail
     child     the process that downloads
     process   starts it and holds it to account
     earlier   what was fetched before for rows that another partition has now
@@ -36,6 +38,7 @@ from vlmill.pipeline.core.config import STRICT, Amount
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import (
     FETCHED_SUFFIX,
+    HOST_COUNTS_FILE,
     HOST_FILES_SUFFIX,
     IMAGES_FILE,
     SAMPLES_FILE,
@@ -47,6 +50,7 @@ from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
 from vlmill.pipeline.fetch.earlier import read_earlier_outcomes, spell_address
+from vlmill.pipeline.fetch.host_counts import HostTally
 from vlmill.pipeline.fetch.host_files import HostRules, list_origins, read_host_files
 from vlmill.pipeline.fetch.opt_outs import ADDRESSES, OptOuts, find_listed_images
 from vlmill.pipeline.fetch.process import FetchOutcome, download_images
@@ -81,8 +85,8 @@ class Fetch:
 
     What was asked before for rows that are in this partition now is taken over, with bytes or reason.
     What the recipe's lists of opt-outs name is not asked for, nor what only documents show that they name. The version
-    is that of the table's form. It is not raised where an answer comes to be taken otherwise: that would fetch again
-    what was fetched.
+    is that of the form of images.parquet. It is not raised where an answer comes to be taken otherwise, nor for the
+    table beside it: that would fetch again what was fetched.
     """
 
     name: ClassVar[str] = "fetch"
@@ -156,13 +160,15 @@ class Fetch:
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write images.parquet: the same rows in the same order, none left without bytes or a reason.
 
+        And host_counts.parquet: how the hosts of these addresses answered.
+
         Counts `fetched`: rows that had an address alone. Memory is flat: bytes wait on disk, whatever the order they
         came in.
 
         Raises:
             VlmillError: the downloading process failed as a process, or a mirror has gone; an entry of a list is none.
         """
-        count = Count()
+        count, hosts = Count(), HostTally()
         images, refused = inputs[IMAGES_FILE], _refuse_images(inputs, self)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             asked = read_rows(images, columns=["image", "url", "reason", "bytes"], batch=32)
@@ -174,10 +180,20 @@ class Fetch:
             def rows() -> Iterator[Row]:
                 for row in read_rows(images, batch=32):
                     found = refused.get(row["image"]) or outcome(row["url"]) if _is_open(row) else None
+                    if found and found.reason != Reason.NOT_FETCHED:
+                        hosts.add(row["url"], found.reason, found.size)
                     yield _add_outcome(row, found, count) if found else row
 
             write_rows(folder / IMAGES_FILE, IMAGES, rows())
+        hosts.write(folder / HOST_COUNTS_FILE)
         return {"fetched": count}
+
+
+@dataclass(frozen=True, config=STRICT)
+class SharedFetch(Fetch):
+    """The same in a build, whose downloading processes tell each other of hosts that fail."""
+
+    told_in: str = field(default="", metadata=RUNTIME)  # the folder where they do, of this machine or object storage
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -24,8 +24,10 @@ import os
 import resource
 import sys
 import threading
+import time
 import types
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,11 @@ import pyarrow as pa
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.fetch import Fetch, read_host_rules
+from vlmill.pipeline.fetch.host_limits import HostLimit
 from vlmill.pipeline.fetch.opener import Opener
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.fetch.politeness import NameCache
-from vlmill.pipeline.fetch.process import STACK
+from vlmill.pipeline.fetch.politeness import NameCache, Politeness
+from vlmill.pipeline.fetch.process import LIMITS, STACK
 
 
 class DownloadHooks(urllib.request.BaseHandler):
@@ -101,7 +104,8 @@ def run_job(folder: Path) -> None:
     lists = {name: Path(path) for name, path in job["lists"].items()}
     urls = pa.ipc.open_file(str(folder / "urls.arrow")).read_all()["url"].to_pylist()
     hosts = read_host_rules(lists, urls, fetch)
-    opener = Opener(fetch, NameCache().look_up, OptOuts.given(lists), hosts)
+    politeness = Politeness(fetch.per_host, {host: HostLimit(*said) for host, said in job["limits"].items()})
+    opener = Opener(fetch, NameCache().look_up, OptOuts.given(lists), hosts, politeness)
     hooks = DownloadHooks(opener, folder)
     director = urllib.request.OpenerDirector()  # not by build_opener(), which adds proxies, files and FTP
     director.add_handler(hooks)
@@ -126,7 +130,34 @@ def run_job(folder: Path) -> None:
     )
     threading.stack_size(STACK)
     _bound_memory(job["memory"])
+    teller = LimitTeller(politeness, folder / LIMITS)
+    teller.start()
     drive.download_shard((0, str(folder / "urls.arrow")))
+    teller.tell()
+
+
+class LimitTeller(threading.Thread):
+    """Writes down every second what is learned of hosts, for the process that started this one."""
+
+    EVERY = 1.0
+
+    def __init__(self, politeness: Politeness, path: Path) -> None:
+        super().__init__(daemon=True)
+        self._politeness, self._path, self._lock = politeness, path, threading.Lock()
+
+    def run(self) -> None:
+        """See threading.Thread."""
+        while True:
+            time.sleep(self.EVERY)
+            with suppress(OSError, MemoryError):
+                self.tell()
+
+    def tell(self) -> None:
+        """Write it now, whole."""
+        with self._lock:
+            temporary = self._path.with_suffix(".new")
+            temporary.write_text(json.dumps(self._politeness.list_limits()), encoding="utf-8")
+            temporary.replace(self._path)
 
 
 def _bound_memory(more: int) -> None:

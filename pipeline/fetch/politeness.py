@@ -5,8 +5,10 @@ bound, down to one, each answer raises it by one again; a pause that the host as
 one that has answered nothing `GIVE_UP` times in a row is asked no more. `NameCache` looks a name up once.
 `spread_hosts` orders addresses so that threads meet different hosts.
 
+Hosts that failed often are told to the processes that begin later (host_limits.py).
+
 A build divides the bound of its recipe (`fetch.per_host`) by the number of processes that download at once on all
-nodes, and runs no more of them than that bound, so the bound holds for the whole cluster, without a word between them.
+nodes, and runs no more of them than that bound, so the bound holds for the whole cluster.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ import socket
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.address import FetchFailed, Resolver
+from vlmill.pipeline.fetch.host_limits import HostLimit
 
 GIVE_UP = 20
 """Addresses of a host in a row that may fail without an answer before the others fail without a request."""
@@ -32,6 +36,9 @@ LONGEST_PAUSE_S = 30.0
 
 UNANSWERED = frozenset({Reason.NAME_LOOKUP, Reason.CONNECTION, Reason.TIMED_OUT})
 """Reasons after which a host has given no answer at all."""
+
+TOLD = 5
+"""Failures of a host that may pass, after which other processes are told of it."""
 
 LOOKUPS = 16
 """Names that are looked up at a time."""
@@ -44,15 +51,37 @@ class _Host:
     unanswered: int = 0  # in a row
     rests_until: float = 0.0
     last: FetchFailed | None = None
+    failures: int = 0  # that may pass, and those that other processes saw
 
 
 class Politeness:
-    """The hosts of one process, shared by its threads."""
+    """The hosts of one process, shared by its threads.
 
-    def __init__(self, per_host: int) -> None:
+    Args:
+        per_host: Addresses of a host that may be open at once.
+        known: What other processes say of hosts.
+    """
+
+    def __init__(self, per_host: int, known: Mapping[str, HostLimit] = MappingProxyType({})) -> None:
         self._most = per_host
         self._hosts: defaultdict[str, _Host] = defaultdict(lambda: _Host(per_host))
         self._changed = threading.Condition()
+        for name, said in known.items():
+            rest = min(said.rests_until - time.time(), LONGEST_PAUSE_S)
+            host = _Host(max(1.0, said.share * per_host), rests_until=time.monotonic() + max(0.0, rest))
+            self._hosts[name], host.failures = host, TOLD
+
+    def list_limits(self) -> dict[str, HostLimit]:
+        """What other processes should know: of the hosts that have failed often, those that are well again included."""
+        ahead = time.time() - time.monotonic()
+        with self._changed:
+            return {
+                name: HostLimit(
+                    round(host.limit / self._most, 4), round(host.rests_until + ahead, 1) if host.rests_until else 0.0
+                )
+                for name, host in self._hosts.items()
+                if host.failures >= TOLD
+            }
 
     @contextmanager
     def ask_host(self, name: str) -> Iterator[None]:
@@ -89,7 +118,7 @@ class Politeness:
         with self._changed:
             host.open -= 1
             if failed and (failed.again or failed.reason in UNANSWERED):
-                host.limit = max(1.0, host.limit / 2)
+                host.limit, host.failures = max(1.0, host.limit / 2), host.failures + 1
                 if failed.pause:
                     host.rests_until = time.monotonic() + min(failed.pause, LONGEST_PAUSE_S)
             else:

@@ -23,6 +23,8 @@ import pyarrow as pa
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.fetch.address import parse_address
+from vlmill.pipeline.fetch.host_limits import HostLimit, HostLimits
 from vlmill.pipeline.fetch.politeness import spread_hosts
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ time-outs."""
 
 LOOK_S = 1.0
 """Seconds between two looks at what the process has answered so far."""
+
+TOLD_EVERY_S = 5.0
+"""Seconds between two times that other processes are told of hosts that fail."""
+
+LIMITS = "limits.json"
+"""What the process has learned of hosts, in its folder: name -> share, time until which it rests."""
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # should a release of img2dataset import it where 1.47 does not
@@ -120,13 +128,15 @@ def download_images(
             "downloads them, is not installed; run, in the clone of vlmill: pip install '.[fetch]'"
         )
     outcomes: dict[str, FetchOutcome] = {}
+    told_in = getattr(fetch, "told_in", "")
+    limits = HostLimits(told_in) if told_in else None
     missing, trouble = spread_hosts(urls), ""
     for attempt in range(ATTEMPTS):
         if not missing:
             break
         folder = scratch / f"attempt-{attempt}"
         folder.mkdir()
-        trouble = _run_child(missing, fetch, folder, lists)
+        trouble = _run_child(missing, fetch, folder, lists, limits)
         outcomes.update(_read_answers(missing, folder))
         missing = [url for url in missing if url not in outcomes]
     if missing:
@@ -138,10 +148,15 @@ def download_images(
     return outcomes
 
 
-def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[str, Path]) -> str:
+def _run_child(
+    urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[str, Path], limits: HostLimits | None
+) -> str:
     """Let one process work on `urls`, and say how it ended. It is gone when this returns or raises."""
+    rules = asdict(fetch)
+    rules.pop("told_in", None)
     job = {
-        "fetch": asdict(fetch),
+        "fetch": rules,
+        "limits": limits.read(parse_address(url).host for url in urls) if limits else {},
         "lists": {name: str(path) for name, path in lists.items()},
         "memory": compute_memory_limit(fetch, urls),
     }
@@ -156,7 +171,7 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own module
         try:
-            status = _wait_for_child(child, folder / "answers.jsonl", STALL_S + fetch.deadline_s)
+            status = _wait_for_child(child, folder / "answers.jsonl", STALL_S + fetch.deadline_s, limits)
         finally:
             child.kill()
             child.communicate()
@@ -164,21 +179,37 @@ def _run_child(urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[s
     return f"{status}; its last words: {last or 'none'}"
 
 
-def _wait_for_child(child: subprocess.Popen[bytes], answers: Path, stall_s: float) -> str:
-    """Wait until the process ends, or has answered nothing for `stall_s` seconds; note its answers meanwhile."""
+def _wait_for_child(
+    child: subprocess.Popen[bytes], answers: Path, stall_s: float, limits: HostLimits | None = None
+) -> str:
+    """Wait until the process ends, or has answered nothing for `stall_s` seconds; note its answers meanwhile.
+
+    What it learns of hosts is told to others every few seconds.
+    """
     place, answered = 0, time.monotonic()
+    told = answered
     while True:
         try:
             status = child.wait(min(LOOK_S, stall_s))
         except subprocess.TimeoutExpired:
             status = None
         before, place = place, _note_answers(answers, place)
+        if limits and (status is not None or time.monotonic() - told >= TOLD_EVERY_S):
+            limits.write(_read_limits(answers.with_name(LIMITS)))
+            told = time.monotonic()
         if status is not None:
             return f"ended with status {status}"
         if place != before:
             answered = time.monotonic()
         elif time.monotonic() - answered >= stall_s:
             return f"answered nothing for {stall_s:g} s"
+
+
+def _read_limits(path: Path) -> dict[str, HostLimit]:
+    """What a process has learned of hosts; nothing where it has not said so yet, or not well."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        return {str(host): HostLimit(*map(float, limit)) for host, limit in json.loads(path.read_bytes()).items()}
+    return {}
 
 
 def _note_answers(answers: Path, place: int) -> int:

@@ -14,10 +14,12 @@ from tests.helpers.servers import Web, first, hang, later, picture, whole
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.keys import make_key
+from vlmill.pipeline.core.names import HOST_COUNTS_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_images, read_rows, write_rows
 from vlmill.pipeline.core.step import get_parameters
 from vlmill.pipeline.fetch import Fetch, Retry, process
+from vlmill.pipeline.fetch.host_counts import HostOutcome, read_host_counts
 from vlmill.pipeline.fetch.process import FetchOutcome
 
 
@@ -47,7 +49,8 @@ def run(step, tmp_path, *rows, **more):
     folder = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
     folder.mkdir()
     counts = step.run({"images.parquet": images(tmp_path / "images.parquet", *rows), **more}, folder)
-    (left,) = folder.iterdir()  # one file, and no scratch
+    left, *others = sorted(folder.iterdir(), key=lambda path: path.name == HOST_COUNTS_FILE)  # and no scratch
+    assert [path.name for path in others] == ([HOST_COUNTS_FILE] if isinstance(step, Fetch) else [])
     assert all(count.balanced() for count in counts.values())
     return list(read_rows(left)), counts, left
 
@@ -115,6 +118,19 @@ def test_every_row_has_its_bytes_or_its_reason_and_keeps_its_place_and_address(w
     assert endings == ["ended with status 0"]
 
 
+def test_beside_the_images_stands_how_their_hosts_answered(web, tmp_path):
+    there = [web.url("/good.png"), web.url("/good.png"), web.url("/absent.png")]
+    had = {"url": "http://else.test/c.png", "bytes": b"1"}
+    rows, _, left = run(quick(web), tmp_path, *there, "http://[", "http://127.0.0.2/", had, {})
+    host, size = web.host.partition(":")[0], len(picture())
+    assert list(read_host_counts(left.with_name(HOST_COUNTS_FILE))) == [
+        HostOutcome("(no host)", rows[3]["reason"], 1, 0),
+        HostOutcome(host, None, 2, 2 * size),
+        HostOutcome(host, "http_client_error", 1, 0),
+        HostOutcome("127.0.0.2", "forbidden_address", 1, 0),
+    ]
+
+
 def test_the_file_does_not_depend_on_the_order_in_which_answers_come(web, tmp_path):
     for shade in range(20):
         web.answers[f"/{shade}.png"] = later(0.3 if shade % 5 == 0 else 0, whole(picture(shade)))
@@ -173,13 +189,13 @@ def children():
 def test_a_process_that_dies_is_followed_by_one_that_asks_only_for_what_is_open(web, tmp_path, monkeypatch):
     wait = process._wait_for_child
 
-    def wait_once(child, answers, stall_s):
+    def wait_once(child, answers, *more):
         monkeypatch.setattr(process, "_wait_for_child", wait)
         while len(web.asked()) < 6 or not answers.exists() or answers.read_bytes().count(b"\n") < 3:
             assert child.poll() is None
             web._server.closing.wait(0.02)
         child.kill()
-        return wait(child, answers, stall_s)
+        return wait(child, answers, *more)
 
     monkeypatch.setattr(process, "_wait_for_child", wait_once)
     for shade in range(6):
@@ -264,7 +280,7 @@ def test_an_answer_that_cannot_be_is_an_error(tmp_path, lines, message):
 def test_an_address_that_the_process_forgets_is_asked_for_again_and_then_an_error(tmp_path, monkeypatch):
     asked = []
 
-    def forgetful(urls, _fetch, folder, _lists):
+    def forgetful(urls, _fetch, folder, *_):
         asked.append(list(urls))
         folder.rmdir()
         answered(folder, *(lost(key) for key, url in enumerate(urls) if url != "u1"))

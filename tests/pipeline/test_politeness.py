@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,9 @@ import pytest
 from tests.helpers.servers import Web, picture, whole
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.engine.fetching import count_downloads, prepare_fetch
-from vlmill.pipeline.fetch import Fetch, politeness
+from vlmill.pipeline.fetch import Fetch, SharedFetch, politeness
 from vlmill.pipeline.fetch.address import FetchFailed
+from vlmill.pipeline.fetch.host_limits import HostLimit, HostLimits
 from vlmill.pipeline.fetch.politeness import GIVE_UP, NameCache, Politeness, spread_hosts
 from vlmill.pipeline.fetch.process import download_images
 
@@ -82,6 +84,76 @@ def test_a_pause_that_a_host_asks_for_holds_for_all_of_its_addresses(monkeypatch
     ask(polite, FetchFailed(Reason.HTTP_CLIENT_ERROR, "HTTP 429", again=True, pause=3600))
     ask(polite)
     assert waited == [7, politeness.LONGEST_PAUSE_S]
+
+
+def test_a_host_that_failed_often_is_told_and_begins_elsewhere_as_it_was_left(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(
+        politeness, "time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: clock.now + 500.0)
+    )
+    polite = Politeness(8)
+    for _ in range(politeness.TOLD - 1):
+        ask(polite, BUSY)
+        ask(polite, host="well.test")
+    assert polite.list_limits() == {}
+    ask(polite, FetchFailed(Reason.HTTP_CLIENT_ERROR, "HTTP 429", again=True, pause=7))
+    told = polite.list_limits()
+    assert told == {"a.test": HostLimit(1 / 8, 1507.0)}
+    clock.now += 5
+    later, waited = Politeness(4, told), []
+    assert count_open(later) == 1
+
+    def pass_time(seconds):
+        waited.append(seconds)
+        clock.now += seconds
+
+    later._changed.wait = pass_time
+    ask(later)
+    assert waited == [2.0]
+    for _ in range(3):
+        ask(later)
+    assert later.list_limits()["a.test"].share == 1, "it is well again"
+    assert Politeness(8, {"a.test": HostLimit(0.5, 1e12)})._hosts["a.test"].rests_until <= clock.now + 30
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_what_is_told_of_hosts_is_read_by_others_and_forgotten_where_they_are_well(where, tmp_path, request):
+    folder = f"{tmp_path if where == 'folder' else request.getfixturevalue('s3')}/logs/hosts"
+    hosts = ("a.test", "[2001:db8::1]", "b.test", "x" * 253)
+    told = {host: HostLimit(0.125, 1234.5) for host in hosts}
+    assert HostLimits(folder).read(hosts) == {}
+    writer = HostLimits(folder)
+    writer.write(told)
+    assert HostLimits(folder).read(["a.test", "c.test"]) == {"a.test": told["a.test"]}
+    assert HostLimits(folder).read(hosts) == told
+    writer.write({"a.test": HostLimit(1.0, 1234.5), "b.test": HostLimit(0.5, 0.0)})
+    assert HostLimits(folder).read(hosts[:3]) == {hosts[1]: told[hosts[1]], "b.test": HostLimit(0.5, 0.0)}
+
+
+def test_a_host_that_failed_in_one_process_is_asked_less_by_the_next(tmp_path):
+    open_now, most, patience, changed = [0], [0], [0.0], threading.Condition()
+
+    def refuse(visit):
+        with changed:
+            open_now[0] += 1
+            most[0] = max(most[0], open_now[0])
+            changed.notify_all()
+            changed.wait_for(lambda: most[0] > 1, patience[0])  # a second one comes where it may
+            open_now[0] -= 1
+        whole(status=503)(visit)
+
+    seen, paths = [], [f"/{number}.png" for number in range(8)]
+    with Web(dict.fromkeys(paths, refuse)) as web:
+        for told_in, patience[0] in (("", 30), ("", 30), ("told", 30), ("told", 0.3)):
+            rules = {"allow_hosts": (web.host,), "threads": 8, "retries": 0, "per_host": 8}
+            fetch = SharedFetch(**rules, told_in=told_in and str(tmp_path / told_in))
+            most[0] = 0
+            (scratch := tmp_path / f"scratch{len(seen)}").mkdir()
+            found = download_images([web.url(path) for path in paths], fetch, scratch)
+            assert {outcome.detail for outcome in found.values()} == {"HTTP 503"}
+            seen.append(most[0])
+    assert min(seen[:3]) > 1
+    assert seen[3] == 1
 
 
 def test_a_host_that_never_answers_is_asked_no_more():
@@ -154,7 +226,11 @@ def test_processes_that_download_share_what_a_host_may_be_asked(cores, partition
         source=lambda _: SimpleNamespace(fetches=True), fetch_step=lambda _: Fetch(per_host=per_host)
     )
     run = SimpleNamespace(
-        recipe=recipe, executor=SimpleNamespace(width=cores), partitions={"web": range(partitions)}, serving={}
+        recipe=recipe,
+        executor=SimpleNamespace(width=cores),
+        partitions={"web": range(partitions)},
+        serving={},
+        root=Path("/run"),
     )
     downloads, share = count_downloads(run), prepare_fetch(run, "web").per_host
     assert (downloads, share) == expected

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -17,11 +18,13 @@ from rich.console import Console
 from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import CHINESE, picture, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, pdf, pdfa_json, tar
+from vlmill.pipeline.core.names import HOST_COUNTS_FILE
 from vlmill.pipeline.core.run_path import RunPath
-from vlmill.pipeline.core.sample import WHOLE_SAMPLE
+from vlmill.pipeline.core.sample import WHOLE_SAMPLE, read_rows
 from vlmill.pipeline.page.report import SIDE
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports import hosts
+from vlmill.pipeline.reports.estimate_table import format_size
 from vlmill.pipeline.reports.funnel import (
     find_steps_by_reason,
     format_share,
@@ -324,7 +327,9 @@ def test_machines_get_the_funnel_and_the_steps(built, capsys):
 
 def test_status_names_the_hosts_that_were_asked_and_why_they_failed(built, tmp_path, capsys, monkeypatch):
     assert vlmill("status", built) == 0
-    assert "img.small.test 8 2 25.0% http_client_error 1, not_an_image 1" in said(capsys)
+    images = (built / "steps/web/fetch").glob("*.images.parquet")
+    size = sum(len(row["bytes"] or b"") for path in images for row in read_rows(path))
+    assert f"img.small.test 8 2 25.0% {format_size(size)} http_client_error 1, not_an_image 1" in said(capsys)
     assert vlmill("status", built, "--json") == 0
     of_all = json.loads(capsys.readouterr().out)["hosts"]
     assert of_all == {
@@ -334,6 +339,7 @@ def test_status_names_the_hosts_that_were_asked_and_why_they_failed(built, tmp_p
                 "asked": 8,
                 "failed": 2,
                 "reasons": {"http_client_error": 1, "not_an_image": 1},
+                "bytes": size,
             }
         ],
         "read": 2,
@@ -344,9 +350,24 @@ def test_status_names_the_hosts_that_were_asked_and_why_they_failed(built, tmp_p
     assert "hosts of images, 1 of 1, in 1 of 2 partitions that were fetched" in said(capsys)
 
 
-def test_of_a_run_on_object_storage_no_file_of_images_is_copied_to_name_hosts():
-    run = RunPath("s3://a-bucket-that-is-not-asked/run")
-    assert hosts.count_hosts(run, ["web"]) == hosts.HostCounts((), 0, 0)
+def test_what_was_fetched_without_a_table_of_hosts_is_counted_from_images_but_not_on_object_storage(
+    built, tmp_path, s3
+):
+    fetched = "steps/web/fetch"
+    shutil.copytree(built / fetched, tmp_path / fetched)
+    there = RunPath(f"{s3}/run")
+    for path in (built / fetched).iterdir():
+        (there / fetched / path.name).put_file(path)
+    whole = hosts.count_hosts(built, ["web"])
+    assert hosts.count_hosts(there, ["web"]) == whole
+    first, *others = sorted((tmp_path / fetched).glob(f"*.{HOST_COUNTS_FILE}"))
+    first.unlink()
+    (there / fetched / first.name).unlink()
+    (found,) = hosts.count_hosts(tmp_path, ["web"]).hosts
+    assert found == replace(whole.hosts[0], bytes=None)
+    for path in others:
+        (there / fetched / path.name).unlink()
+    assert hosts.count_hosts(there, ["web"]) == hosts.HostCounts((), 0, 0)
 
 
 def test_the_page_is_one_file_of_fixed_bytes_that_asks_nothing_of_a_network(built, tmp_path):

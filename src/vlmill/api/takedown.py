@@ -14,11 +14,12 @@ from vlmill.mixtures.disclosure import remove_disclosure
 from vlmill.mixtures.report.card import write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.event_log import EventLog
-from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.files import remove_folder, write_atomically
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.executor import Executor, open_executor
+from vlmill.pipeline.engine.fetching import HOST_LIMITS
 from vlmill.pipeline.engine.outcomes import count_outcomes
 from vlmill.pipeline.engine.workdir import open_run_folder, remove_unused
 from vlmill.pipeline.filters.custom import explain_refusal, find_named_code, list_untrusted
@@ -93,6 +94,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
     log = EventLog(root)
     with open_run_folder(root) as check_lock:
         log.path.unlink(missing_ok=True)  # messages of earlier commands may quote what goes
+        remove_folder(root / HOST_LIMITS)
         with log.span("takedown"), ProgressBars(console, log) as watcher:
             before = _read_locks(root, recipe)
             listed = TakedownList.read(root) | rules  # another takedown may have come first

@@ -88,7 +88,7 @@ function drawSteps(place, { steps }) {
 
 function drawLosses(place, { dropped, hosts }) {
   const drops = !dropped.length ? make("p", { className: "soft" }, "Nothing yet.") : makeTable(["step", "source", "reason", "of", "so far"], dropped.slice(0, 40).map((one) => [one.step, makeSource(one.source), makeOutcome(one.reason), make("span", { className: "soft" }, one.level), formatNumber(one.number)]), 4);
-  const failures = hosts.length ? makeTable(["host", "asked", "failed", "", "reasons"], hosts.map((one) => [make("span", { className: "mono" }, one.host), formatNumber(one.asked), formatNumber(one.failed), formatShare(one.failed, one.asked), make("span", {}, ...Object.keys(one.reasons).slice(0, 3).map(makeOutcome))]), [0, 4]) : make("p", { className: "soft" }, "No host failed; or no source names pictures by address.");
+  const failures = hosts.length ? makeTable(["host", "asked", "failed", "", "bytes", "reasons"], hosts.map((one) => [make("span", { className: "mono" }, one.host), formatNumber(one.asked), formatNumber(one.failed), formatShare(one.failed, one.asked), one.bytes === null ? "?" : formatBytes(one.bytes), make("span", {}, ...Object.keys(one.reasons).slice(0, 3).map(makeOutcome))]), [0, 5]) : make("p", { className: "soft" }, "No host failed; or no source names pictures by address.");
   place.replaceChildren(make("div", { className: "two" }, make("div", {}, make("h2", {}, "Lost so far"), drops), make("div", {}, make("h2", {}, "Hosts that failed"), make("p", { className: "soft" }, "Counted in at most 200 of the partitions that were fetched; not of a run on object storage."), failures)));
 }
 
