@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.helpers.machines import RAY, Machine, Network, find_processes, open_network, start_ray
+from tests.helpers.machines import QUICK, RAY, Machine, Network, find_processes, open_network, start_ray
 from tests.helpers.object_storage import (
     SERVER,
     Proxy,
@@ -55,14 +55,6 @@ for line in sys.stdin:
     print(sha256.hexdigest(), flush=True)
 """
 """Answers `receipts ROOT` with their number, and `product ROOT` with a sha256 over shards/ and mixtures/."""
-
-QUICK = {
-    "RAY_health_check_initial_delay_ms": "3000",
-    "RAY_health_check_period_ms": "2000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "4",
-}
-"""Ray's head misses a machine after about ten seconds, in place of half a minute."""
 
 PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 

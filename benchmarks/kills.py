@@ -5,7 +5,7 @@ or an S3 server (moto), its workers on this machine or on a cluster of machines 
 builds, it kills the driver, a worker or a machine, or has the storage server stop or fail. The moments are random: soon
 after numbers of receipts that are drawn from all that the build comes to. Where the driver was killed, the same command
 is run again. Each build that ends is compared with the undisturbed one by the sha256 of everything under shards/ and
-mixtures/.
+mixtures/. A recipe for clusters does not lie in /tmp, of which each machine has its own.
 
 Ends with 1 where bytes differ, where a build fails for another reason than that one task lost its process three times,
 or takes longer than ten minutes. `--log` keeps a line for each kill and each ended build, and the table at the end is

@@ -6,11 +6,10 @@ promises anything about order: names and bytes come from the recipe, never from 
 
 from __future__ import annotations
 
+import math
 import os
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
-from vlmill.pipeline.core.meter import METER, Work
+from vlmill.pipeline.engine import running_items
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow, run_flow_here
-from vlmill.pipeline.engine.nodes import RunMarker, check_code, hash_package
+from vlmill.pipeline.engine.nodes import WorkerCheck
 from vlmill.pipeline.engine.once_it_pays import OnceItPays
 from vlmill.pipeline.engine.ray_cluster import LOOPBACK, Cluster, open_cluster
+from vlmill.pipeline.engine.ray_work import TICK, WorkNotes, run_item, take_notes
 from vlmill.pipeline.engine.running_items import RunningItems
-from vlmill.pipeline.engine.set_aside import TRIES, ItemLost, ItemQueue, raise_heavy
+from vlmill.pipeline.engine.set_aside import TRIES, ItemLost, ItemQueue, ItemRefused, raise_heavy
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -128,11 +127,8 @@ class OnRay:
     What steps note in workers comes to this process's meter about once a second.
     """
 
-    TICK = 1.0
-    """Seconds between two looks at what workers have noted."""
-
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster, self.width = cluster, cluster.width
+        self.cluster, self.width, self._calls = cluster, cluster.width, 0
 
     @property
     def own_address(self) -> str:
@@ -147,7 +143,7 @@ class OnRay:
         """The actor that workers send their notes to."""
         import ray  # noqa: PLC0415
 
-        return ray.remote(num_cpus=0, max_restarts=-1)(_Notes).remote()
+        return ray.remote(num_cpus=0, max_restarts=-1)(WorkNotes).remote()
 
     def each(
         self,
@@ -159,74 +155,114 @@ class OnRay:
         """See Executor."""
         import ray  # noqa: PLC0415 - a build with --workers 0 does without
 
-        cpus, ahead = (io_bound.cpus, io_bound.at_once) if io_bound else (1, 2 * self.width)
-        remote = ray.remote(num_cpus=cpus, max_retries=0, memory=_bound_memory(memory))(_run_noting)
-        send = partial(remote.remote, (hash_package(), self.cluster.marker), function)
+        cpus, check = io_bound.cpus if io_bound else 1, WorkerCheck.of_cluster(self.cluster.marker)
+        remote = ray.remote(num_cpus=cpus, max_retries=0, memory=_bound_memory(memory))(run_item)
+
+        self._calls += 1
+        call = self._calls
+
+        def send(number: int, *, closely: bool = False, elsewhere_than: str = "") -> Any:
+            placed = remote.options(**self.cluster.choose_options(elsewhere_than))
+            return placed.remote(check, function, items[number], f"{call}.{number}", self._notes, closely=closely)
+
         queue = ItemQueue(range(len(items)))
-        yield from self._run_items(send, items, queue, ahead, twice=io_bound is None)
-        _take_notes(self._notes, 0.0)
+        yield from self._run_items(send, queue, io_bound)
+        take_notes(self._notes, 0.0)
         lost = list[str]()
         for index in sorted(queue.aside):  # nothing else runs any more, and each place is told before it is worked on
             self._notes.stand.remote("")
             try:
-                yield index, _take_result(send(items[index], self._notes, closely=True))
+                yield index, self._run_alone(send, index)
             except ItemLost as error:
-                lost.append(str(error) if error.is_placed else f"{self._find_place() or items[index]}: {error}")
+                lost.append(str(error) if error.is_placed else f"{self._ask_notes('where') or items[index]}: {error}")
         raise_heavy(lost)
 
     def _run_items(
-        self, send: Callable[..., Any], items: Sequence[Item], queue: ItemQueue, ahead: int, *, twice: bool
+        self, send: Callable[..., Any], queue: ItemQueue, io_bound: IoBound | None
     ) -> Iterator[tuple[int, Any]]:
-        """Send items, at most `ahead` at a time, and yield their results until none is left but those set aside."""
+        """Send items, a bounded number at a time, and yield their results until none is left but those set aside."""
         import ray  # noqa: PLC0415
 
-        running, looked = RunningItems(self.width), 0.0
+        running, looked = RunningItems(), 0.0
         while queue.waiting or running:
-            self.cluster.check_head()
-            while queue.waiting and len(running) < ahead:
+            self.cluster.look_at_nodes()
+            width = self.cluster.count_cpus()
+            while queue.waiting and len(running) < (io_bound.at_once if io_bound else 2 * width):
                 index = queue.waiting.pop()
-                running.add(send(items[index], self._notes), index)
-            if twice and not queue.waiting and (slow := running.find_straggler()) is not None:
-                running.add(send(items[slow], self._notes), slow)
-            arrived, _ = ray.wait(list(running), num_returns=1, timeout=self.TICK)
-            looked = _take_notes(self._notes, looked)
+                running.add(send(index), index)
+            if not (io_bound or queue.waiting):
+                self._send_slow_again(send, running, width)
+            arrived, _ = ray.wait(list(running), num_returns=1, timeout=TICK)
+            looked = take_notes(self._notes, looked)
             for reference in arrived:
-                yield from _take_item(reference, running, queue)
+                yield from self._take_item(reference, running, queue)
 
-    def _find_place(self) -> str:
-        """Where the last item was that was run closely; empty where nobody knows."""
+    def _run_alone(self, send: Callable[..., Any], number: int) -> Any:
+        """The result of an item beside which nothing runs.
+
+        Raises:
+            ItemLost: its process died, or lacked memory.
+        """
+        while True:
+            with suppress(ItemRefused):
+                return self._take_result(send(number, closely=True))
+
+    def _send_slow_again(self, send: Callable[..., Any], running: RunningItems, width: int) -> None:
+        """Have an item done a second time that takes far longer than others: in a cluster on another node."""
+        cluster = self.cluster.nodes is not None
+        number = running.find_straggler(width, running_items.ALONE_S if cluster else math.inf)
+        if number is not None:
+            node = self._ask_notes("find_node", f"{self._calls}.{number}") if cluster else ""
+            running.add(send(number, elsewhere_than=node), number)
+
+    def _take_item(self, reference: Any, running: RunningItems, queue: ItemQueue) -> Iterator[tuple[int, Any]]:
+        """What has come: an item with its result; nothing where another of it came first, or its process died."""
+        import ray  # noqa: PLC0415
+
+        index = running.take(reference)
+        if index is None:
+            return
+        try:
+            result = self._take_result(reference)
+        except (ItemLost, ItemRefused) as error:
+            if not running.is_running(index):
+                running.lose(index)
+                queue.lose(index) if isinstance(error, ItemLost) else queue.waiting.append(index)
+            return
+        for rest in running.finish(index):
+            ray.cancel(rest, force=True)
+        yield index, result
+
+    def _take_result(self, reference: Any) -> Any:
+        """What an item came to.
+
+        Raises:
+            ItemLost: its process died, or lacked memory.
+            ItemRefused: its node cannot work.
+            StoreError: Ray ended.
+        """
+        import ray  # noqa: PLC0415
+
+        try:
+            return _take_result(reference)
+        except ray.exceptions.RayTaskError as error:
+            if self.cluster.is_unfit(error):
+                raise ItemRefused(str(error)) from error
+            raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
+
+    def _ask_notes(self, question: str, *arguments: Any) -> str:
+        """What the notes say; empty where they are gone or slow."""
         import ray  # noqa: PLC0415
 
         with suppress(ray.exceptions.RayError):
-            return str(ray.get(self._notes.where.remote(), timeout=OnRay.TICK))
+            return str(ray.get(getattr(self._notes, question).remote(*arguments), timeout=TICK))
         return ""
 
     def stream(self, flow: WorkerFlow, jobs: Sequence[Any]) -> Iterator[FlowEvent]:
         """See Executor."""
         from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
 
-        return run_flow_on_ray(
-            flow, jobs, partial(check_code, hash_package(), self.cluster.marker), TRIES, self.cluster
-        )
-
-
-def _take_item(reference: Any, running: RunningItems, queue: ItemQueue) -> Iterator[tuple[int, Any]]:
-    """What has come: an item with its result; nothing where another of it came first, or its process died."""
-    import ray  # noqa: PLC0415
-
-    index = running.take(reference)
-    if index is None:
-        return
-    try:
-        result = _take_result(reference)
-    except ItemLost:
-        if not running.is_running(index):
-            running.lose(index)
-            queue.lose(index)
-        return
-    for rest in running.finish(index):
-        ray.cancel(rest, force=True)
-    yield index, result
+        return run_flow_on_ray(flow, jobs, WorkerCheck.of_cluster(self.cluster.marker), TRIES, self.cluster)
 
 
 def _bound_memory(memory: int) -> int | None:
@@ -242,6 +278,7 @@ def _take_result(reference: Any) -> Any:
 
     Raises:
         ItemLost: its process died, or lacked memory.
+        RayTaskError: its function raised another error.
         StoreError: Ray ended.
     """
     import ray  # noqa: PLC0415
@@ -257,71 +294,9 @@ def _take_result(reference: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, LackOfMemoryError):
             raise ItemLost(str(error.cause), is_placed=True) from None
-        raise (error.cause if isinstance(error.cause, (VlmillError, OSError)) else error) from None
+        raise
     except ray.exceptions.RayError as error:
         raise StoreError(explain_end(error)) from error
-
-
-class _Notes:
-    """What workers have noted and the driver has not taken yet: an actor on Ray."""
-
-    def __init__(self) -> None:
-        self.work, self.place = Counter[str](), ""
-
-    def add(self, work: Work) -> None:
-        self.work.update(work)
-
-    def take(self) -> Work:
-        work, self.work = self.work, Counter()
-        return work
-
-    def stand(self, place: str) -> None:
-        self.place = place
-
-    def where(self) -> str:
-        return self.place
-
-
-def _take_notes(notes: Any, looked: float) -> float:
-    """Note in this process what workers noted, unless the last look is less than a tick ago; returns when that was.
-
-    Progress is worth no error: where the actor is gone or slow, nothing is noted.
-    """
-    import ray  # noqa: PLC0415
-
-    now = time.monotonic()
-    if now - looked < OnRay.TICK:
-        return looked
-    with suppress(ray.exceptions.RayError):
-        METER.note(ray.get(notes.take.remote(), timeout=OnRay.TICK))
-    return now
-
-
-def _run_noting(
-    code: tuple[str, RunMarker], function: Callable[[Item], Result], item: Item, notes: Any, *, closely: bool = False
-) -> Result:
-    """Run `function` in a worker, whose notes go to the driver by way of `notes`: all are there when this returns.
-
-    `closely` tells each place before it is worked on, which takes a millisecond.
-    """
-    import ray  # noqa: PLC0415
-
-    with METER.told_to(notes.add.remote), ExitStack() as stack:
-        if closely:
-            stack.enter_context(AT_WORK.told_to(partial(_tell_place, notes)))
-        check_code(*code)
-        result = function(item)
-    with suppress(ray.exceptions.RayError):
-        ray.get(notes.add.remote({}), timeout=OnRay.TICK)
-    return result
-
-
-def _tell_place(notes: Any, place: str) -> None:
-    """Have `notes` hold the place that is worked on next before it is: it may be the last."""
-    import ray  # noqa: PLC0415
-
-    with suppress(ray.exceptions.RayError):
-        ray.get(notes.stand.remote(place), timeout=OnRay.TICK)
 
 
 def explain_end(error: Exception) -> str:
@@ -341,17 +316,19 @@ def open_executor(
     models: bool = False,
     gpus: bool = False,
     root: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Executor]:
     """The executor that the command line names.
 
     `workers` 0 runs tasks in this process, None is one worker per core once that pays; an `address` joins a cluster.
     Ray starts with the first task that it is for. `models` is for recipes with models, whose pictures need room on
-    their way. `gpus` lets Ray see those of this machine. Each node of a cluster has to see `root`, the run's folder.
+    their way. `gpus` lets Ray see those of this machine. Each node of a cluster has to see `root`, the run's folder;
+    `tell` gets a line on each that joins later and cannot work.
     """
     if workers == 0 and address is None:
         yield Inline()
         return
-    start = partial(_open_ray, workers, address, root, models=models, gpus=gpus)
+    start = partial(_open_ray, workers, address, root, tell, models=models, gpus=gpus)
     if address is not None or models:
         with start() as pool:
             yield pool
@@ -362,8 +339,14 @@ def open_executor(
 
 @contextmanager
 def _open_ray(
-    workers: int | None, address: str | None, root: Path | None, *, models: bool, gpus: bool
+    workers: int | None,
+    address: str | None,
+    root: Path | None,
+    tell: Callable[[str], None] | None,
+    *,
+    models: bool,
+    gpus: bool,
 ) -> Iterator[Executor]:
     objects = max(512, 64 * (workers or os.cpu_count() or 1)) if models else 128
-    with open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20, root=root) as cluster:
+    with open_cluster(workers, address, ONE_THREAD, gpus=gpus, objects=objects << 20, root=root, tell=tell) as cluster:
         yield OnRay(cluster)

@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -174,22 +175,46 @@ def raise_bad_nodes(faults: Sequence[str]) -> None:
         )
 
 
-def check_code(expected: str, marker: RunMarker | None = None) -> None:
-    """Refuse to work in a process that has not the driver's code, or does not see the run.
+@dataclass(frozen=True)
+class WorkerCheck:
+    """What a process makes sure of before it works for a build: called there, since nodes may join later."""
 
-    Raises:
-        VlmillError: it has not.
-    """
-    if hash_package() != expected:
-        raise VlmillError(
-            f"a worker imports vlmill from {find_package()}, which is not the driver's code: start Ray with the same "
-            "version on every node"
-        )
-    if marker is not None:
-        try:
-            marker.check()
-        except VlmillError as error:
-            raise VlmillError(f"node {os.uname().nodename}: {error}") from None
+    code: str  # hash_package of the driver
+    versions: tuple[tuple[str, str], ...] = ()  # of its packages, where other machines may have others
+    marker: RunMarker | None = None
+
+    @classmethod
+    def of_cluster(cls, marker: RunMarker) -> WorkerCheck:
+        """What nodes of a cluster have to have: what this machine has."""
+        versions = tuple((name, metadata.version(name)) for name in list_packages()) if marker.root else ()
+        return cls(hash_package(), versions, marker)
+
+    def __call__(self) -> None:
+        """Refuse to work in a process that has not the driver's code and packages, or does not see the run.
+
+        Raises:
+            VlmillError: it has not.
+        """
+        if hash_package() != self.code:
+            raise VlmillError(
+                f"a worker imports vlmill from {find_package()}, which is not the driver's code: start Ray with the "
+                "same version on every node"
+            )
+        if other := find_other_versions(self.versions):
+            raise VlmillError(f"node {os.uname().nodename}: other packages than the driver has: {other}")
+        if self.marker is not None:
+            try:
+                self.marker.check()
+            except VlmillError as error:
+                raise VlmillError(f"node {os.uname().nodename}: {error}") from None
+
+
+@cache
+def find_other_versions(expected: tuple[tuple[str, str], ...]) -> str:
+    """The packages that are here in other versions, with these; empty where there is none. Once for each process."""
+    found = ((name, metadata.version(name) if _is_installed(name) else "missing") for name, _ in expected)
+    wanted = dict(expected)
+    return ", ".join(f"{name} {version} (there {wanted[name]})" for name, version in found if version != wanted[name])
 
 
 def find_package() -> Path:

@@ -1,7 +1,7 @@
 """The Ray that a build works on: one of this machine, or a cluster of several nodes.
 
-It is joined, each node is looked at before any work (nodes.py), and the head is watched while the work goes on. With
-executor.py, ray_flow.py and ray_train.py this file alone imports Ray.
+It is joined, each node is looked at before it gets work (ray_nodes.py), and the head is watched while the work goes on.
+With executor.py, ray_flow.py, ray_nodes.py and ray_train.py this file alone imports Ray.
 """
 
 from __future__ import annotations
@@ -11,37 +11,55 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.engine import node_probe
-from vlmill.pipeline.engine.nodes import (
-    RunMarker,
-    explain_node,
-    find_package,
-    plan_probe,
-    raise_bad_nodes,
-    write_marker,
-)
+from vlmill.pipeline.engine.nodes import RunMarker, find_package, write_marker
+from vlmill.pipeline.engine.ray_nodes import NodeWatch
 
 LOOPBACK = "127.0.0.1"
-
-PROBE_S = 120.0
-"""Seconds that a node may take to answer the probe; a first process on it takes about five."""
 
 
 @dataclass
 class Cluster:
     """What a build knows of the Ray that it works on."""
 
-    width: int  # CPUs
+    width: int  # CPUs when it was joined
     own_address: str = LOOPBACK  # of this machine, as nodes reach it
     marker: RunMarker = field(default_factory=lambda: RunMarker(None))
     watch: HeadWatch | None = None
+    nodes: NodeWatch | None = None  # of several machines
+
+    def choose_options(self, elsewhere_than: str = "") -> dict[str, Any]:
+        """Options of Ray for whatever is started: on which nodes it may not run, one more among them."""
+        return self.nodes.choose_options(elsewhere_than) if self.nodes else {}
+
+    def count_cpus(self) -> int:
+        """CPUs that there are for work now: nodes join and go. While none is left, as many as there were."""
+        return (self.nodes and self.nodes.count_cpus()) or self.width
+
+    def look_at_nodes(self) -> None:
+        """Take note of nodes that have joined or gone, every few seconds, and of the head.
+
+        Raises:
+            StoreError: the head has gone.
+        """
+        self.check_head()
+        if self.nodes:
+            self.nodes.look()
+
+    def settle_nodes(self) -> None:
+        """Wait until it is known of every node whether it can work."""
+        if self.nodes:
+            self.nodes.settle()
+
+    def is_unfit(self, error: Exception) -> bool:
+        """Whether a task failed since its node joined and cannot work, and is to be done elsewhere."""
+        return self.nodes is not None and self.nodes.is_unfit(error)
 
     def check_head(self) -> None:
         """Make sure that the cluster still has its head.
@@ -115,11 +133,12 @@ def open_cluster(
     gpus: bool = False,
     objects: int = 128 << 20,
     root: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Cluster]:
     """Ray on this machine with `workers` CPUs, or the cluster at an `address`.
 
     With our packages and no others. `objects` is the bytes that results on their way take on this machine. Each node
-    of a cluster has to see `root`, the run's folder.
+    of a cluster has to see `root`, the run's folder; `tell` gets a line on each that joins later and cannot work.
 
     Raises:
         StoreError: there is no such cluster, or nodes of it are not as this machine.
@@ -153,7 +172,8 @@ def open_cluster(
                 cluster.watch = HeadWatch(ray.get_runtime_context().gcs_address)
                 stack.callback(cluster.watch.close)
             cluster.marker = stack.enter_context(write_marker(root))
-            probe_nodes(cluster)
+            cluster.nodes = NodeWatch(cluster.marker, tell or (lambda _: None))
+            cluster.nodes.probe_all(cluster.check_head)
         yield cluster
 
 
@@ -176,41 +196,3 @@ def _join_ray(address: str | None, options: Mapping[str, Any]) -> None:
             "--head`, and join it from each other machine with `ray start --address HEAD:6379`; docs/cluster.md says "
             "more"
         ) from error
-
-
-def probe_nodes(cluster: Cluster) -> None:
-    """Look at every node of the cluster at once, before work is given to it.
-
-    Raises:
-        StoreError: some cannot work; a line for each cause names the node and what to do. Or the head has gone.
-    """
-    import ray  # noqa: PLC0415
-
-    task = plan_probe(cluster.marker)
-    here = node_probe.look_around(task)
-    ray.cloudpickle.register_pickle_by_value(node_probe)  # a node may lack vlmill
-    try:
-        look = ray.remote(num_cpus=0, max_retries=1)(node_probe.look_around)
-        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-        asked = {number: look.options(scheduling_strategy=there(number, soft=False)).remote(task) for number in nodes}
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(node_probe)
-    left, end = list(asked.values()), time.monotonic() + PROBE_S
-    while left and time.monotonic() < end:
-        cluster.check_head()
-        _, left = ray.wait(left, timeout=1.0)
-    alive, faults = {node["NodeID"] for node in ray.nodes() if node["Alive"]}, list[str]()
-    for number, reference in asked.items():
-        node = f"{nodes[number]['NodeManagerAddress']} ({nodes[number]['NodeManagerHostname']})"
-        if number not in alive:
-            continue  # it has left meanwhile, and gets no work
-        if reference in left:
-            faults.append(f"{node}: no process of it has answered within {PROBE_S:.0f} s; look at Ray's logs there")
-            continue
-        try:
-            faults += explain_node(node, ray.get(reference), here)
-        except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()
-            faults.append(f"{node}: no process of it works ({type(error).__name__}: {said[-1] if said else ''})")
-    raise_bad_nodes(sorted(faults))

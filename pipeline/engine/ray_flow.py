@@ -181,7 +181,8 @@ class _FlowRun:
     def add_workers(self, stage: str, number: int) -> None:
         """Workers of a stage, that Ray starts where there is room. They begin to load."""
         at_once = AHEAD if self.flow.stages[stage].overlaps else 1
-        actor = self.ray.remote(max_restarts=0, max_concurrency=at_once, **self.crew.options[stage])(_Actor)
+        options = {**self.crew.options[stage], **self.cluster.choose_options()}
+        actor = self.ray.remote(max_restarts=0, max_concurrency=at_once, **options)(_Actor)
         for _ in range(number):
             worker = _Worker(stage, actor.remote(self.check, self.flow.stages[stage]))
             self.workers.append(worker)
@@ -191,6 +192,7 @@ class _FlowRun:
         """Until all jobs are finished."""
         left = len(self.jobs)
         while left:
+            self.cluster.look_at_nodes()
             self._start_feeders()
             self._send_calls()
             self._help_stages()
@@ -198,7 +200,6 @@ class _FlowRun:
             if len(self.calls) < AHEAD * len(self.workers):
                 wanted += self.feeding
             found, _ = self.ray.wait(wanted, num_returns=1, timeout=TICK, fetch_local=False)
-            self.cluster.check_head()
             if not found:
                 continue
             ready = found[0]
@@ -218,7 +219,11 @@ class _FlowRun:
         while self.waiting and len(self.feeding) < self.crew.feeders:
             job = self.waiting.popleft()
             feed = self.ray.remote(
-                num_cpus=SHARE, max_retries=0, num_returns="streaming", _generator_backpressure_num_objects=AHEAD
+                num_cpus=SHARE,
+                max_retries=0,
+                num_returns="streaming",
+                _generator_backpressure_num_objects=AHEAD,
+                **self.cluster.choose_options(),
             )(_feed_job)
             self.feeding[feed.remote(self.check, self.flow_ref, self.jobs[job.number])] = job, job.round
 
@@ -274,6 +279,7 @@ class _FlowRun:
         try:
             amount = self.ray.get(reference)
         except self.worker_lost as error:
+            self.cluster.settle_nodes()  # it may have died of a node that joined and cannot work
             self._replace_worker(worker)
             call.attempts += 1
             if call.attempts == self.attempts:
@@ -284,6 +290,12 @@ class _FlowRun:
             self.calls.appendleft(call)
             return None
         except self.item_lost as error:
+            if not call.is_stale:
+                self._feed_anew(call.job, error)
+            return None
+        except self.ray.exceptions.RayTaskError as error:
+            if not self.cluster.is_unfit(error):
+                raise
             if not call.is_stale:
                 self._feed_anew(call.job, error)
             return None
@@ -308,7 +320,7 @@ class _FlowRun:
     def _finish_answered(self, job: _Job) -> None:
         if job.is_answered:
             answers = [job.answers[stage, number] for stage in job.stages for number in range(job.items)]
-            finish = self.ray.remote(num_cpus=0, max_retries=0)(_finish_job)
+            finish = self.ray.remote(num_cpus=0, max_retries=0, **self.cluster.choose_options())(_finish_job)
             reference = finish.remote(self.check, self.flow_ref, self.jobs[job.number], job.stages, *answers)
             self.finishing[reference] = job
 
@@ -318,6 +330,11 @@ class _FlowRun:
             result = self.ray.get(reference)
         except self.item_lost as error:
             self._feed_anew(job, error)
+            return None
+        except self.ray.exceptions.RayTaskError as error:
+            if not self.cluster.is_unfit(error):
+                raise
+            self._finish_answered(job)
             return None
         job.answers = {}
         return FlowEvent(job=job.number, result=result)

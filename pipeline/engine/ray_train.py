@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.engine.nodes import check_code, hash_package
+from vlmill.pipeline.engine.nodes import WorkerCheck, hash_package
 from vlmill.pipeline.engine.ray_cluster import open_cluster
 
 
@@ -29,7 +29,7 @@ def run_distributed(
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
 
-    code = hash_package()
+    check = WorkerCheck(hash_package())
     with (
         open_cluster(ranks, address, {}, gpus=gpus),
         tempfile.TemporaryDirectory(prefix="vlmill-ray-") as scratch,
@@ -40,7 +40,7 @@ def run_distributed(
             raise RecipeError(f"--ranks {ranks}: each takes a GPU, and this machine has {here}; take {way}")
 
         def work() -> None:
-            check_code(code)
+            check()
             function()
 
         trainer = TorchTrainer(

@@ -6,6 +6,7 @@ comes first counts, and the store takes either (store-contract.md, 5 and 6).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -17,16 +18,15 @@ SLOW = 4
 LEAST_S = 60.0
 """Seconds that one may take in any case."""
 
+ALONE_S = 600.0
+"""Seconds that one may take which has a machine of its own, where none is done yet to measure it by."""
+
 
 class RunningItems:
-    """References to items that are on their way, each to the number of its item.
+    """References to items that are on their way, each to the number of its item."""
 
-    Args:
-        width: Items that run at once.
-    """
-
-    def __init__(self, width: int) -> None:
-        self._width, self._numbers, self._took = width, dict[Any, int](), list[float]()
+    def __init__(self) -> None:
+        self._numbers, self._took = dict[Any, int](), list[float]()
         self._begun, self._twice = dict[int, float](), set[int]()
         self._room: float | None = None
 
@@ -62,20 +62,18 @@ class RunningItems:
         self._begun.pop(number, None)
         self._twice.discard(number)
 
-    def find_straggler(self) -> int | None:
-        """An item to be done a second time; None where there is none, or no room for it.
+    def find_straggler(self, width: int, alone_s: float = math.inf) -> int | None:
+        """An item to be done a second time; None where there is none, or no room for it among `width` at once.
 
-        Call it where no others wait to be sent.
+        Call it where no others wait to be sent. An item that none can be compared with may take `alone_s` seconds.
         """
         now = time.monotonic()
-        if len(self._numbers) >= self._width:
+        if len(self._numbers) >= width:
             self._room = None
             return None
         if self._room is None:
             self._room = now
-        if not self._took:
-            return None
-        longest = max(LEAST_S, SLOW * median(self._took))
+        longest = max(LEAST_S, SLOW * median(self._took)) if self._took else alone_s
         for number in self._numbers.values():
             # what waited for room until now has not been worked on for all of its time
             if number not in self._twice and now - max(self._begun[number], self._room) > longest:

@@ -17,6 +17,10 @@ ADVICE = (
 """What to do about partitions of which a process dies even alone."""
 
 
+class ItemRefused(Exception):  # noqa: N818 - not yet an error: it is done elsewhere
+    """An item that came to a node which cannot work."""
+
+
 class ItemLost(Exception):  # noqa: N818 - not yet an error: it is tried again
     """An item whose process died, or lacked memory; then the message has the place."""
 

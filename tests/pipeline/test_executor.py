@@ -20,8 +20,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from vlmill.pipeline.core import at_work  # by its module: workers get this one by value
 from vlmill.pipeline.core.errors import LackOfMemoryError, RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.meter import METER, note_work
-from vlmill.pipeline.engine import running_items
+from vlmill.pipeline.engine import ray_nodes, running_items
 from vlmill.pipeline.engine.executor import Inline, IoBound, OnRay, open_executor
+from vlmill.pipeline.engine.nodes import RunMarker
+from vlmill.pipeline.engine.ray_nodes import NodeWatch
 from vlmill.pipeline.engine.ray_train import find_interface, run_distributed
 
 
@@ -91,6 +93,40 @@ def test_items_are_worked_off_where_nobody_takes_what_is_noted(ray_pool):
 def test_an_error_for_people_arrives_as_it_was_raised(pool):
     with pytest.raises(VlmillError, match="number 2 is not to be had"):
         list(pool.each(refusing, [Item(number) for number in range(4)]))
+
+
+def refusing_at_first(item: Item) -> int:
+    if item.died and not item.died.exists():
+        item.died.touch()
+        raise VlmillError(f"number {item.number} lacks a package")
+    return item.number
+
+
+def test_what_fails_on_a_node_that_cannot_work_is_done_elsewhere_and_else_it_is_an_error(
+    ray_pool, tmp_path, monkeypatch
+):
+    """Ray keeps the address of the node in the error's text alone."""
+    import ray
+
+    told, here = [], ray.util.get_node_ip_address()
+    watch = NodeWatch(RunMarker(None), told.append)
+    monkeypatch.setattr(ray_pool.cluster, "nodes", watch)
+    items = [Item(0), Item(1, tmp_path / "one"), Item(2, tmp_path / "two")]
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_nodes, "explain_node", lambda *_: ["its scratch is full"])
+        patch.setattr(watch, "choose_options", lambda _: {})  # there is no other node
+        assert dict(ray_pool.each(refusing_at_first, items)) == {0: 0, 1: 1, 2: 2}
+    assert told == ["a node joined the cluster and is given no work: its scratch is full"]
+    assert list(watch.choose_options()["label_selector"].values()) == [f"!in({ray.nodes()[0]['NodeID']})"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    fit = NodeWatch(RunMarker(None), told.append)
+    monkeypatch.setattr(ray_pool.cluster, "nodes", fit)
+    with pytest.raises(VlmillError, match="lacks a package"):
+        list(ray_pool.each(refusing_at_first, items))
+    assert fit.choose_options() == {}
+    assert not fit.is_unfit(VlmillError(f"a server with ip=192.0.2.1 and ip={here}"))
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", ["LocalRayletDiedError", "RaySystemError", "RuntimeEnvSetupError"])

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import sysconfig
 import time
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
-from tests.helpers.machines import OVERLAY, RAY, explain_lack, find_processes, open_network, start_ray
+from tests.helpers.machines import OVERLAY, QUICK, RAY, explain_lack, find_processes, open_network, start_ray
 from tests.helpers.object_storage import SERVER, name_environment
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 
@@ -22,6 +22,9 @@ pytestmark = [
     pytest.mark.skipif(bool(explain_lack()), reason=explain_lack()),
     pytest.mark.timeout(1200),  # Ray waits half a minute for a machine that has gone, and starts slowly on a busy one
 ]
+
+
+RUN = (sys.executable, "-m", "vlmill.pipeline.cli")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def folder(tmp_path_factory):
 def network(folder):
     """A head without CPUs, two machines with one, and an S3 server on the head that all may ask."""
     with open_network(folder) as network:
-        head = network.add_machine("head", **RAY)
+        head = network.add_machine("head", **RAY, **QUICK)
         server = head.start(sys.executable, "-c", SERVER, head.address, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         reached = name_environment(int(server.stdout.readline()), head.address)
         head.environment |= reached
@@ -50,6 +53,16 @@ def network(folder):
         yield network
         server.stdin.close()
         server.wait()
+
+
+def take_workers(network, number):
+    """So many machines of the cluster that work; others are added where some have been killed."""
+    found = [one for one in network.machines[1:] if one.process.poll() is None and find_processes(one, "raylet")]
+    for place in range(len(found), number):
+        machine = network.add_machine(f"more{len(network.machines)}{place}", **network.machines[0].environment)
+        start_ray(machine, network.machines[0], 1)
+        found.append(machine)
+    return found
 
 
 def hash_run(root):
@@ -64,7 +77,7 @@ def hash_run(root):
 
 def build(folder, out, *more):
     place = out if "://" in out else folder / out
-    return Path(sys.executable).with_name("vlmill"), "build", folder / "recipe.yaml", "--out", place, *more
+    return *RUN, "build", folder / "recipe.yaml", "--out", place, *more
 
 
 def start_build(folder, machine, out):
@@ -84,10 +97,18 @@ def kill(*processes, by=signal.SIGKILL):
         os.kill(process, by)
 
 
+def end_ray(machine):
+    """Have a machine leave the cluster in good order."""
+    while left := find_processes(machine, "raylet"):
+        with suppress(ProcessLookupError):
+            kill(*left, by=signal.SIGTERM)
+        time.sleep(0.2)
+
+
 def kill_worker(machine):
     """Kill a process of a machine that is at work."""
     end = time.monotonic() + 60
-    while not (found := find_processes(machine, "ray::_run_noting")):
+    while not (found := find_processes(machine, "ray::run_item")):
         assert time.monotonic() < end, "nothing is at work there"
         time.sleep(0.05)
     kill(*found)
@@ -105,7 +126,7 @@ MAKE_BUCKET = "import sys, urllib.request as web; web.urlopen(web.Request(sys.ar
 
 
 def test_a_build_on_object_storage_goes_on_where_a_worker_and_a_machine_are_killed(folder, network):
-    head, one, two = network.machines[:3]
+    head, (one, two) = network.machines[0], take_workers(network, 2)[:2]
     assert head.run(sys.executable, "-c", MAKE_BUCKET, f"{head.environment['AWS_ENDPOINT_URL']}/bucket").returncode == 0
     process = start_build(folder, head, "s3://bucket/run")
     kill_worker(one)
@@ -136,7 +157,7 @@ def test_a_machine_that_cannot_work_is_named_with_each_cause_before_any_work(fol
     wrong = network.add_machine("wrong", WRONG, sees_shared=False, **RAY)
     start_ray(wrong, head, 1)
     done = head.run(*build(folder, "bad", "--ray", "auto"))
-    kill(*find_processes(wrong, "raylet"), by=signal.SIGTERM)
+    end_ray(wrong)
     assert done.returncode == 1
     first, *lines = done.stderr.splitlines()
     assert first == "error: the cluster cannot work on this run yet, and nothing was begun:"
@@ -147,8 +168,65 @@ def test_a_machine_that_cannot_work_is_named_with_each_cause_before_any_work(fol
     assert not list(root.glob("steps/**/*"))
 
 
+def test_of_machines_that_join_while_a_build_works_one_is_left_out_and_another_does_all_that_is_left(folder, network):
+    head, before = network.machines[0], take_workers(network, 1)
+    process = start_build(folder, head, "late")
+    for machine in before:
+        machine.kill()
+    wrong = network.add_machine("unfit", WRONG, sees_shared=False, **RAY)
+    start_ray(wrong, head, 1)
+    late = network.add_machine("late", **head.environment)
+    start_ray(late, head, 1)
+    said, _ = process.communicate(timeout=900)
+    end_ray(wrong)
+    assert process.returncode == 0, said
+    (left_out,) = (line for line in said.splitlines() if "joined the cluster" in line)
+    assert f"is given no work: {wrong.address} (unfit): {EXPECTED[0]}" in left_out
+    assert hash_run(folder / "late") == hash_run(folder / "here")
+
+
+SLOW_DISK = f"""
+{OVERLAY}
+echo "import os; os.fsync = lambda _: __import__('time').sleep(600)" > {PACKAGES}/slow_disk.pth
+"""
+PATIENT_S = 2  # of a task before it is done a second time, in place of a minute
+IMPATIENT = f"""
+from vlmill.pipeline.cli import main
+from vlmill.pipeline.engine import running_items
+running_items.LEAST_S = running_items.ALONE_S = {PATIENT_S}
+main()
+"""
+
+
+def test_what_a_machine_with_a_slow_disk_does_not_end_is_done_elsewhere(folder, network):
+    """Nothing is fetched, since that is never done twice."""
+    head, _ = network.machines[0], take_workers(network, 1)
+    quiet = folder / "quiet"
+    stage = RECIPE["stages"][0]
+    mixture = {**stage["mixture"], "shares": {"quiz": 0.5, "scans": 0.5}}
+    sources = {name: RECIPE["sources"][name] for name in ("quiz", "scans")}
+    write_recipe(quiet, sources=sources, partition={"rows": 3}, stages=[{**stage, "mixture": mixture}])
+    assert vlmill("build", quiet / "recipe.yaml", "--out", quiet / "here", "--workers", 0) == 0
+    slow = network.add_machine("slow", SLOW_DISK, **RAY)
+    start_ray(slow, head, 1)
+    words = build(quiet, "slow", "--ray", "auto")[len(RUN) :]
+    process = head.start(
+        *(sys.executable, "-c", IMPATIENT, *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    while not find_processes(slow, "ray::run_item"):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    said, _ = process.communicate(timeout=900)
+    end_ray(slow)
+    assert process.returncode == 0, said
+    assert hash_run(quiet / "slow") == hash_run(quiet / "here")
+
+
 def test_a_build_whose_head_is_killed_ends_with_the_next_step_and_goes_on_without(folder, network):
-    head, one = network.machines[:2]
+    head, one = network.machines[0], take_workers(network, 1)[0]
     process = start_build(folder, one, "headless")
     kill(*find_processes(head, "gcs_server"), *find_processes(head, "raylet"))
     said, _ = process.communicate(timeout=55)  # Ray itself would end it after 60 s
@@ -156,5 +234,5 @@ def test_a_build_whose_head_is_killed_ends_with_the_next_step_and_goes_on_withou
     error = said[said.index("error:") :]
     assert "the head of the Ray cluster at 10.77.0.2:6379 has gone" in error
     assert "Start the cluster anew, and run the same command again" in error
-    assert vlmill(*build(folder, "headless", "--workers", 0)[1:]) == 0
+    assert vlmill(*build(folder, "headless", "--workers", 0)[len(RUN) :]) == 0
     assert hash_run(folder / "headless") == hash_run(folder / "here")

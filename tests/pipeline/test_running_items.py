@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from vlmill.pipeline.engine import running_items
-from vlmill.pipeline.engine.running_items import LEAST_S, SLOW, RunningItems
+from vlmill.pipeline.engine.running_items import ALONE_S, LEAST_S, SLOW, RunningItems
 
 
 @pytest.fixture
@@ -18,19 +18,19 @@ def clock(monkeypatch):
 
 
 def test_a_straggler_is_sent_again_once_and_what_comes_second_is_given_up(clock):
-    running = RunningItems(4)
+    running = RunningItems()
     running.add("a", 0)
     running.add("b", 1)
-    assert running.find_straggler() is None
+    assert running.find_straggler(4) is None
     clock.now = 30.0
     assert running.take("a") == 0
     assert running.finish(0) == []
     clock.now = SLOW * 30.0
-    assert running.find_straggler() is None
+    assert running.find_straggler(4) is None
     clock.now += 1
-    assert running.find_straggler() == 1
+    assert running.find_straggler(4) == 1
     running.add("b again", 1)
-    assert running.find_straggler() is None
+    assert running.find_straggler(4) is None
     assert running.take("b again") == 1
     assert running.finish(1) == ["b"]
     assert running.take("b") is None
@@ -38,31 +38,40 @@ def test_a_straggler_is_sent_again_once_and_what_comes_second_is_given_up(clock)
 
 
 def test_an_item_that_waited_for_room_is_no_straggler(clock):
-    running = RunningItems(2)
+    running = RunningItems()
     for number in range(3):
         running.add(number, number)
-    assert running.find_straggler() is None
+    assert running.find_straggler(2) is None
     clock.now = 1.0
     running.take(0)
     running.finish(0)
     clock.now = 1000.0  # the third may have begun only now
     running.add("late", 3)
-    assert running.find_straggler() is None
+    assert running.find_straggler(2) is None
     running.take("late")
     running.finish(3)
     clock.now = 1001.0
     running.take(1)
     running.finish(1)
-    assert running.find_straggler() is None
+    assert running.find_straggler(2) is None
     clock.now += max(LEAST_S, SLOW * 1001) + 1
-    assert running.find_straggler() == 2
+    assert running.find_straggler(2) == 2
 
 
 def test_an_item_whose_process_died_is_on_its_way_where_another_of_it_is(clock):
-    running = RunningItems(4)
+    running = RunningItems()
     running.add("a", 0)
     running.add("a again", 0)
     assert running.take("a") == 0
     assert running.is_running(0)
     assert running.take("a again") == 0
     assert not running.is_running(0)
+
+
+def test_an_item_without_others_to_compare_it_with_is_done_again_only_where_that_is_asked_for(clock):
+    running = RunningItems()
+    running.add("a", 0)
+    assert running.find_straggler(2, ALONE_S) is None
+    clock.now = ALONE_S + 1
+    assert running.find_straggler(2) is None
+    assert running.find_straggler(2, ALONE_S) == 0

@@ -34,7 +34,7 @@ LAYERS = (
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
-NO_CONCRETE_STEP = ("chain", "executor", "flow", "nodes", "ray_cluster", "ray_flow", "store")
+NO_CONCRETE_STEP = ("chain", "executor", "flow", "nodes", "ray_cluster", "ray_flow", "ray_nodes", "ray_work", "store")
 """The modules of the engine that run any step."""
 
 STEP_PACKAGES = {
@@ -134,7 +134,7 @@ def test_the_trainer_does_without_what_builds_runs():
 
 def test_only_the_executor_and_what_it_stands_on_import_ray():
     users = [path.relative_to(ROOT) for path in MODULES if any(name.split(".")[0] == "ray" for name in imported(path))]
-    names = ("executor", "ray_cluster", "ray_flow", "ray_train")
+    names = ("executor", "ray_cluster", "ray_flow", "ray_nodes", "ray_train", "ray_work")
     assert users == [Path(f"pipeline/engine/{name}.py") for name in names]
 
 

@@ -313,10 +313,16 @@ def build_recipe(
         if rebuild:
             forget_versions(root)
         remove_disclosure(root)  # a build that is killed leaves none: they would be of another run
+        shown = console or make_console(quiet=True)
+
+        def tell(line: str) -> None:
+            shown.print(line, markup=False, soft_wrap=True)
+            EventLog(root).write("warning", message=line)
+
         with (
-            open_executor(workers, ray, root=root, **recipe.list_needs()) as pool,
+            open_executor(workers, ray, root=root, tell=tell, **recipe.list_needs()) as pool,
             serve_folders(recipe, base, pool.own_address) as serving,
-            ProgressBars(console or make_console(quiet=True), EventLog(root)) as watcher,
+            ProgressBars(shown, EventLog(root)) as watcher,
         ):
             run = Build(root, recipe, base, pool, watcher, serving, retry=retry_failed)
             for phase in list_phases(run, until):

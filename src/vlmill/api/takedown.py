@@ -76,13 +76,18 @@ def take_down(
     if unnamed and not dry_run:  # partitions that are made again are filtered again
         raise RecipeError(explain_refusal(folder / RECIPE, unnamed, command))
     root, new = folder.absolute(), tuple((asked - before).labels())
-    with open_executor(workers, ray, root=root, **recipe.list_needs()) as pool:
+    shown = console or make_console(quiet=True)
+
+    def tell(line: str) -> None:
+        shown.print(line, markup=False, soft_wrap=True)
+
+    with open_executor(workers, ray, root=root, tell=tell, **recipe.list_needs()) as pool:
         forecast = forecast_takedown(root, recipe, asked, before, pool)
         if announce:
             announce(Takedown(forecast, new, done=False, stages={}))
         if dry_run:
             return Takedown(forecast, new, done=False, stages={})
-        stages = _carry_out(root, recipe, forecast.rules, pool, console or make_console(quiet=True))
+        stages = _carry_out(root, recipe, forecast.rules, pool, shown)
     return Takedown(forecast, new, done=True, stages=stages)
 
 
