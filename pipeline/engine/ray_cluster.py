@@ -156,6 +156,7 @@ def open_cluster(
         options: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
             options |= {
+                "address": "local",  # whatever other Ray there is on this machine
                 "num_cpus": workers or os.cpu_count() or 1,
                 "include_dashboard": False,
                 "object_store_memory": objects,

@@ -180,7 +180,10 @@ def test_the_interface_of_an_address_is_found():
 
 
 def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
-    """Run from a folder with a hostile `train.py` and `pipeline/`: the command starts, and workers import ours."""
+    """Run from a folder with a hostile `train.py` and `pipeline/`: the command starts, and workers import ours.
+
+    The address of another Ray, as the environment has it, is none of its business.
+    """
     (tmp_path / "train.py").write_text("raise SystemExit('the wrong train')")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the wrong pipeline')")
@@ -189,7 +192,12 @@ def test_a_users_own_train_and_pipeline_are_not_imported_by_workers(tmp_path):
         "pool:\n    print(sorted(pool.each(builtins.abs, [-1, 2])))"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[(0, 1), (1, 2)]"
