@@ -15,6 +15,7 @@ from tests.helpers.killing import killed_at
 from tests.helpers.small import RECIPE, product, vlmill, write_recipe
 from vlmill.pipeline.core.answers import read_answers
 from vlmill.pipeline.core.names import JOURNAL_SUFFIX
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.sample import read_samples
 from vlmill.pipeline.reports.asked import read_asked
 from vlmill.pipeline.reports.verify import verify_run
@@ -193,8 +194,18 @@ def test_killed_at_any_commit_nothing_that_was_answered_is_asked_again(server, a
     assert len(set(befores)) > 2
 
 
-def test_killed_between_answers_only_those_on_their_way_are_asked_again(folder, curated, asked, tmp_path):
-    root = shutil.copytree(curated, tmp_path / "run")
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_killed_between_answers_only_those_on_their_way_are_asked_again(
+    where, folder, curated, asked, tmp_path, request
+):
+    root = tmp_path / "run"
+    if where == "folder":
+        shutil.copytree(curated, root)
+    else:
+        root = RunPath(f"{request.getfixturevalue('s3')}/run")
+        for path in curated.rglob("*"):
+            if path.is_file():
+                (root / path.relative_to(curated)).put_file(path)
     left = [9]
 
     def stop(body):
@@ -205,13 +216,15 @@ def test_killed_between_answers_only_those_on_their_way_are_asked_again(folder, 
     assert build_signals(folder, root) == 1
     assert left[0] < 0
     (journal, *_) = root.rglob(f"*{JOURNAL_SUFFIX}")
-    with journal.open("ab") as file:  # a line that a kill cut
-        file.write(b'{"request": "abc", "te')
+    if where == "folder":
+        with journal.open("ab") as file:  # a line that a kill cut
+            file.write(b'{"request": "abc", "te')
     asked.decide = answer
     assert build_signals(folder, root) == 0
     refused = len(asked.bodies()) - sum(one.questions for one in read_asked(root))
     assert 1 <= refused <= 16  # what the server refused when it stopped
     assert hash_signals(root) == hash_signals(folder / "run")
+    assert not list(root.rglob(f"*{JOURNAL_SUFFIX}"))
 
 
 def test_a_dead_server_ends_the_build_and_the_same_command_goes_on(folder, curated, asked, tmp_path, capsys):

@@ -18,6 +18,7 @@ from tests.helpers.small import RECIPE, write_recipe
 from tests.pipeline.test_store import Ask, given_text, shout, visible
 from vlmill.api import builds
 from vlmill.pipeline.core import object_store, scratch
+from vlmill.pipeline.core.answers import Answer
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import append_text, copy_file, remove_folder, write_atomically
 from vlmill.pipeline.core.places import take_run_folder
@@ -25,7 +26,7 @@ from vlmill.pipeline.core.run_path import RunPath, find_local_paths, put_logs
 from vlmill.pipeline.engine import lease
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.store import Store, Task
-from vlmill.pipeline.signals.journal import Journal
+from vlmill.pipeline.signals import journal
 
 
 @pytest.fixture
@@ -279,6 +280,20 @@ def test_a_bucket_that_is_not_there_is_named(s3):
         (RunPath("s3://nobody-made-it/run") / "a").read_bytes()
 
 
-def test_answers_of_servers_need_a_file_system(run):
-    with pytest.raises(StoreError, match="a journal that grows"):
-        Journal(run / "steps/web/rating", "00000-0000", "rating")
+def test_answers_of_servers_are_put_some_at_a_time_and_found_again(run, monkeypatch):
+    folder = run / "steps/web/rating"
+    answers = [Answer(str(number), "yes") for number in range(journal.FLUSHED + 2)]
+    first = journal.Journal(folder, "00000-0000", "rating")
+    for answer in answers[:-1]:
+        first.add(answer)
+    assert len(list(folder.iterdir())) == 1
+    monkeypatch.setattr(journal, "PUT_EVERY", 0)
+    first.add(answers[-1])
+    assert len(list(folder.iterdir())) == 2
+    first.close()
+    other = journal.Journal(folder, "00000-0001", "rating")
+    again = journal.Journal(folder, "00000-0000", "rating")
+    assert again.known == {answer.request: answer for answer in answers}
+    assert not other.known
+    journal.remove_journals(folder)
+    assert not list(folder.iterdir())
