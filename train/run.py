@@ -40,7 +40,13 @@ from vlmill.train.network import CONTINUED, NetworkBuilder, list_adapters_before
 from vlmill.train.phases import Phase, find_phase, list_phases
 from vlmill.train.scoring import Scorer, remove_partial_scores
 from vlmill.train.settings import Adapter, Machine, ModelSettings, Training, read_model_settings, read_training_settings
-from vlmill.train.stage_folder import hold_stage_folder, name_stage_folder, open_stage_folder, put_stage_folder
+from vlmill.train.stage_folder import (
+    hold_stage_folder,
+    name_stage_folder,
+    open_stage_folder,
+    put_stage_folder,
+    share_stage_folder,
+)
 from vlmill.train.steps import count_steps
 
 ANSWERS = "held_out.jsonl"
@@ -159,10 +165,14 @@ def train_stage(
     builder = NetworkBuilder(reader, training, model, start_from, before)
     phases = list_phases(training, count_steps(training, mixture.sequences), before)
     identity = _describe_identity(mixture, training, model, start_from, before)
-    folder, dtype = open_stage_folder(directory, stage), choose_export_dtype(model)
-    finished = _is_stage_finished(folder, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
+    dtype, there = choose_export_dtype(model), directory / "train" / stage
+    finished = _is_stage_finished(there, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else take_device(machine)
-    with prepare_torch(machine, device), join_process_group(device) as group, _lock_folder(folder, group):
+    with (
+        prepare_torch(machine, device),
+        join_process_group(device) as group,
+        _lock_folder(directory, stage, group) as folder,
+    ):
         if not finished:
             for place in _list_phases_left(phases, folder, identity):
                 network = _open_network(builder, phases, place, folder, group)
@@ -367,11 +377,13 @@ def _read_result(folder: Path, stage: str) -> Result:
 
 
 @contextmanager
-def _lock_folder(folder: Path, group: ProcessGroup) -> Iterator[None]:
+def _lock_folder(directory: Path, stage: str, group: ProcessGroup) -> Iterator[Path]:
     """Hold a stage's folder against a second training, and clear away what a killed one left half written."""
+    folder = share_stage_folder(directory, stage, group)
     if not group.leads:
-        yield
-        return
-    with hold_stage_folder(folder), Store(folder).locked():
-        checkpoint.remove_partial(folder)
-        yield
+        yield folder
+    else:
+        with hold_stage_folder(folder), Store(folder).locked():
+            checkpoint.remove_partial(folder)
+            yield folder
+    group.wait()  # the folder may go with the first rank

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests.helpers.ranks import run_ranks
 from tests.helpers.stages import MACHINE, article, model_settings, question, write_run
-from vlmill.api.training import train_run
 from vlmill.pipeline.core import scratch
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import StoreError
@@ -42,8 +44,9 @@ def run(folder, s3):
     return there
 
 
-def train(root):
+def train(root, **changes):
     block = {"steps": 4, "sequences": 1, "learning_rate": RATES, "checkpoint_every": 1, "keep_last": 1}
+    block |= changes
     return train_stage(root, "align", parse_block(Training, block, "train"), model_settings(), machine=MACHINE)
 
 
@@ -84,9 +87,32 @@ def test_a_training_that_was_killed_while_it_put_a_checkpoint_goes_on_to_the_sam
     assert train(run) == result, "a finished stage is not trained again"
 
 
-def test_several_ranks_are_refused_with_the_way_out(run, monkeypatch):
-    with pytest.raises(StoreError, match=r"several ranks.*--shards s3://"):
-        train_run(run, ranks=2)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(StoreError, match="several ranks"):
-        stage_folder.open_stage_folder(run, "align")
+SHARED = {"steps": 2, "sequences": 2, "ranks": 2}
+
+
+def train_as_rank(address):
+    """One of several ranks."""
+    train(RunPath(address), **SHARED)
+
+
+def test_ranks_of_one_machine_train_it_and_go_on_from_what_is_there(folder, run):
+    wanted = train(folder, **SHARED)
+    run_ranks(2, train_as_rank, run)
+    there = run / "train/align"
+    loss = [
+        [json.loads(line)["loss"] for line in (root / "train/align/log.jsonl").read_text().splitlines()]
+        for root in (folder, run)
+    ]
+    assert loss[1] == pytest.approx(loss[0], rel=1e-5)
+    assert [path.name for path in (there / "checkpoints").iterdir()] == ["00000002"]
+    assert list(verify_training(run)) == []
+    assert train(run, **SHARED).scores.keys() == wanted.scores.keys(), "one rank finds it finished"
+    (there / "result.json").unlink()
+    run_ranks(2, train_as_rank, run)
+    assert list(verify_training(run)) == []
+
+
+def test_ranks_of_several_machines_are_refused_with_the_way_out(run):
+    group = SimpleNamespace(size=2, leads=False, gather=lambda found: ["/on/another/machine", found])
+    with pytest.raises(StoreError, match=r"several machines.*--shards s3://"):
+        stage_folder.share_stage_folder(run, "align", group)

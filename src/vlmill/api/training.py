@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.ray_train import run_distributed
@@ -15,7 +15,6 @@ from vlmill.train.distributed import PATIENCE
 from vlmill.train.log import follow_logs
 from vlmill.train.run import Result, train_stages
 from vlmill.train.settings import Machine
-from vlmill.train.stage_folder import explain_ranks
 
 
 def train_run(
@@ -31,11 +30,9 @@ def train_run(
     With `ranks` first in so many processes of Ray, then this one reads what they left.
     """
     machine, console = machine or Machine(), console or make_console(quiet=True)
-    if ranks is not None and isinstance(directory, RunPath):
-        raise StoreError(explain_ranks(directory))
     if ranks is not None:
         whole = directory.absolute()  # ranks have other working folders
-        with follow_logs(whole / "train", console):
+        with nullcontext() if isinstance(whole, RunPath) else follow_logs(whole / "train", console):
             work = partial(train_stages, whole, stage, machine)
             run_distributed(work, ranks, ray, gpus=machine.on_gpu, patience=PATIENCE)
     return train_stages(directory, stage, machine, console)
