@@ -1,4 +1,7 @@
-"""Runs a function in a process that dies at its n-th commit point, as if the power had gone."""
+"""Runs a function in a process that dies at its n-th commit point, as if the power had gone.
+
+Such processes, and ranks of trainings (ranks.py), are forked from one that has imported what they need.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,12 @@ SPAWN.set_forkserver_preload(
             "tests.helpers.object_storage",
         ),
         *("polars", "pandas", "fasttext", "numpy.random", "PIL.features"),  # slow to import, for each victim anew
+        *(
+            "vlmill.train.run",
+            "torch.distributed.fsdp",
+            "tests.helpers.stages",
+            "tests.helpers.processors",
+        ),  # for ranks
     ]
 )
 
