@@ -65,7 +65,7 @@ def run(step, folder, inputs, urls, documents=()):
     tables = {name: folder / name for name in ("images.parquet", "samples.parquet")}
     (out := folder / f"out-{len(list(folder.iterdir()))}").mkdir()
     counts = step.run({**tables, **inputs}, out)
-    (left,) = out.iterdir()
+    (left,) = (path for path in out.iterdir() if path.name != "host_counts.parquet")
     return list(read_rows(left)), counts
 
 
