@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 FETCH_CPUS = 0.25
 """Of a core, what a partition asks for while its images are fetched."""
 
-
 HOST_LIMITS = "logs/hosts"
 """Where downloading processes tell each other of hosts that fail, in the run's folder."""
 

@@ -1,7 +1,7 @@
 """The Ray that a build works on: one of this machine, or a cluster of several nodes.
 
 It is joined, each node is looked at before it gets work (ray_nodes.py), and the head is watched while the work goes on.
-With executor.py, ray_flow.py, ray_nodes.py and ray_train.py this file alone imports Ray.
+No module but executor.py and those whose names begin with `ray_` imports Ray.
 """
 
 from __future__ import annotations

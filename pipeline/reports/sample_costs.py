@@ -219,7 +219,8 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
     if work.source.fetches:
         for filter_ in work.before_fetch:
             run.perform(FilterStep(filter_))
-        run.perform(SkipImages(tuple(filter_.name for filter_ in work.before_fetch)))
+        if work.before_fetch:
+            run.perform(SkipImages(tuple(filter_.name for filter_ in work.before_fetch)))
         amounts.update(_fill_images(run, work.served))
     else:
         amounts["image_bytes"] = sum(len(row["bytes"] or b"") for row in read_rows(run.files[IMAGES_FILE], batch=32))
@@ -342,7 +343,8 @@ def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:
     Returns `addresses`, `unknown` and `image_bytes`.
     """
     amounts = Counter[str](addresses=0, unknown=0, image_bytes=0)
-    skipped = {row["image"] for row in read_rows(run.files[SKIPPED_IMAGES_FILE], ["image"])}
+    left_out = run.files.get(SKIPPED_IMAGES_FILE)
+    skipped = {row["image"] for row in read_rows(left_out, ["image"])} if left_out else set[int]()
 
     def fill_rows() -> Iterator[dict[str, object]]:
         for row in read_rows(run.files[IMAGES_FILE], batch=32):
