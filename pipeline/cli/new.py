@@ -32,7 +32,8 @@ def new(
             metavar="ROLE=COLUMN",
             help="What a column holds, where its name does not say it: image, caption, question, answer, choices, "
             "turns or licence; of turns, the key that names the speaker (speaker), the text (said) or images "
-            "(turn_image). Dotted keys lead into objects: turns=talk.turns. May be given several times.",
+            "(turn_image); of web documents, the lists texts and images, and url. Dotted keys lead into objects: "
+            "turns=talk.turns. May be given several times.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -48,6 +49,7 @@ def new(
         vlmill new answers.csv --out mine.yaml
         vlmill new survey.csv --column question=said_by_a --column answer=said_by_b
         vlmill new delivery.jsonl --column turns=talk.turns --column speaker=by
+        vlmill new crawl.parquet --column texts=body --column images=pictures --column url=page
         vlmill new hf://datasets/HuggingFaceM4/WebSight
         vlmill build mine.yaml --out run && vlmill train run
     """

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.reports.nested_columns import list_dotted, recognise_parts, recognise_turns
+from vlmill.pipeline.reports.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, has_value
 from vlmill.pipeline.sources.nested import find_place
@@ -122,6 +122,12 @@ class Cells:
         """What is in a column, or at a dotted name, row by row."""
         return [find_place(row, column) for row in self.rows]
 
+    def check_column(self, option: str, column: str) -> None:
+        """Refuse a name of the command line that is in no row. Raises SourceError."""
+        if column not in self.columns and column not in self.dotted:
+            there = ", ".join((*self.columns, *self.dotted)) or "none"
+            raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
+
     def _list_kinds(self, column: str) -> list[str]:
         return describe_values(self.list_values(column))
 
@@ -131,7 +137,7 @@ def describe_values(values: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or _is_number(value)))
 
 
-def _hold_mostly(values: Sequence[Any], kinds: Sequence[str]) -> bool:
+def hold_mostly(values: Sequence[Any], kinds: Sequence[str]) -> bool:
     """Whether most of what stands in cells, each item of a list by itself, is of these kinds."""
     items = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
     found = [_name_value(item) in kinds for item in items if has_value(item)]
@@ -139,11 +145,8 @@ def _hold_mostly(values: Sequence[Any], kinds: Sequence[str]) -> bool:
 
 
 def recognise_nested(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The same as `recognise_columns`, with what lies within objects, documents of parts and turns of any making."""
+    """The same as `recognise_columns`, with what lies within objects, and turns of any making."""
     columns = [*cells.columns, *cells.dotted]
-    for kind, shown in (("web_documents", LINKED), ("file_documents", IN_ROW)):
-        if parts := recognise_parts(cells.rows, partial(_hold_mostly, kinds=shown)):
-            yield kind, parts
     for kind, options in recognise_columns(cells, columns):
         yield kind, _add_turns(cells, kind, options)
     for name in columns:
@@ -157,7 +160,7 @@ def recognise_nested(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _find_turns(cells: Cells, turns: str, shown: Sequence[str]) -> dict[str, Any] | None:
     """How the turns in a column name keys and speakers; None where nobody speaks there."""
-    return recognise_turns(cells.list_values(turns), partial(_hold_mostly, kinds=shown))
+    return recognise_turns(cells.list_values(turns), partial(hold_mostly, kinds=shown))
 
 
 def _add_turns(cells: Cells, kind: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -218,15 +221,16 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
     for option, columns in named.items():
         if option not in NAMEABLE or not all(columns):
             said = ", ".join(columns)
-            raise SourceError(f"--column {option}={said}: expected ROLE=COLUMN, where ROLE is {', '.join(NAMEABLE)}")
+            raise SourceError(
+                f"--column {option}={said}: expected ROLE=COLUMN, where ROLE is {', '.join(NAMEABLE)}; or, of "
+                "documents, texts, images, url"
+            )
         if len(columns) > 1 and option not in SEVERAL:
             raise SourceError(
                 f"--column {option}: {len(columns)} columns, expected 1; several may be {', '.join(SEVERAL)}"
             )
         for column in columns if option not in WITHIN else ():
-            if column not in cells.columns and column not in cells.dotted:
-                there = ", ".join((*cells.columns, *cells.dotted)) or "none"
-                raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
+            cells.check_column(option, column)
     given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
     flat = any(cells.hold(name, *IN_ROW, *LINKED) for name in cells.columns)
     looked_at = named.get("image", cells.columns if flat else cells.dotted)

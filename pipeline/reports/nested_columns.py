@@ -82,7 +82,7 @@ def recognise_turns(turns: Sequence[Any], shows: Callable[[Sequence[Any]], bool]
         turns: the cells of their column.
         shows: whether values are pictures or their places, as far as they are any.
     """
-    talks = [[turn for turn in _as_list(one) if isinstance(turn, Mapping)] for one in turns]
+    talks = [[turn for turn in read_list(one) if isinstance(turn, Mapping)] for one in turns]
     listed = [turn for talk in talks for turn in talk]
     names = list(dict.fromkeys((*(key for turn in listed for key in turn), *list_dotted(listed))))
     held = {name: [find_place(turn, name) for turn in listed] for name in names}
@@ -111,26 +111,26 @@ def recognise_parts(rows: Sequence[Mapping[str, Any]], shows: Callable[[Sequence
     """
     names = list_dotted(rows)
     for place in dict.fromkeys((*(name for row in rows for name in row), *names)):
-        cells = [_as_list(find_place(row, place)) for row in rows]
+        cells = [read_list(find_place(row, place)) for row in rows]
         within = [name for name in names if name.rpartition(".")[0] == place]
         if not within or not any(cells) or recognise_turns(cells, lambda _: False) is not None:
             continue
         values = {name: [find_place(row, name) for row in rows] for name in within}
         images = next((name for name in within if any(map(has_value, values[name])) and shows(values[name])), "")
-        apart = [name for name in within if images and not _stand_together(values[images], values[name])]
-        texts = max(apart, key=lambda name: _measure_texts(values[name]), default="")
-        if texts and _measure_texts(values[texts]):
+        apart = [name for name in within if images and not stand_together(values[images], values[name])]
+        texts = max(apart, key=lambda name: measure_texts(values[name]), default="")
+        if texts and measure_texts(values[texts]):
             return {"images": images, "texts": texts}
     return {}
 
 
-def _stand_together(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+def stand_together(ones: Sequence[Any], others: Sequence[Any]) -> bool:
     """Whether two lists of a row hold something in the same place."""
-    both = [pair for one, other in zip(ones, others, strict=True) for pair in zip(_as_list(one), _as_list(other))]  # noqa: B905
+    both = [pair for one, other in zip(ones, others, strict=True) for pair in zip(read_list(one), read_list(other))]  # noqa: B905
     return any(has_value(one) and has_value(other) for one, other in both)
 
 
-def _measure_texts(values: Sequence[Any]) -> int:
+def measure_texts(values: Sequence[Any]) -> int:
     """Characters of the texts in lists; 0 where something else is in them."""
     listed = [item for one in values for item in (one if isinstance(one, list) else [one]) if item is not None]
     return sum(map(len, listed)) if all(isinstance(item, str) for item in listed) else 0
@@ -150,7 +150,8 @@ def _list_within(name: str, value: Any, depth: int) -> Iterator[str]:
             yield from _list_within(f"{name}.{key}", inner, depth - 1)
 
 
-def _as_list(value: Any) -> list[Any]:
+def read_list(value: Any) -> list[Any]:
+    """The value if it is a list, also one in JSON; else an empty one."""
     value = parse_object(value)
     return value if isinstance(value, list) else []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +31,12 @@ from vlmill.pipeline.reports.attempts import (
     try_rows,
 )
 from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns, recognise_nested
+from vlmill.pipeline.reports.document_columns import (
+    PAGES,
+    hold_marked_images,
+    name_lists,
+    recognise_documents,
+)
 from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
@@ -42,6 +48,9 @@ FIRST = 5
 
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What `save_to_disk` of datasets and LLaMA-Factory have beside the rows."""
+
+CRAWLED = frozenset({".html", ".htm", ".xhtml", ".md", ".warc", ".gz"})
+"""How files end that hold pages, as crawlers and trafilatura leave them."""
 
 PART = re.compile(
     r"[-_.]?((train|test|validation|data|default|part|shard)[-_.]?)?\d+([-_]of[-_]\d+)?\Z|\A(train|data|default)\Z"
@@ -133,8 +142,10 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
                 cells = Cells(read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ())
             except SourceError as error:
                 tried.append(Attempt("table", {}, 0, (), why=str(error)))
-            options = recognise_columns(cells) if named is None else name_columns(cells, named)
-            tried += [try_kind(path, kind, one) for kind, one in options]
+            tried += [try_kind(path, kind, one) for kind, one in _list_options(cells, named)]
+            if named is None and not fits_rows([one for one in tried if "caption" not in one.options]):
+                documents = [try_kind(path, kind, one) for kind, one in recognise_documents(cells)]
+                tried = documents if fits_rows(documents) else [*tried, *documents]
             if named is None and not fits_rows(tried):
                 tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
         attempts += tried
@@ -142,6 +153,13 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
             break
         refused[file.name] = max(tried, key=lambda one: one.rank).why if tried else "it holds no rows"
     return _Opened(attempts, cells, refused)
+
+
+def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Kinds and options for columns by their names, or as somebody names them."""
+    if named is None:
+        return recognise_columns(cells)
+    return [name_lists(cells, named)] if "texts" in named else name_columns(cells, named)
 
 
 def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
@@ -219,6 +237,7 @@ def _examine_pictures(
             'a.json as {"caption": "..."}, or name pictures and texts in the columns of a CSV file'
             if beside.rows
             else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
+            + (f"; of pages {PAGES}" if {*suffixes} & CRAWLED else "")
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
         raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")
@@ -265,6 +284,8 @@ def _list_notes(
         yield f"columns that are not read: {', '.join(sorted(best.unread))}"
     if best.share < 1:
         yield f"{best.tried - len(best.pages)} of the first {best.tried} rows give no sample; {best.why}"
+    if hold_marked_images(best.pages):
+        yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
     pictures = [picture for page in best.pages for picture in page.pictures]
     if images is None and 2 * sum(picture.path is not None for picture in pictures) > len(pictures):
         yield f"no image file that rows name was found below {root}; say where they are with `images`"

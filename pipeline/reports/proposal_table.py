@@ -67,7 +67,10 @@ def explain_nothing(found: Proposal) -> str:
     where = "docs/sources.md, Tables of any making, has what a cell may hold"
     kinds = {*found.columns.values()}
     listed = kinds & {"list of addresses", "list of paths of pictures"}
-    several = "a text with several images is a row of kind web_documents or file_documents"
+    several = (
+        "a text with several images is a row of kind web_documents or file_documents: two lists of one length, of "
+        "which one is empty in each place, named by --column texts=COLUMN --column images=COLUMN"
+    )
     advice = [NAMED, where, *([NESTED] if any("." in name for name in found.columns) else [])]
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)

@@ -1,0 +1,222 @@
+"""Makes rows of kind `web_documents` of pages: HTML and Markdown files, WARC files, columns of JSON Lines or Parquet.
+
+    python examples/pages_to_rows.py crawl/ rows.jsonl
+    python examples/pages_to_rows.py crawl/pages.parquet rows.jsonl --column markdown
+    vlmill new rows.jsonl
+
+A page becomes `texts` and `images` in reading order, with its address as `url`. Of HTML what stands in `nav`, `footer`
+and `aside` is left out, as are scripts; filters and dedupe find more of what is no content. Addresses
+of images are made absolute by the page's own: that of the WARC record, of `<link rel="canonical">`, or of a column
+`url`. Pages without one keep those that are absolute.
+
+A page or record is read at a time. Extractors such as trafilatura and resiliparse know more of what the main text of a
+page is; what they return as HTML or Markdown can be given to `--column`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import pyarrow.parquet as pq
+
+BLOCKS = frozenset(
+    {
+        *("address", "article", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption", "figure", "header", "hr"),
+        *(
+            "h1",
+            "h2",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+            "li",
+            "main",
+            "ol",
+            "p",
+            "pre",
+            "section",
+            "table",
+            "td",
+            "th",
+            "tr",
+            "ul",
+        ),
+    }
+)
+"""Elements that end a paragraph."""
+
+PASSED_OVER = frozenset(
+    {"aside", "button", "footer", "nav", "noscript", "script", "select", "style", "svg", "template", "title"}
+)
+"""Elements whose contents are left out."""
+
+MARKDOWN_IMAGE = re.compile(r"!\[[^\]\n]*\]\(<?([^)\s>]+)>?[^)\n]*\)")
+Part = tuple[str, str]  # "text" or "image", and what it is
+
+
+class PageReader(HTMLParser):
+    """The parts of a page of HTML, and the address that it gives itself."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts = list[Part]()
+        self.address = ""
+        self._words = list[str]()
+        self._passed_over = list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin a paragraph, an image, or what is left out."""
+        named = {name: value or "" for name, value in attrs}
+        if tag == "link" and named.get("rel") == "canonical":
+            self.address = named.get("href", "")
+        if tag in PASSED_OVER:
+            self._passed_over.append(tag)
+        elif not self._passed_over and tag in {*BLOCKS, "img"}:
+            self.end_paragraph()
+            if tag == "img" and (image := named.get("data-src") or named.get("src")):
+                self.parts.append(("image", image.strip()))
+
+    def handle_endtag(self, tag: str) -> None:
+        """End a paragraph, or what is left out; an end without a beginning is none."""
+        if tag in self._passed_over:
+            del self._passed_over[self._passed_over.index(tag) :]
+        elif tag in BLOCKS and not self._passed_over:
+            self.end_paragraph()
+
+    def handle_data(self, data: str) -> None:
+        """Add words."""
+        if not self._passed_over:
+            self._words.append(data)
+
+    def end_paragraph(self) -> None:
+        """Add the words so far as a text."""
+        if text := " ".join("".join(self._words).split()):
+            self.parts.append(("text", text))
+        self._words.clear()
+
+
+def read_html(page: str) -> tuple[list[Part], str]:
+    """The parts of a page, and the address that it gives itself."""
+    reader = PageReader()
+    reader.feed(page)
+    reader.close()
+    reader.end_paragraph()
+    return reader.parts, reader.address
+
+
+def read_markdown(page: str) -> list[Part]:
+    """The parts of a text in Markdown; its other marks stay."""
+    pieces = MARKDOWN_IMAGE.split(page)
+    marked = [("image" if place % 2 else "text", piece.strip()) for place, piece in enumerate(pieces)]
+    return [(kind, piece) for kind, piece in marked if piece]
+
+
+def make_row(page: str, address: str, *, markdown: bool = False) -> dict[str, Any]:
+    """The row of a page: `url`, and `texts` and `images` of one length, one of both empty in each place."""
+    parts, own = (read_markdown(page), "") if markdown else read_html(page)
+    address = address or own
+    shown = [urljoin(address, what) if kind == "image" else None for kind, what in parts]
+    return {
+        "url": address,
+        "texts": [what if kind == "text" else None for kind, what in parts],
+        "images": [one if one is None or re.match("https?://|data:", one) else None for one in shown],
+    }
+
+
+def read_warc(path: Path) -> Iterator[tuple[str, str]]:
+    """Address and text of each answer of HTML in a WARC file (ISO 28500), compressed or not."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        while line := file.readline():
+            if not line.startswith(b"WARC/"):
+                continue
+            head = dict[str, str]()
+            while (field := file.readline().decode("utf-8", "replace").strip()) and ":" in field:
+                name, _, value = field.partition(":")
+                head[name.lower()] = value.strip()
+            body = file.read(int(head.get("content-length", "0")))
+            said, _, page = body.partition(b"\r\n\r\n")
+            if head.get("warc-type") != "response" or b"html" not in said.lower():
+                continue
+            if re.search(rb"(?im)^transfer-encoding:\s*chunked", said):
+                page = join_chunks(page)
+            if re.search(rb"(?im)^content-encoding:\s*gzip", said):
+                page = gzip.decompress(page)
+            found = re.search(rb"(?i)charset=[\"']?([\w-]+)", said + page[:2048])
+            yield (
+                head.get("warc-target-uri", "").strip("<>"),
+                decode_page(page, found[1].decode() if found else "utf-8"),
+            )
+
+
+def join_chunks(body: bytes) -> bytes:
+    """A body without the sizes of its chunks (RFC 9112, section 7.1); one without, as most crawlers store it, as is."""
+    pieces, rest = list[bytes](), body
+    while found := re.match(rb"([0-9a-fA-F]+)[^\r\n]*\r\n", rest):
+        size = int(found[1], 16)
+        pieces.append(rest[found.end() : found.end() + size])
+        rest = rest[found.end() + size + 2 :]
+    return b"".join(pieces) if pieces else body
+
+
+def decode_page(page: bytes, charset: str) -> str:
+    """The text of a page; of an unknown character set as UTF-8."""
+    try:
+        return page.decode(charset, "replace")
+    except LookupError:
+        return page.decode("utf-8", "replace")
+
+
+def read_column(path: Path, column: str) -> Iterator[dict[str, Any]]:
+    """Rows of the texts in a column of JSON Lines or Parquet, whatever of HTML or Markdown they are."""
+    if path.suffix == ".parquet":
+        rows = (row for batch in pq.ParquetFile(path).iter_batches(1000) for row in batch.to_pylist())
+    else:
+        rows = map(json.loads, path.open(encoding="utf-8"))
+    for row in rows:
+        if isinstance(page := row.get(column), str):
+            address = row.get("url")
+            marked = re.search(r"</\w+>", page) is None
+            yield make_row(page, address if isinstance(address, str) else "", markdown=marked)
+
+
+def list_rows(place: Path, column: str | None) -> Iterator[dict[str, Any]]:
+    """The rows of all files at a place, in the order of their names."""
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        name = path.name.lower()
+        if column and name.endswith((".jsonl", ".parquet")):
+            yield from read_column(path, column)
+        elif name.endswith((".html", ".htm", ".xhtml", ".md")):
+            page = path.read_bytes()
+            found = re.search(rb"(?i)charset=[\"']?([\w-]+)", page[:2048])
+            text = decode_page(page, found[1].decode() if found else "utf-8")
+            yield make_row(text, "", markdown=name.endswith(".md"))
+        elif name.endswith((".warc", ".warc.gz")):
+            yield from (make_row(page, address) for address, page in read_warc(path))
+
+
+def write_rows(place: Path, out: Path, column: str | None = None) -> int:
+    """Write the rows of a place as JSON Lines; how many there are. Pages without text and image are left out."""
+    count = 0
+    with out.open("x", encoding="utf-8") as file:
+        for row in list_rows(place, column):
+            if any(row["texts"]) or any(row["images"]):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+    return count
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make rows of kind web_documents of HTML, Markdown and WARC.")
+    parser.add_argument("place", type=Path, help="a file, or a folder whose files are read")
+    parser.add_argument("out", type=Path, help="the JSON Lines to write")
+    parser.add_argument("--column", help="of JSON Lines or Parquet: the column that holds HTML or Markdown")
+    given = parser.parse_args()
+    print(f"{write_rows(given.place, given.out, given.column)} rows are in {given.out}")

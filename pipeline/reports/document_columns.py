@@ -1,0 +1,95 @@
+"""Rows that are interleaved documents, in columns of any names: one list of parts, or two lists of one length.
+
+For `vlmill new` (proposal.py). A page of a crawl has an address and a title beside its parts, which look like an image
+and a caption; so documents are looked for wherever nothing but captions was found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.reports.columns import IN_ROW, LINKED, Cells, hold_mostly
+from vlmill.pipeline.reports.nested_columns import measure_texts, read_list, recognise_parts, stand_together
+from vlmill.pipeline.sources.base import Page
+from vlmill.pipeline.sources.known_keys import has_value
+from vlmill.pipeline.sources.nested import find_place
+
+NAMEABLE = ("images", "texts", "url")
+"""Options of kind `web_documents` that name columns, or what lies within objects."""
+
+KINDS = (("web_documents", LINKED), ("file_documents", IN_ROW))
+"""Kinds of documents, and what their images are."""
+
+MARKED = re.compile(r"!\[[^\]\n]*\]\([^)\s]+|<img\s", re.IGNORECASE)
+"""How an image stands in a text of Markdown or HTML."""
+
+PAGES = "docs/web-documents.md, Pages of a crawl, has how they become rows"
+
+
+def recognise_documents(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kinds and options that rows could be read with as documents, the likeliest first."""
+    for kind, shown in KINDS:
+        shows = partial(hold_mostly, kinds=shown)
+        if found := recognise_parts(cells.rows, shows) or _find_lists(cells, shows):
+            yield kind, {**found, **_find_address(cells, found)}
+
+
+def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Any]]:
+    """The kind and the options of documents whose lists somebody names.
+
+    Args:
+        cells: the first rows.
+        named: options of kind `web_documents` -> columns; `texts` is among them.
+
+    Raises:
+        SourceError: an option is none of documents, is named twice, or names what is in no row.
+    """
+    for option, columns in named.items():
+        if option not in NAMEABLE or len(columns) > 1:
+            raise SourceError(
+                f"--column {option}={columns[-1]}: beside texts, which are a list of a document, stand {NAMEABLE[0]} "
+                f"and {NAMEABLE[2]}, each once"
+            )
+        cells.check_column(option, columns[0])
+    given = {option: columns[0] for option, columns in named.items()}
+    if "images" not in given:
+        found = next(iter(recognise_documents(cells)), ("", {}))[1]
+        given |= {"images": found["images"]} if found.get("texts") == given["texts"] else {}
+    shown = [find_place(row, given.get("images", "images")) for row in cells.rows]
+    kind = "web_documents" if hold_mostly(shown, LINKED) else "file_documents"
+    return kind, {**_find_address(cells, given), **given}
+
+
+def hold_marked_images(pages: Sequence[Page]) -> bool:
+    """Whether texts hold images as Markdown or HTML writes them."""
+    return any(MARKED.search(node.text or "") for page in pages for node in page.nodes)
+
+
+def _find_lists(cells: Cells, shows: Any) -> dict[str, str]:
+    """Two lists of one length in each row, of images and texts in different places; the longest texts count."""
+    held = {name: [read_list(value) for value in cells.list_values(name)] for name in (*cells.columns, *cells.dotted)}
+    held = {name: lists for name, lists in held.items() if any(map(has_value, lists))}
+    for images, shown in held.items():
+        if not shows(shown):
+            continue
+        beside = [
+            name
+            for name, said in held.items()
+            if name != images
+            and all(len(one) == len(other) for one, other in zip(shown, said, strict=True))
+            and not stand_together(shown, said)
+        ]
+        texts = max(beside, key=lambda name: measure_texts(held[name]), default="")
+        if texts and measure_texts(held[texts]):
+            return {"images": images, "texts": texts}
+    return {}
+
+
+def _find_address(cells: Cells, found: Mapping[str, Any]) -> dict[str, str]:
+    """Where the address of a document is, if not at `url`."""
+    names = [name for name in cells.columns if cells.hold(name, "address") and name not in found.values()]
+    return {} if not names or "url" in names else {"url": names[0]}
