@@ -2,11 +2,11 @@
 
 Writes what `signature`, the filters and `pairs` leave of so many samples, from numbers alone: partitions of 10,000,
 half web documents and half pairs, each with a text and an image, a tenth of them copies and a twentieth similar to
-another.
-Then, each in a process of its own: `resolve` as a build runs it, one task after the other; the places of a block of
-partitions; and `candidates` of the first bucket. Prints seconds and the most memory of a process, which is that of its
-largest task, and the slopes on logarithmic axes. `--commands` prints the most memory of every command that reads a run
-(flat_commands.py).
+another; a third of the texts may stand in a longer one, a third of the images have a vector close to another's. Then,
+each in a process of its own: `resolve` as a build runs it, one task after the other; the same with `containment` and
+`semantic` (`ranked`); the places of a block of partitions; and `candidates` of the first bucket. Prints seconds and the
+most memory of a process, which is that of its largest task, and the slopes on logarithmic axes. `--commands` prints the
+most memory of every command that reads a run (flat_commands.py).
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, split_range
 from vlmill.pipeline.dedupe.pairs import PAIRS
 from vlmill.pipeline.dedupe.pieces import cut_blocks, perform_here, resolve_blocks
+from vlmill.pipeline.dedupe.semantic import Semantic
 from vlmill.pipeline.dedupe.signature import OUTLINE, PLACES, PLACES_PER_GROUP
 
 ROWS = 10_000
 SIZES = (10_000, 100_000, 1_000_000)
 PLACES_OF = {"text": 20, "image": 60}
 """Places of a text and, about, of a picture."""
+PAIRS_OF = {"text": ("text", 0.05), "image": ("image", 0.05), "contained": ("text", 0.33), "semantic": ("image", 0.33)}
+"""Kind of pairs -> what it compares, and pairs for each content."""
+PLAIN, RANKED = Dedupe(), Dedupe(containment=0.8, semantic=Semantic(of="looks", min=0.95))
 
 
 def write_outline(path: Path, number: int, size: int) -> None:
@@ -75,7 +79,7 @@ def write_outline(path: Path, number: int, size: int) -> None:
         "host": pa.nulls(ROWS, pa.uint64()),
         "text": keys["text"],
         "long": np.ones(ROWS, bool),
-        "shingles": np.full(ROWS, 100, np.int32),
+        "shingles": (100 + keys["text"] // np.uint64(1 << 20) % np.uint64(900)).astype(np.int32),
         "words": np.full(ROWS, 20, np.int32),
         "nodes": pa.ListArray.from_arrays(np.arange(0, 2 * ROWS + 1, 2, dtype=np.int32), nodes),
     }
@@ -93,19 +97,19 @@ def make_keys(rng: np.random.Generator, kind: str, number: int, size: int) -> np
 
 
 def write_pairs(folder: Path, size: int, shares: int) -> dict[str, Path]:
-    """Similar contents: one in twenty with another of the run."""
+    """Pairs of any contents of the run, by kind: so many for each content."""
     made = {}
-    for kind in PLACES_OF:
-        rng, salt = np.random.default_rng(len(kind)), np.uint64(1 if kind == "text" else 2)
-        ends = rng.integers(0, size, (size // 20, 2), dtype=np.uint64)
+    for kind, (of, share) in PAIRS_OF.items():
+        rng, salt = np.random.default_rng(len(kind)), np.uint64(1 if of == "text" else 2)
+        ends = rng.integers(0, size, (int(size * share), 2), dtype=np.uint64)
         ends = np.sort((ends * np.uint64(4) + salt) * np.uint64(0x9E3779B97F4A7C15), axis=1)
         ends = np.unique(ends[ends[:, 0] != ends[:, 1]], axis=0)
-        for share in range(shares):
-            first, last = split_range(share, shares, BUCKET_BITS)
+        for number in range(shares):
+            first, last = split_range(number, shares, BUCKET_BITS)
             mine = ends[(ends[:, 0] >= first) & (ends[:, 0] <= last)]
             table = pa.table([mine[:, 0], mine[:, 1], np.full(len(mine), 0.99)], schema=PAIRS)
-            made[f"{share:05d}/{kind}.pairs.parquet"] = folder / f"{share:05d}.{kind}.pairs.parquet"
-            pq.write_table(table, made[f"{share:05d}/{kind}.pairs.parquet"], compression="zstd")
+            made[f"{number:05d}/{kind}.pairs.parquet"] = folder / f"{number:05d}.{kind}.pairs.parquet"
+            pq.write_table(table, made[f"{number:05d}/{kind}.pairs.parquet"], compression="zstd")
     return made
 
 
@@ -138,10 +142,10 @@ def write_run(folder: Path, size: int, shares: int, *, places: bool) -> dict[str
     return made
 
 
-def resolve_run(files: Mapping[str, Path], folder: Path, size: int, shares: int) -> int:
+def resolve_run(files: Mapping[str, Path], folder: Path, size: int, shares: int, settings: Dedupe = PLAIN) -> int:
     """`resolve` as a build runs it; returns how many tasks it took."""
     partitions = {f"web/{number:05d}-0000": 2 * ROWS for number in range(size // ROWS)}
-    step = Dedupe().resolve(tuple(partitions), {}, ("taste",), ())
+    step = settings.resolve(tuple(partitions), {}, ("taste",), ())
     blocks = cut_blocks(partitions, {})
     perform = perform_here(folder)
     if len(blocks) == 1:
@@ -149,6 +153,11 @@ def resolve_run(files: Mapping[str, Path], folder: Path, size: int, shares: int)
     else:
         resolve_blocks(step, blocks, shares, files, perform)
     return sum(1 for _ in folder.glob("*/*"))
+
+
+def resolve_ranked(files: Mapping[str, Path], folder: Path, size: int, shares: int) -> int:
+    """The same with the two rules that rank what they compare."""
+    return resolve_run(files, folder, size, shares, RANKED)
 
 
 def find_candidates(files: Mapping[str, Path], folder: Path, size: int, shares: int) -> int:
@@ -163,6 +172,10 @@ def find_candidates(files: Mapping[str, Path], folder: Path, size: int, shares: 
     wanted = match_names(placed, step.reads)
     perform("candidates", {"00000": step}, {name: placed[name] for name in wanted})
     return buckets
+
+
+WORKS = {"resolve": resolve_run, "ranked": resolve_ranked, "candidates": find_candidates}
+"""What is measured, by the names that are printed."""
 
 
 def measure(work: Callable[..., int], *arguments: object) -> dict[str, float]:
@@ -195,6 +208,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--works", nargs="*", choices=[*WORKS], default=[*WORKS])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
     kinds = ("tables", "stage")
@@ -204,13 +218,13 @@ def main() -> None:
     if arguments.commands is not None:
         print_commands(arguments.sizes, arguments.folder, arguments.commands or kinds)
         return
-    works = {"resolve": resolve_run, "candidates": find_candidates}
+    works = {name: WORKS[name] for name in arguments.works}
     results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in works}
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory(prefix="vlmill-flat-", dir=arguments.folder) as name:
             folder = Path(name)
             shares = Dedupe().count_buckets(size, size)
-            files = write_run(folder, size, shares, places=True)
+            files = write_run(folder, size, shares, places="candidates" in works)
             for work, function in works.items():
                 runs = [
                     measure(function, files, folder / f"{work}{number}", size, shares)
@@ -218,7 +232,7 @@ def main() -> None:
                 ]
                 found = {unit: median(run[unit] for run in runs) for unit in runs[0]}
                 results[work][size] = found
-                number = f"{found['number']:.0f} {'tasks' if work == 'resolve' else 'buckets'}"
+                number = f"{found['number']:.0f} {'buckets' if work == 'candidates' else 'tasks'}"
                 spent = f"{found['cpu']:7.1f} s of CPU, {found['mib']:5.0f} MiB at most, {found['before']:.0f} before"
                 print(f"{work:<10} {size:>9,} samples: {spent}, {number}", flush=True)
     for work, by_size in results.items():

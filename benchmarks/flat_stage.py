@@ -16,7 +16,6 @@ from types import MappingProxyType
 
 import yaml
 
-from tests.helpers.stages import write_tokenizer
 from vlmill.pipeline import cli
 from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.engine.store import Receipt, Store, Task
@@ -62,6 +61,8 @@ RECIPE = {
 
 def write_linked_inputs(folder: Path, pairs: Path, times: int) -> Path:
     """The recipe in `folder`, over the file `pairs` under so many names."""
+    from tests.helpers.stages import write_tokenizer  # noqa: PLC0415 - imports torch
+
     folder.mkdir()
     for number in range(times):
         (folder / f"pairs-{number:05d}.parquet").hardlink_to(pairs)

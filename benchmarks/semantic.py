@@ -26,8 +26,9 @@ from vlmill.pipeline.core.sample import write_rows
 from vlmill.pipeline.core.scores import Scores, read_embeddings, write_embeddings
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.dedupe import semantic
+from vlmill.pipeline.dedupe.ranked import hold_groups
 from vlmill.pipeline.dedupe.semantic import CompareVectors, FileVectors, SemanticRule
-from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops, select_things
+from vlmill.pipeline.dedupe.semantic_drops import drop_copies, find_copies, rank_things, select_things
 from vlmill.pipeline.dedupe.signature import OUTLINE
 from vlmill.pipeline.signals.clusters import Clusters
 from vlmill.pipeline.steps.clusters import AssignClusters, CountClusters, SampleVectors, TrainCentroids, ValueClusters
@@ -115,7 +116,10 @@ def drop(out: Path, number: int) -> pl.DataFrame:
     )
     pairs = pl.read_parquet(sorted(out.glob("*/semantic.pairs.parquet")))
     rule = SemanticRule("image", MIN, ())
-    return find_semantic_drops(select_things(nodes, orders.with_columns(source=pl.lit("made")), rule), pairs, rule)
+    things = select_things(nodes, orders.with_columns(source=pl.lit("made")), rule)
+    groups = things.rename({"key": "group"})
+    held = hold_groups(rank_things(groups), pairs.filter(pl.col("similarity") >= rule.min))
+    return drop_copies(things, find_copies(groups, held), rule)
 
 
 def check_sample(parts: Sequence[Path], out: Path) -> Iterator[str]:

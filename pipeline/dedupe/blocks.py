@@ -7,13 +7,13 @@ range (exchange.py): from blocks to buckets by what is compared, and back by the
     ...       per bucket   connected components (stars.py)
     label     per block    what is left, with the component of each content
     claim     per block    what the rules of a stage look at                         } for each stage
+    ...       per bucket   what a ranked rule settles (rounds.py)                    }
     decide    per bucket   which of it goes; beside the first, the overlap of sources }
     drop      per block    what that comes to, and the keepers that are to be named
     name      per block    their ids
     resolve   per block    verdicts by partition; and once, the overlap
 
-No task holds more than a block or a bucket, but for two rules that decide on everything at once (`Rule.pairs`): those
-take 28 bytes a document that is compared.
+No task holds more than a block or a bucket. A bucket holds whole groups, as large as they are.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from vlmill.pipeline.dedupe.candidates import BUCKET_BITS, split_range
 from vlmill.pipeline.dedupe.exchange import find_paths, read_range, write_sorted
 from vlmill.pipeline.dedupe.left import BLOCK_BITS, DROPS, LABELS, Left
 from vlmill.pipeline.dedupe.overlap import add_overlaps, list_things, measure_overlap
-from vlmill.pipeline.dedupe.resolve import count_drops, read_pairs, write_drops, write_overlap
-from vlmill.pipeline.dedupe.rule import Rule
+from vlmill.pipeline.dedupe.ranked import TOLD
+from vlmill.pipeline.dedupe.resolve import count_drops, write_drops, write_overlap
+from vlmill.pipeline.dedupe.rule import RankedRule, Rule
 from vlmill.pipeline.dedupe.stars import KINDS
 from vlmill.pipeline.dedupe.survivors import read_survivors
 
 Stages = tuple[tuple[Rule, ...], ...]
 THINGS = ("images", "texts")
-NO_PAIRS = {"one": pl.UInt64, "other": pl.UInt64, "similarity": pl.Float64}
 
 
 def find_orders(block: int) -> tuple[int, int]:
@@ -209,29 +209,23 @@ class DecideClaims(PolarsStep):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The claims, and the pairs that decide as well."""
-        pairs = {rule.pairs for rule in self.rules if rule.pairs and not self.bucket}
+        """The claims, and what ranked rules settled of their groups."""
+        ranked = (rule.kind for rule in self.rules if isinstance(rule, RankedRule))
         return (
             *(f"*/{rule.kind}.claims.parquet" for rule in self.rules),
-            *(f"*/{kind}.pairs.parquet" for kind in sorted(pairs)),
+            *(f"*/{kind}.told.parquet" for kind in ranked),
         )
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `<rule>.decided.parquet`. The first bucket decides on all claims of a rule that needs all of them."""
-        count = Count()
+        """Write `<rule>.decided.parquet`."""
+        count, span = Count(), split_range(self.bucket, self.buckets, BUCKET_BITS)
         for rule in self.rules:
-            span = split_range(self.bucket, self.buckets, BUCKET_BITS)
-            if rule.pairs:
-                span = split_range(0, 1, BUCKET_BITS) if not self.bucket else (1, 0)
             claims = read_range(find_paths(inputs, f"*/{rule.kind}.claims.parquet"), *span)
-            answers = rule.decide(claims, lambda kind: self._read_pairs(inputs, kind))
-            write_sorted(folder / f"{rule.kind}.decided.parquet", answers)
+            told = find_paths(inputs, f"*/{rule.kind}.told.parquet")
+            held = read_range(told, *span).filter("kept") if told else TOLD.to_frame()
+            write_sorted(folder / f"{rule.kind}.decided.parquet", rule.decide(claims, held))
             count.keep(claims.height)
         return {"claims_decided": count}
-
-    def _read_pairs(self, inputs: Inputs, kind: str) -> pl.DataFrame:
-        """All pairs of a kind, in the bucket that decides on them."""
-        return read_pairs(inputs, kind) if not self.bucket else pl.DataFrame(schema=NO_PAIRS)
 
 
 @dataclass(frozen=True)
@@ -334,8 +328,10 @@ class AddOverlaps(PolarsStep):
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write it."""
-        paths = find_paths(inputs, *self.reads)
-        write_overlap(folder, add_overlaps([json.loads(path.read_bytes()) for path in paths]))
+        whole = add_overlaps([])
+        for path in find_paths(inputs, *self.reads):  # one at a time: each has a number for every two sources
+            whole = add_overlaps([whole, json.loads(path.read_bytes())])
+        write_overlap(folder, whole)
         return {}
 
 

@@ -21,9 +21,9 @@ from vlmill.pipeline.dedupe.domain import (
     list_line_places,
 )
 from vlmill.pipeline.dedupe.left import DROPS, Left
-from vlmill.pipeline.dedupe.rule import DropsAnswers, ReadPairs, address_drops, find_block, make_group, name_reason
+from vlmill.pipeline.dedupe.rule import DropsAnswers, address_drops, find_block, make_group, name_reason
 from vlmill.pipeline.dedupe.semantic import SemanticRule
-from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops, select_things
+from vlmill.pipeline.dedupe.semantic_drops import drop_copies, find_copies, rank_things, select_things
 from vlmill.pipeline.dedupe.signature import DOCUMENT
 
 
@@ -35,15 +35,14 @@ class CommonImages:
     boilerplate: int
 
     kind: ClassVar[str] = "common"
-    pairs: ClassVar[str] = ""
 
     def claim(self, left: Left) -> pl.DataFrame:
         """See Rule."""
         return _show_documents(left).select(pl.col(self.same).alias("group"), "order").unique()
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         counted = claims.with_columns(documents=pl.len().over("group"))
         common = counted.filter(pl.col("documents") > self.boilerplate)
         return common.select(find_block(), same="group", documents="documents").unique()
@@ -68,9 +67,9 @@ class HostImages(DropsAnswers):
         shown = _show_documents(left).drop_nulls("host")
         return shown.select(pl.col("host").alias("group"), "order", "node", pl.col(self.same).alias("same"))
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         found = find_host_images(claims.rename({"group": "host"}), "same", self.share)
         return address_drops(_drop_nodes(found, Reason.HOST_IMAGE))
 
@@ -85,9 +84,9 @@ class SameAddresses(DropsAnswers):
         """See Rule."""
         return list_albums(_show_documents(left)).select(make_group("addresses"), "order", "addresses")
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         again = find_same_addresses(claims)
         reason = name_reason(Reason.SAME_ADDRESSES)
         return address_drops(again.with_columns(node=pl.lit(WHOLE_SAMPLE), reason=reason, score=pl.lit(1.0)))
@@ -100,16 +99,15 @@ class RepeatedParagraphs:
     least: int
 
     kind: ClassVar[str] = "paragraphs"
-    pairs: ClassVar[str] = ""
 
     def claim(self, left: Left) -> pl.DataFrame:
         """See Rule."""
         lines = list_line_places(_select_documents(left))
         return lines.select(pl.col("places").alias("group"), "order").unique()
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         counted = claims.with_columns(documents=pl.len().over("group"))
         return counted.filter(pl.col("documents") >= self.least).select(find_block(), "group", "documents").unique()
 
@@ -132,9 +130,9 @@ class CopiedImages(DropsAnswers):
         shown = _show_documents(left)
         return shown.select(pl.col(self.same).alias("group"), "order", "node", "key", "best")
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         return address_drops(_drop_repeated(claims, ["group"]))
 
 
@@ -145,15 +143,14 @@ class RepeatedImages:
     same: str
 
     kind: ClassVar[str] = "again"
-    pairs: ClassVar[str] = ""
 
     def claim(self, left: Left) -> pl.DataFrame:
         """See Rule."""
         return left.images.clear().select(pl.col("key").alias("group"), "order")
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         return claims.select(to="order")
 
     def drop(self, left: Left, answers: pl.DataFrame) -> pl.DataFrame:
@@ -163,7 +160,7 @@ class RepeatedImages:
 
 
 @dataclass(frozen=True)
-class CloseVectors(DropsAnswers):
+class CloseVectors:
     """What is similar by its vector to something else that is left goes."""
 
     rule: SemanticRule
@@ -171,15 +168,28 @@ class CloseVectors(DropsAnswers):
     kind: ClassVar[str] = "vectors"
     pairs: ClassVar[str] = "semantic"
 
+    @property
+    def least(self) -> float:
+        """See RankedRule."""
+        return self.rule.min
+
     def claim(self, left: Left) -> pl.DataFrame:
         """See Rule."""
         things = select_things(left.nodes, left.samples, self.rule)
-        return things.select(pl.col("key").alias("group"), "order", "node", "unit")
+        return things.select(pl.col("key").alias("group"), "order", "node")
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def rank(self, claims: pl.DataFrame) -> pl.DataFrame:
+        """See RankedRule."""
+        return rank_things(claims)
+
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        things = claims.rename({"group": "key"}).sort("order", "node")
-        return address_drops(find_semantic_drops(things, read_pairs("semantic"), self.rule))
+        return find_copies(claims, held).rename({"order": "to"})
+
+    def drop(self, left: Left, answers: pl.DataFrame) -> pl.DataFrame:
+        """See Rule."""
+        things = select_things(left.nodes, left.samples, self.rule)
+        return drop_copies(things, answers.rename({"to": "order"}), self.rule)
 
 
 def _drop_nodes(nodes: pl.DataFrame, reason: Reason) -> pl.DataFrame:

@@ -24,6 +24,8 @@ from vlmill.pipeline.dedupe.blocks import (
 )
 from vlmill.pipeline.dedupe.candidates import BUCKET_BITS
 from vlmill.pipeline.dedupe.resolve import Resolve
+from vlmill.pipeline.dedupe.rounds import LinkGroups, MatchPairs, RankGroups, SettleGroups
+from vlmill.pipeline.dedupe.rule import RankedRule
 from vlmill.pipeline.dedupe.stars import LabelContents, LinkPairs, MoveLinks, SelectPairs
 
 BLOCK = 1 << 17
@@ -32,8 +34,12 @@ BLOCK = 1 << 17
 BLOCKS_PER_BUCKET = 2
 """What is compared takes less memory than what it is taken from."""
 
+LINKS = 1 << 20
+"""Rows of links that a task of a round settles: about 0.2 GB."""
+
 ROUNDS, STAGES = 99, 7
-"""At most: of stars, which are about as many as the logarithm of the contents of a component; and of rules."""
+"""At most: of stars, which are about as many as the logarithm of the contents of a component; and of rules. There may
+be more rounds of a ranked rule."""
 
 Reference = TypeVar("Reference")
 Perform = Callable[[str, Mapping[str, Step], Mapping[str, Reference]], tuple[dict[str, Reference], Counts]]
@@ -91,13 +97,14 @@ def resolve_blocks(
     overlaps, _ = perform("overlap", _name_parts(MeasureOverlap(at, len(buckets)) for at in buckets), labelled)
     answers, stages = dict[str, Reference](), settings.list_stages()
     for number, rules in enumerate(stages):
-        steps = (ClaimThings(block, stages[:number], rules) for block in parts)
-        claims, _ = perform(f"claims_{number}", _name_parts(steps), {**labelled, **answers})
-        wanted = match_names(files, [f"*/{rule.pairs}.pairs.parquet" for rule in rules if rule.pairs])
-        found = {**claims, **{name: files[name] for name in wanted}}
-        decided, _ = perform(
-            f"answers_{number}", _name_parts(DecideClaims(at, len(buckets), rules) for at in buckets), found
-        )
+        steps = _name_parts(ClaimThings(block, stages[:number], rules) for block in parts)
+        claims, _ = perform(f"claims_{number}", steps, {**labelled, **answers})
+        told = dict[str, Reference]()
+        for rule in rules:
+            if isinstance(rule, RankedRule):
+                told |= settle_claims(rule, number, len(buckets), {**files, **claims}, perform)
+        steps = _name_parts(DecideClaims(at, len(buckets), rules) for at in buckets)
+        decided, _ = perform(f"answers_{number}", steps, {**claims, **told})
         answers |= decided
     drops, _ = perform("drops", _name_parts(DropThings(block, stages) for block in parts), {**labelled, **answers})
     names, _ = perform("names", _name_parts(NameKeepers(block) for block in parts), {**drops, **left})
@@ -113,8 +120,13 @@ def _find_left(settings: Resolve, number: int, block: tuple[str, ...]) -> FindLe
 def list_folders() -> list[str]:
     """The names under which `resolve_blocks` has steps performed, in their order; `resolve` is the last."""
     rounds = [f"{size}_star_{number}" for number in range(ROUNDS) for size in ("large", "small")]
-    stages = [f"{step}_{number}" for number in range(STAGES) for step in ("claims", "answers")]
+    stages = [name for number in range(STAGES) for name in _list_stage_folders(number)]
     return ["left", "edges", "links", *rounds, "labels", "labelled", "overlap", *stages, "drops", "names", "resolve"]
+
+
+def _list_stage_folders(number: int) -> list[str]:
+    rounds = (f"round_{at}" for at in range(ROUNDS))
+    return [f"{step}_{number}" for step in ("claims", "ranks", "matched", "linked", *rounds, "answers")]
 
 
 def connect_contents(
@@ -150,6 +162,36 @@ def connect_contents(
             break
     labels, _ = perform("labels", _name_parts(LabelContents(at, buckets) for at in numbers), {**keys, **best, **links})
     return labels
+
+
+def settle_claims(
+    rule: RankedRule, stage: int, buckets: int, files: Mapping[str, Reference], perform: Perform[Reference]
+) -> dict[str, Reference]:
+    """What a ranked rule comes to, `<rule>.told.parquet`: rounds until nothing waits.
+
+    Args:
+        rule: The rule.
+        stage: The number of its stage.
+        buckets: Ranges of groups and of contents.
+        files: Its claims and pairs.
+        perform: See Perform.
+    """
+    numbers = range(buckets)
+    ranks, _ = perform(f"ranks_{stage}", _name_parts(RankGroups(at, buckets, rule) for at in numbers), files)
+    steps = _name_parts(MatchPairs(at, buckets, rule) for at in numbers)
+    ends, _ = perform(f"matched_{stage}", steps, {**files, **ranks})
+    steps = _name_parts(LinkGroups(at, buckets, rule.kind) for at in numbers)
+    links, counts = perform(f"linked_{stage}", steps, {**ranks, **ends})
+    told = dict[str, Reference]()
+    for number in count():
+        waiting = counts["links_waiting"].kept
+        if number and not waiting:
+            break
+        parts = min(max(-(-waiting // LINKS), 1), 1 << BUCKET_BITS)
+        steps = _name_parts(SettleGroups(at, parts, rule.kind) for at in range(parts))
+        links, counts = perform(f"round_{number}_{stage}", steps, links)
+        told |= {name: links[name] for name in match_names(links, ["*.told.parquet"])}
+    return told
 
 
 def _name_parts(steps: Iterable[Step]) -> dict[str, Step]:

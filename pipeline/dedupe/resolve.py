@@ -49,7 +49,8 @@ from vlmill.pipeline.dedupe.node_rules import (
     SameAddresses,
 )
 from vlmill.pipeline.dedupe.overlap import compute_overlap
-from vlmill.pipeline.dedupe.rule import Rule
+from vlmill.pipeline.dedupe.ranked import TOLD, hold_groups
+from vlmill.pipeline.dedupe.rule import RankedRule, Rule
 from vlmill.pipeline.dedupe.sample_rules import ContainedTexts, CopiedPages, CopiedPictures, CopiedTexts, CopiedTurns
 from vlmill.pipeline.dedupe.semantic import SemanticRule
 from vlmill.pipeline.dedupe.survivors import read_survivors
@@ -136,8 +137,8 @@ class Resolve:
         left = Left.begin(
             samples,
             nodes,
-            _find_clusters(samples.filter("long")["text"], read_pairs(inputs, "text"), self.text),
-            _find_clusters(images, read_pairs(inputs, "image"), self.image),
+            _find_clusters(samples.filter("long")["text"], _read_pairs(inputs, "text"), self.text),
+            _find_clusters(images, _read_pairs(inputs, "image"), self.image),
         )
         overlap = compute_overlap(left.samples, left.images)
         for stage in self.list_stages():
@@ -162,11 +163,14 @@ class Resolve:
 
 def apply_rule(rule: Rule, left: Left, inputs: Inputs) -> pl.DataFrame:
     """DROPS of a rule where everything is one block and one bucket."""
-    answers = rule.decide(rule.claim(left), lambda kind: read_pairs(inputs, kind))
-    return rule.drop(left, answers)
+    claims, held = rule.claim(left), TOLD.to_frame()
+    if isinstance(rule, RankedRule):
+        pairs = _read_pairs(inputs, rule.pairs)
+        held = hold_groups(rule.rank(claims), pairs.filter(pl.col("similarity") >= rule.least))
+    return rule.drop(left, rule.decide(claims, held))
 
 
-def read_pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
+def _read_pairs(inputs: Inputs, kind: str) -> pl.DataFrame:
     """The pairs of a kind of all shares, each once."""
     paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{kind}.pairs.parquet")]
     return pl.read_parquet(paths, glob=False).unique()

@@ -6,21 +6,20 @@
 
 A small run is one block and one bucket (resolve.py), a large one has many of both, with files in between (blocks.py).
 The rules of one stage look at the same things; those of the next look at what these left.
+
+Where a claim goes for one of another group that stays (a ranked rule), the groups are settled between the first part
+and the second (ranked.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.dedupe.left import BLOCK_BITS, DROPS, Left
-
-ReadPairs = Callable[[str], pl.DataFrame]
-"""The pairs of a kind, each once."""
 
 
 class Rule(Protocol):
@@ -31,11 +30,6 @@ class Rule(Protocol):
         """What files call it."""
         ...
 
-    @property
-    def pairs(self) -> str:
-        """The kind of pairs that decide as well; then all claims are decided on at once. Empty: none."""
-        ...
-
     def claim(self, left: Left) -> pl.DataFrame:
         """What of a block is compared. The first column, `group` (uint64), is the same where one is to be kept.
 
@@ -43,10 +37,14 @@ class Rule(Protocol):
         """
         ...
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """What the claims of whole groups come to, in any order.
 
         The first column, `to`, is an order of the block that is told.
+
+        Args:
+            claims: Of whole groups.
+            held: Of a ranked rule, TOLD (ranked.py) of the links from what stays to these groups; else nothing.
         """
         ...
 
@@ -55,10 +53,27 @@ class Rule(Protocol):
         ...
 
 
+@runtime_checkable
+class RankedRule(Rule, Protocol):
+    """A rule by which a group goes where a similar one stays that comes before it. It is the only one of its stage."""
+
+    @property
+    def pairs(self) -> str:
+        """The kind of pairs of contents that link groups."""
+        ...
+
+    @property
+    def least(self) -> float:
+        """Similarity from which they do."""
+        ...
+
+    def rank(self, claims: pl.DataFrame) -> pl.DataFrame:
+        """CONTENTS (ranked.py) of the claims of whole groups, in any order."""
+        ...
+
+
 class DropsAnswers:
     """A rule whose answers are DROPS, each sent to the block of its sample."""
-
-    pairs: ClassVar[str] = ""
 
     def drop(self, left: Left, answers: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""

@@ -10,9 +10,9 @@ import polars as pl
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.dedupe.captions import keep_best_captions, rank_captions
-from vlmill.pipeline.dedupe.contained import find_contained
+from vlmill.pipeline.dedupe.contained import find_contained, rank_texts
 from vlmill.pipeline.dedupe.left import DROPS, Left
-from vlmill.pipeline.dedupe.rule import DropsAnswers, ReadPairs, address_drops, drop_samples, make_group, name_reason
+from vlmill.pipeline.dedupe.rule import DropsAnswers, address_drops, drop_samples, make_group, name_reason
 from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE, TURNS
 
 
@@ -25,15 +25,22 @@ class ContainedTexts(DropsAnswers):
     kind: ClassVar[str] = "contained_texts"
     pairs: ClassVar[str] = "contained"
 
+    @property
+    def least(self) -> float:
+        """See RankedRule."""
+        return self.containment
+
     def claim(self, left: Left) -> pl.DataFrame:
         """See Rule."""
         return _select_long(left).select("label", "order", "text", "shingles").rename({"label": "group"})
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def rank(self, claims: pl.DataFrame) -> pl.DataFrame:
+        """See RankedRule."""
+        return rank_texts(claims)
+
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        pairs = read_pairs("contained").filter(pl.col("similarity") >= self.containment)
-        gone = find_contained(claims.rename({"group": "label"}), pairs)
-        reason = pl.lit(Reason.CONTAINED_TEXT.value)
+        gone, reason = find_contained(claims, held), name_reason(Reason.CONTAINED_TEXT)
         return address_drops(gone.with_columns(reason=reason, node=pl.lit(WHOLE_SAMPLE)))
 
 
@@ -47,9 +54,9 @@ class CopiedTexts(DropsAnswers):
         """See Rule."""
         return _select_long(left).select("label", "order", "text", "best").rename({"label": "group"})
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         texts = claims.sort("order").with_columns(
             keeper=pl.col("order").first().over("group"), kept=pl.col("text").first().over("group")
         )
@@ -84,9 +91,9 @@ class CopiedPages(DropsAnswers):
             says=pl.coalesce("label", "text"),
         )
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         thing = ["shows", "says"]
         compared = claims.sort("order").with_columns(
             keeper=pl.col("order").first().over(thing),
@@ -126,9 +133,9 @@ class CopiedPictures(DropsAnswers):
         single = rank_captions(_add_albums(left).filter(_is_single(self.by_picture)), left.nodes)
         return single.select(make_group("shows"), "order", "priority", "words", "text", "shows", "files", "likeness")
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         exact = pl.when("same_files")
         return drop_samples(
             keep_best_captions(claims),
@@ -144,7 +151,6 @@ class CopiedTurns:
     near_images: bool
 
     kind: ClassVar[str] = "turns"
-    pairs: ClassVar[str] = ""
 
     def claim(self, left: Left) -> pl.DataFrame:
         """See Rule."""
@@ -152,9 +158,9 @@ class CopiedTurns:
         turns = _list_turns(left).join(_collect_albums(shown), on="order").sort("order", "turn")
         return turns.select(make_group("shows", "says"), "order", "turn", "shows", "says", "files", "likeness")
 
-    def decide(self, claims: pl.DataFrame, read_pairs: ReadPairs) -> pl.DataFrame:
+    def decide(self, claims: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
         """See Rule."""
-        del read_pairs
+        del held
         thing = ["shows", "says"]
         turns = claims.sort("order", "turn").with_columns(
             keeper=pl.col("order").first().over(thing),

@@ -1,7 +1,7 @@
 """Which semantic duplicates go, among what the filters and the other rules left. Part of step `resolve`.
 
-In the order of preference each content is kept unless a kept one before it is similar enough, so that every one that
-goes has a keeper that stays. What is decided does not depend on the order in which anything arrived.
+In the order of preference each content is kept unless a kept one before it is similar enough (ranked.py), so that every
+one that goes has a keeper that stays. What is decided does not depend on the order in which anything arrived.
 """
 
 from __future__ import annotations
@@ -12,44 +12,56 @@ import polars as pl
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
-from vlmill.pipeline.dedupe.contained import find_gone
+from vlmill.pipeline.dedupe.left import DROPS
+from vlmill.pipeline.dedupe.ranked import CONTENTS
 from vlmill.pipeline.dedupe.semantic import SemanticRule
 from vlmill.pipeline.dedupe.signature import DOCUMENT, PAGE
 
 REASONS = {"image": Reason.SEMANTIC_IMAGE, "text": Reason.SEMANTIC_TEXT}
 
 
-def find_semantic_drops(things: pl.DataFrame, pairs: pl.DataFrame, rule: SemanticRule) -> pl.DataFrame:
-    """`order`, `node`, `reason`, `score` and `keeper` of what goes; pure.
+def rank_things(things: pl.DataFrame) -> pl.DataFrame:
+    """CONTENTS of things: `order`, `node`, and their content as `group`, ranked by where it comes first. Pure."""
+    first = things.sort("order", "node").unique("group", keep="first")
+    return first.select("order", "node", "group", content="group", weight=0).select(CONTENTS.names()).cast(CONTENTS)
+
+
+def find_copies(things: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+    """Those of things that come again, or go for another: `order`, `node`, `score` and `keeper`. Pure.
+
+    Of several keepers it is the most similar, of these the first.
 
     Args:
-        things: what is compared, in the order of preference: `order`, `node`, `unit`, `key`.
-        pairs: `one`, `other`, `similarity` of contents.
-        rule: the recipe's.
+        things: As `rank_things` takes them.
+        held: TOLD of the links from contents that stay to others.
     """
-    first = things.unique("key", keep="first", maintain_order=True).with_row_index("rank")
-    held = _find_keepers(first, pairs.filter(pl.col("similarity") >= rule.min))
-    copies = (
-        things.join(first.select("key", first_order="order", first_node="node"), on="key")
-        .join(held, on="key", how="left")
-        .with_columns(
-            again=pl.col("keeper").is_not_null()
-            | (pl.col("order") != pl.col("first_order"))
-            | (pl.col("node") != pl.col("first_node")),
-            keeper=pl.coalesce("keeper", "first_order"),
-            score=pl.col("score").fill_null(1.0),
-            reason=pl.lit(REASONS[rule.thing].value),
-        )
-        .sort("order", "node")
-    )
-    pages = copies.filter(pl.col("unit") == PAGE).group_by("order", maintain_order=True)
+    nearest = held.sort("late", "score", "order", "node", descending=[False, True, False, False])
+    nearest = nearest.unique("late", keep="first").select("score", group="late", keeper="order")
+    things = things.sort("order", "node").join(nearest, on="group", how="left", maintain_order="left")
+    place = pl.struct("order", "node")
+    again = pl.col("keeper").is_not_null() | (place != place.first().over("group"))
+    things = things.with_columns(again=again, first=pl.col("order").first().over("group"))
+    copies = things.filter("again").with_columns(keeper=pl.coalesce("keeper", "first"))
+    return copies.select("order", "node", "keeper", score=pl.col("score").fill_null(1.0))
+
+
+def drop_copies(things: pl.DataFrame, copies: pl.DataFrame, rule: SemanticRule) -> pl.DataFrame:
+    """DROPS: pages all of whose things are copies, and of documents the copies. Pure.
+
+    Args:
+        things: As `select_things` gives them, of whole samples.
+        copies: See `find_copies`; of these things.
+        rule: The recipe's.
+    """
+    things = things.join(copies, on=["order", "node"], how="left").sort("order", "node")
+    things = things.with_columns(again=pl.col("keeper").is_not_null(), reason=pl.lit(REASONS[rule.thing].value))
+    pages = things.filter(pl.col("unit") == PAGE).group_by("order", maintain_order=True)
     whole = pages.agg(
         pl.col("again").all(), pl.col("reason").first(), pl.col("score").min(), pl.col("keeper").first()
     ).filter("again")
     whole = whole.with_columns(node=pl.lit(WHOLE_SAMPLE, pl.Int32))
-    parts = copies.filter((pl.col("unit") == DOCUMENT) & pl.col("again"))
-    columns = ("order", "node", "reason", "score", "keeper")
-    return pl.concat([whole.select(columns), parts.select(columns)])
+    parts = things.filter((pl.col("unit") == DOCUMENT) & pl.col("again"))
+    return pl.concat([frame.select(DROPS.names()).cast(DROPS) for frame in (whole, parts)])
 
 
 def select_things(nodes: pl.DataFrame, samples: pl.DataFrame, rule: SemanticRule) -> pl.DataFrame:
@@ -73,21 +85,3 @@ def select_things(nodes: pl.DataFrame, samples: pl.DataFrame, rule: SemanticRule
 
 def _is_asked(source: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatchcase(source, pattern) for pattern in patterns)
-
-
-def _find_keepers(first: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
-    """The contents that go: `key`, the sample of the most similar content that stays (`keeper`), and the cosine."""
-    ranks = first.select("key", "rank")
-    for end in ("one", "other"):
-        pairs = pairs.join(ranks.rename({"key": end, "rank": f"{end}_rank"}), on=end)
-    edges = pairs.select(
-        early=pl.min_horizontal("one_rank", "other_rank"),
-        late=pl.max_horizontal("one_rank", "other_rank"),
-        score="similarity",
-    )
-    gone = pl.Series(find_gone(first.height, edges["early"].to_numpy(), edges["late"].to_numpy()))
-    at = first.select("rank", "key", "order", gone=gone)
-    edges = edges.join(at.filter(~pl.col("gone")).select(early="rank", keeper="order"), on="early")
-    edges = edges.join(at.filter("gone").select(late="rank", key="key"), on="late")
-    best = edges.sort("late", "score", "early", descending=[False, True, False]).unique("late", keep="first")
-    return best.select("key", "keeper", "score")

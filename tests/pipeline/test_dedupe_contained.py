@@ -17,7 +17,8 @@ from tests.pipeline.test_dedupe_text import WORDS, prose, spelled_out
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.dedupe.contained import find_contained
+from vlmill.pipeline.dedupe.contained import find_contained, rank_texts
+from vlmill.pipeline.dedupe.ranked import hold_groups
 from vlmill.pipeline.dedupe.text import (
     SHINGLE,
     WINDOW,
@@ -144,8 +145,8 @@ def test_each_text_in_turn_from_the_longest_on_is_kept_unless_one_that_is_kept_h
     count = len(sizes)
     edges = sorted({(min(pair), max(pair)) for pair in edges if pair[0] != pair[1] and max(pair) < count})
     texts = pl.DataFrame(
-        {"order": range(count), "text": range(count), "label": range(count), "shingles": sizes},
-        pl.Schema({"order": pl.UInt32, "text": pl.UInt64, "label": pl.UInt64, "shingles": pl.Int32}),
+        {"order": range(count), "text": range(count), "group": range(count), "shingles": sizes},
+        pl.Schema({"order": pl.UInt32, "text": pl.UInt64, "group": pl.UInt64, "shingles": pl.Int32}),
     )
     schema = pl.Schema({"one": pl.UInt64, "other": pl.UInt64, "similarity": pl.Float64})
     pairs = pl.DataFrame([(one, other, 0.9) for one, other in edges], schema, orient="row")
@@ -153,7 +154,9 @@ def test_each_text_in_turn_from_the_longest_on_is_kept_unless_one_that_is_kept_h
     for order in sorted(range(count), key=lambda order: (-sizes[order], order)):
         if not any({(order, other), (other, order)} & set(edges) for other in kept):
             kept.append(order)
-    assert sorted(set(range(count)) - set(find_contained(texts, pairs)["order"])) == sorted(kept)
+    assert sorted(
+        set(range(count)) - set(find_contained(texts, hold_groups(rank_texts(texts), pairs))["order"])
+    ) == sorted(kept)
 
 
 def test_nothing_more_is_written_where_containment_is_not_looked_for(tmp_path):

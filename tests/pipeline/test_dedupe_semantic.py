@@ -17,8 +17,9 @@ from vlmill.pipeline.core.sample import WHOLE_SAMPLE, write_rows
 from vlmill.pipeline.core.scores import read_embeddings
 from vlmill.pipeline.core.vectors import quantise_vectors
 from vlmill.pipeline.dedupe import semantic
+from vlmill.pipeline.dedupe.ranked import hold_groups
 from vlmill.pipeline.dedupe.semantic import PER_BAND, CompareVectors, FileVectors, SemanticRule
-from vlmill.pipeline.dedupe.semantic_drops import find_semantic_drops, select_things
+from vlmill.pipeline.dedupe.semantic_drops import drop_copies, find_copies, rank_things, select_things
 from vlmill.pipeline.dedupe.signature import OUTLINE
 
 CLUSTERS, FLOOR = 4, 0.9
@@ -174,12 +175,19 @@ def nodes_of(rows):
     return frame.with_columns(kind=pl.lit("image"), role=pl.lit("none"))
 
 
+def find_drops(things, pairs, rule):
+    """What goes of things, where they are one task's."""
+    groups = things.rename({"key": "group"})
+    held = hold_groups(rank_things(groups), pairs.filter(pl.col("similarity") >= rule.min))
+    return drop_copies(things, find_copies(groups, held), rule)
+
+
 def drop(rows, pairs, rule=RULE, sources=()):
     schema = {"one": pl.UInt64, "other": pl.UInt64, "similarity": pl.Float64}
     orders = sorted({row[0] for row in rows})
     named = pl.DataFrame({"order": pl.Series(orders, dtype=pl.UInt32), "source": [*sources] or ["web"] * len(orders)})
     table = pl.DataFrame([(*sorted(pair), cosine) for pair, cosine in pairs.items()], schema, orient="row")
-    found = find_semantic_drops(select_things(nodes_of(rows), named, rule), table, rule)
+    found = find_drops(select_things(nodes_of(rows), named, rule), table, rule)
     return {(order, node): (keeper, score) for order, node, _, score, keeper in found.iter_rows()}
 
 
@@ -242,5 +250,5 @@ def test_texts_of_documents_are_compared_and_captions_and_turns_are_not():
     table = pl.DataFrame({"one": [1, 1, 1], "other": [2, 3, 4], "similarity": [0.97] * 3})
     table = table.cast({"one": pl.UInt64, "other": pl.UInt64})
     rule = SemanticRule("text", 0.95, ())
-    found = find_semantic_drops(select_things(nodes, named, rule), table, rule)
+    found = find_drops(select_things(nodes, named, rule), table, rule)
     assert found.rows() == [(1, 0, "semantic_text", 0.97, 0)]
