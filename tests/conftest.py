@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.helpers.object_storage import make_bucket, name_environment, serve_objects
 from vlmill.pipeline.core.run_path import RunPath
+from vlmill.pipeline.fetch.download_process import close_idle
 
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("vlmill", settings.get_profile("search"), derandomize=True)
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(config, items):
     """Slow files first, the others as they were."""
     places = {config.rootpath / "tests" / name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(FIRST)))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left():
+    """Downloading processes that wait for their next partition end with the test that started them."""
+    yield
+    close_idle()
 
 
 @pytest.fixture(scope="session")

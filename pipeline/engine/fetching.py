@@ -1,9 +1,9 @@
 """Fetches the images of a run: a barrier in front of `curate`, for sources that name images by address.
 
 Most of it is waiting for servers. So partitions ask for a part of a core each while they fetch, and more of them run
-at once than there are cores. On all nodes together they are no more than a host may be asked at a time: each process
-asks a host for its share of `fetch.per_host`, and for less where a process before it saw the host fail. With
-`fetch.after`, filters of texts are asked between read and fetch, and what they drop is not fetched
+at once than there are cores, where there are rows enough. On all nodes together they are no more than a host may be
+asked at a time: each process asks a host for its share of `fetch.per_host`, and for less where a process before it saw
+the host fail. With `fetch.after`, filters of texts are asked between read and fetch, and what they drop is not fetched
 (steps/skip_images.py).
 """
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 FETCH_CPUS = 0.25
 """Of a core, what a partition asks for while its images are fetched."""
 
+ROWS_EACH = 200
+"""Rows that are worth a process more than one for each core: to start it costs as much as to download a hundred
+images."""
+
 HOST_LIMITS = "logs/hosts"
 """Where downloading processes tell each other of hosts that fail, in the run's folder."""
 
@@ -56,7 +60,7 @@ def prepare_fetch(run: Build, source: str) -> Fetch:
     mirrors = {**fetch.mirrors, **run.serving.get(source, {})}
     settings = {one.name: getattr(fetch, one.name) for one in fields(fetch)}
     settings |= {"mirrors": mirrors, "per_host": max(1, fetch.per_host // count_downloads(run))}
-    return SharedFetch(**settings, told_in=str(run.root / HOST_LIMITS))
+    return SharedFetch(**settings, limits_folder=str(run.root / HOST_LIMITS))
 
 
 def prepare_retry(run: Build, source: str) -> Retry | RetryImages | None:
@@ -87,8 +91,9 @@ def count_downloads(run: Build) -> int:
     if not fetching:
         return 1
     least = min(run.recipe.fetch_step(name).per_host for name in fetching)
-    partitions = sum(len(run.partitions[name]) for name in fetching)
-    return max(1, min(least, partitions, int(run.executor.width / FETCH_CPUS)))
+    partitions = [partition for name in fetching for partition in run.partitions[name]]
+    worth = max(run.executor.width, sum(partition.rows for partition in partitions) // ROWS_EACH)
+    return max(1, min(least, len(partitions), worth, int(run.executor.width / FETCH_CPUS)))
 
 
 def join_steps(raw: Iterable[ChainStep], curation: Iterable[ChainStep]) -> tuple[ChainStep, ...]:

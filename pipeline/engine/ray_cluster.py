@@ -23,6 +23,15 @@ from vlmill.pipeline.engine.ray_nodes import NodeWatch
 
 LOOPBACK = "127.0.0.1"
 
+OF_ONE_MACHINE = {
+    "prestart_worker_first_driver": False,
+    "enable_worker_prestart": False,
+    "idle_worker_killing_time_threshold_ms": 20_000,
+}
+"""Of Ray's own settings (ray_config_def.h), for the Ray that a build starts. It starts processes ahead of tasks, one
+per core and one for each that waits, without our packages, so that none of our tasks can have them; and ends processes
+that had nothing to do for a second, which the next phase starts again."""
+
 
 @dataclass
 class Cluster:
@@ -159,6 +168,7 @@ def open_cluster(
                 "address": "local",  # whatever other Ray there is on this machine
                 "num_cpus": workers or os.cpu_count() or 1,
                 "include_dashboard": False,
+                "_system_config": OF_ONE_MACHINE,
                 "object_store_memory": objects,
                 **({} if gpus else {"num_gpus": 0}),
             }

@@ -14,7 +14,8 @@ passed, into a supplement. The work is done by img2dataset's Downloader in a chi
     politeness  how many addresses of a host are open at once, fewer where it fails
     host_limits  what processes tell each other of hosts that fail
     child     the process that downloads
-    process   starts it and holds it to account
+    download_process  starts it, and keeps it for the next partition
+    process   gives it addresses and holds it to account
     earlier   what was fetched before for rows that another partition has now
 """
 
@@ -193,7 +194,9 @@ class Fetch:
 class SharedFetch(Fetch):
     """The same in a build, whose downloading processes tell each other of hosts that fail."""
 
-    told_in: str = field(default="", metadata=RUNTIME)  # the folder where they do, of this machine or object storage
+    limits_folder: str = field(
+        default="", metadata=RUNTIME
+    )  # the folder where they do, of this machine or object storage
 
 
 @dataclass(frozen=True, config=STRICT)

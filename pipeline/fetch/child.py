@@ -1,11 +1,13 @@
 """The child process that downloads: img2dataset's Downloader with our own opener, resizer and writer.
 
-    python -m vlmill.pipeline.fetch.child FOLDER
+    python -m vlmill.pipeline.fetch.child
 
-Part of fetch; `process.py` starts it. FOLDER holds `job.json`, the fields of the fetch step and where lists of opt-outs
-lie, and `urls.arrow`; what is found out about address number `key` is appended to `answers.jsonl`, and its bytes to
-`bodies`, as it comes. The process ends when its standard input does, so it cannot outlive whoever started it, and may
-hold no more memory than it needs (`process.compute_memory_limit`).
+Part of fetch; `download_process.py` starts it, and names one folder after another on standard input, each as JSON on a
+line. A folder holds `job.json`, the fields of the fetch step and where lists of opt-outs lie, and `urls.arrow`; what is
+found out about address number `key` is appended to `answers.jsonl`, and its bytes to `bodies`, as it comes. A byte on
+standard output says that all is there, and whether the process takes another folder. The process ends when its standard
+input does, so it cannot outlive whoever started it, and may hold no more memory than it needs
+(`process.compute_memory_limit`).
 
 img2dataset has no entry point below its command line. What is relied on, of 1.47's `downloader.py`: the arguments of
 `Downloader` and `download_shard`; that `download_image` goes through `urllib.request.urlopen` and hands on
@@ -21,25 +23,30 @@ import importlib.util
 import io
 import json
 import os
+import queue
 import resource
 import sys
 import threading
-import time
 import types
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.fetch import Fetch, read_host_rules
+from vlmill.pipeline.fetch.download_process import IDLE_S, LEAVES, STAYS
 from vlmill.pipeline.fetch.host_limits import HostLimit
 from vlmill.pipeline.fetch.opener import Opener
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.fetch.politeness import NameCache, Politeness
 from vlmill.pipeline.fetch.process import LIMITS, STACK
+
+KEPT = 128 << 20
+"""Bytes by which the process may have grown, over all its jobs, to be given another. One job with 64 threads leaves 70
+MiB: stacks and what the C library keeps for each thread."""
 
 
 class DownloadHooks(urllib.request.BaseHandler):
@@ -98,7 +105,6 @@ def load_downloader() -> Any:
 
 def run_job(folder: Path) -> None:
     """Do the job that `folder` holds."""
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own takes a GiB of addresses ahead
     job = json.loads((folder / "job.json").read_bytes())
     fetch = parse_block(Fetch, job["fetch"], "job.json")
     lists = {name: Path(path) for name, path in job["lists"].items()}
@@ -128,36 +134,38 @@ def run_job(folder: Path) -> None:
         user_agent_token=None,
         disallowed_header_directives=None,
     )
-    threading.stack_size(STACK)
-    _bound_memory(job["memory"])
-    teller = LimitTeller(politeness, folder / LIMITS)
-    teller.start()
-    drive.download_shard((0, str(folder / "urls.arrow")))
-    teller.tell()
+    with LimitWriter(politeness, folder / LIMITS):
+        _bound_memory(job["memory"])
+        drive.download_shard((0, str(folder / "urls.arrow")))
 
 
-class LimitTeller(threading.Thread):
-    """Writes down every second what is learned of hosts, for the process that started this one."""
+class LimitWriter:
+    """Writes down every second what is learned of hosts, for the process that started this one, and at the end."""
 
     EVERY = 1.0
 
     def __init__(self, politeness: Politeness, path: Path) -> None:
-        super().__init__(daemon=True)
-        self._politeness, self._path, self._lock = politeness, path, threading.Lock()
+        self._politeness, self._path, self._ended = politeness, path, threading.Event()
+        self._thread = threading.Thread(target=self._write_often, daemon=True)
 
-    def run(self) -> None:
-        """See threading.Thread."""
-        while True:
-            time.sleep(self.EVERY)
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._write_limits()
+
+    def _write_often(self) -> None:
+        while not self._ended.wait(self.EVERY):
             with suppress(OSError, MemoryError):
-                self.tell()
+                self._write_limits()
 
-    def tell(self) -> None:
-        """Write it now, whole."""
-        with self._lock:
-            temporary = self._path.with_suffix(".new")
-            temporary.write_text(json.dumps(self._politeness.list_limits()), encoding="utf-8")
-            temporary.replace(self._path)
+    def _write_limits(self) -> None:
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(self._politeness.list_limits()), encoding="utf-8")
+        temporary.replace(self._path)
 
 
 def _bound_memory(more: int) -> None:
@@ -166,20 +174,53 @@ def _bound_memory(more: int) -> None:
     Linux bounds the memory that the process may write to and does not share (RLIMIT_DATA); elsewhere none is bounded.
     """
     if sys.platform == "linux":
-        (held,) = (
-            line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:")
-        )
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = (int(held) << 10) + more
+        limit = measure_memory() + more
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _end_with_parent() -> None:
-    """Leave at once, in the middle of whatever it is, when standard input ends; nothing is ever written to it."""
-    os.read(0, 1)  # not sys.stdin, whose lock a thread must not hold when the interpreter ends
+def measure_memory() -> int:
+    """Bytes of memory that the process may write to and does not share; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+
+
+def serve_jobs() -> None:
+    """Do the jobs of the folders that standard input names, until none has come for `IDLE_S` seconds."""
+    jobs, answers = queue.SimpleQueue[Path](), os.dup(1)
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own takes a GiB of addresses ahead
+    threading.stack_size(STACK)
+    held, said = 0, STAYS
+    with suppress(queue.Empty):
+        while said == STAYS:
+            folder = jobs.get(timeout=IDLE_S)
+            _print_into(folder / "log")
+            held = held or measure_memory()
+            run_job(folder)
+            sys.stdout.flush()
+            said = STAYS if measure_memory() - held <= KEPT else LEAVES
+            os.write(answers, said)
+
+
+def _read_jobs(jobs: queue.SimpleQueue[Path]) -> None:
+    """Read the names of folders. Leave at once, in the middle of whatever it is, when standard input ends."""
+    unread = b""
+    while read := os.read(0, 1 << 16):  # not sys.stdin, whose lock a thread must not hold when the interpreter ends
+        *lines, unread = (unread + read).split(b"\n")
+        for line in lines:
+            jobs.put(Path(json.loads(line)))
     os._exit(1)
 
 
+def _print_into(path: Path) -> None:
+    """Send what is printed to the end of a file."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    run_job(Path(sys.argv[1]))
+    serve_jobs()

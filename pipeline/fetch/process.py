@@ -1,6 +1,4 @@
-"""Drives the child process that downloads.
-
-Every requested address has an answer, or an error is raised.
+"""Has addresses downloaded in a child process: every one has an answer, or an error is raised.
 
 Part of fetch. Bytes come back in files of a scratch folder, so what is held in memory is a line per address.
 """
@@ -9,9 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +19,7 @@ from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.address import parse_address
+from vlmill.pipeline.fetch.download_process import CAME_TO_ITS_END, DownloadProcess, borrow_process
 from vlmill.pipeline.fetch.host_limits import HostLimit, HostLimits
 from vlmill.pipeline.fetch.politeness import spread_hosts
 
@@ -49,15 +45,6 @@ TOLD_EVERY_S = 5.0
 
 LIMITS = "limits.json"
 """What the process has learned of hosts, in its folder: name -> share, time until which it rests."""
-
-ENVIRONMENT = {
-    "NO_ALBUMENTATIONS_UPDATE": "1",  # should a release of img2dataset import it where 1.47 does not
-    "MALLOC_MMAP_THRESHOLD_": str(
-        1 << 20
-    ),  # bodies go back to the system when they are let go; see `compute_memory_limit`
-    "RES_OPTIONS": "timeout:3 attempts:2",  # of the C library's name lookups, which no thread can interrupt
-}
-
 
 STACK = 1 << 20
 """Bytes of a thread's stack in the downloading process."""
@@ -128,8 +115,8 @@ def download_images(
             "downloads them, is not installed; run, in the clone of vlmill: pip install '.[fetch]'"
         )
     outcomes: dict[str, FetchOutcome] = {}
-    told_in = getattr(fetch, "told_in", "")
-    limits = HostLimits(told_in) if told_in else None
+    limits_folder = getattr(fetch, "limits_folder", "")
+    limits = HostLimits(limits_folder) if limits_folder else None
     missing, trouble = spread_hosts(urls), ""
     for attempt in range(ATTEMPTS):
         if not missing:
@@ -151,54 +138,47 @@ def download_images(
 def _run_child(
     urls: Sequence[str], fetch: Fetch, folder: Path, lists: Mapping[str, Path], limits: HostLimits | None
 ) -> str:
-    """Let one process work on `urls`, and say how it ended. It is gone when this returns or raises."""
+    """Let one process work on `urls`, and say how it ended. It works no more when this returns or raises."""
     rules = asdict(fetch)
-    rules.pop("told_in", None)
+    rules.pop("limits_folder", None)
     job = {
         "fetch": rules,
         "limits": limits.read(parse_address(url).host for url in urls) if limits else {},
-        "lists": {name: str(path) for name, path in lists.items()},
+        "lists": {name: str(path.absolute()) for name, path in lists.items()},
         "memory": compute_memory_limit(fetch, urls),
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     table = pa.table({"url": urls})
     with pa.OSFile(str(folder / "urls.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    # The packages of this process, in its order, and not what lies in the working directory (-P)
-    places = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-P", "-m", "vlmill.pipeline.fetch.child", str(folder)]
-    environment = {**ENVIRONMENT, **os.environ, "PYTHONPATH": places}
-    with (folder / "log").open("wb") as log:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)  # noqa: S603 - our own module
+    with borrow_process() as process:
+        status = None
         try:
-            status = _wait_for_child(child, folder / "answers.jsonl", STALL_S + fetch.deadline_s, limits)
+            (folder / "log").touch()
+            process.begin(folder)
+            status = _wait_for_child(process, folder / "answers.jsonl", STALL_S + fetch.deadline_s, limits)
         finally:
-            child.kill()
-            child.communicate()
+            if status != CAME_TO_ITS_END:
+                process.close()
     last = (folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:].strip()
     return f"{status}; its last words: {last or 'none'}"
 
 
-def _wait_for_child(
-    child: subprocess.Popen[bytes], answers: Path, stall_s: float, limits: HostLimits | None = None
-) -> str:
-    """Wait until the process ends, or has answered nothing for `stall_s` seconds; note its answers meanwhile.
+def _wait_for_child(process: DownloadProcess, answers: Path, stall_s: float, limits: HostLimits | None = None) -> str:
+    """Wait until the process is done with a folder, or has answered nothing for `stall_s` seconds.
 
-    What it learns of hosts is told to others every few seconds.
+    Its answers are noted meanwhile. What it learns of hosts is told to others every few seconds.
     """
     place, answered = 0, time.monotonic()
     told = answered
     while True:
-        try:
-            status = child.wait(min(LOOK_S, stall_s))
-        except subprocess.TimeoutExpired:
-            status = None
+        status = process.wait(min(LOOK_S, stall_s))
         before, place = place, _note_answers(answers, place)
         if limits and (status is not None or time.monotonic() - told >= TOLD_EVERY_S):
             limits.write(_read_limits(answers.with_name(LIMITS)))
             told = time.monotonic()
         if status is not None:
-            return f"ended with status {status}"
+            return status
         if place != before:
             answered = time.monotonic()
         elif time.monotonic() - answered >= stall_s:

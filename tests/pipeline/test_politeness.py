@@ -144,9 +144,9 @@ def test_a_host_that_failed_in_one_process_is_asked_less_by_the_next(tmp_path):
 
     seen, paths = [], [f"/{number}.png" for number in range(8)]
     with Web(dict.fromkeys(paths, refuse)) as web:
-        for told_in, patience[0] in (("", 30), ("", 30), ("told", 30), ("told", 0.3)):
+        for limits_folder, patience[0] in (("", 30), ("", 30), ("told", 30), ("told", 0.3)):
             rules = {"allow_hosts": (web.host,), "threads": 8, "retries": 0, "per_host": 8}
-            fetch = SharedFetch(**rules, told_in=told_in and str(tmp_path / told_in))
+            fetch = SharedFetch(**rules, limits_folder=limits_folder and str(tmp_path / limits_folder))
             most[0] = 0
             (scratch := tmp_path / f"scratch{len(seen)}").mkdir()
             found = download_images([web.url(path) for path in paths], fetch, scratch)
@@ -219,16 +219,23 @@ def test_a_server_sees_no_more_connections_at_once_than_the_recipe_says(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("cores", "partitions", "per_host", "expected"), [(2, 100, 32, (8, 4)), (2, 3, 32, (3, 10)), (64, 900, 32, (32, 1))]
+    ("cores", "partitions", "rows", "per_host", "expected"),
+    [
+        (2, 100, 1000, 32, (8, 4)),
+        (2, 3, 1000, 32, (3, 10)),
+        (64, 900, 1000, 32, (32, 1)),
+        (2, 100, 10, 32, (5, 6)),  # too few rows to be worth more
+        (2, 8, 10, 32, (2, 16)),
+    ],
 )
-def test_processes_that_download_share_what_a_host_may_be_asked(cores, partitions, per_host, expected):
+def test_processes_that_download_share_what_a_host_may_be_asked(cores, partitions, rows, per_host, expected):
     recipe = SimpleNamespace(
         source=lambda _: SimpleNamespace(fetches=True), fetch_step=lambda _: Fetch(per_host=per_host)
     )
     run = SimpleNamespace(
         recipe=recipe,
         executor=SimpleNamespace(width=cores),
-        partitions={"web": range(partitions)},
+        partitions={"web": [SimpleNamespace(rows=rows)] * partitions},
         serving={},
         root=Path("/run"),
     )
