@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from vlmill.pipeline.chat.encode import ChatFormat
 from vlmill.pipeline.chat.outline import Form, TemplateRefused
 from vlmill.pipeline.chat.published import PROBE, PublishedFormat
@@ -104,6 +101,14 @@ def _find_on_hub(path: str, revision: str | None) -> Open:
             f"chat.path: there is no folder {path!r}; of a model on the Hub the recipe names the commit as well "
             f"(chat.revision: 40 digits), not {revision!r}"
         )
+
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - takes 0.4 s, and few recipes ask the Hub
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     def find(name: str) -> Path | None:
         try:

@@ -31,6 +31,7 @@ from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
 from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
+from vlmill.pipeline.core.arrow import keep_pandas_out
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.files import explain_full_disk
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
@@ -165,6 +166,7 @@ EXTRAS = {
 
 def main() -> None:
     """Run the console command: known errors go to standard error without a stack trace, and end with 1."""
+    keep_pandas_out()
     try:
         app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission

@@ -12,7 +12,7 @@ from pathlib import Path
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.files import write_atomically
-from vlmill.pipeline.inputs.hub import is_hub, split_root
+from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.recipe.mapping import read_mapping
 
 
@@ -57,7 +57,9 @@ def list_shipped(place: str) -> list[str]:
 
 def _is_same(place: str, root: str) -> bool:
     """Whether a place is the repository of a root; one that names a revision names the root's."""
-    (one, folder), (other, _) = split_root(place.rstrip("/")), split_root(root)
+    from vlmill.pipeline.inputs import hub
+
+    (one, folder), (other, _) = hub.split_root(place.rstrip("/")), hub.split_root(root)
     return not folder and (one == other or ("@" not in one and one == other.partition("@")[0]))
 
 

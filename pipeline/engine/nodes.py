@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import vlmill
+from vlmill.pipeline.core.arrow import keep_pandas_out
 from vlmill.pipeline.core.errors import StoreError, VlmillError
 from vlmill.pipeline.core.files import TEMPORARY
 from vlmill.pipeline.core.run_path import RunPath
@@ -177,7 +178,7 @@ def raise_bad_nodes(faults: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class WorkerCheck:
-    """What a process makes sure of before it works for a build: called there, since nodes may join later."""
+    """What a process does before it works for a build: called there, since nodes may join later."""
 
     code: str  # hash_package of the driver
     versions: tuple[tuple[str, str], ...] = ()  # of its packages, where other machines may have others
@@ -190,11 +191,12 @@ class WorkerCheck:
         return cls(hash_package(), versions, marker)
 
     def __call__(self) -> None:
-        """Refuse to work in a process that has not the driver's code and packages, or does not see the run.
+        """Keep pandas out; refuse to work without the driver's code and packages, or where the run is not seen.
 
         Raises:
             VlmillError: it has not.
         """
+        keep_pandas_out()
         if hash_package() != self.code:
             raise VlmillError(
                 f"a worker imports vlmill from {find_package()}, which is not the driver's code: start Ray with the "

@@ -19,7 +19,7 @@ from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.engine.store import File, Receipt, Store
 from vlmill.pipeline.filters import Filter, ReadsLists
-from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
@@ -45,6 +45,15 @@ def open_run_folder(root: Path) -> Iterator[Callable[[], None]]:
         store.sweep()
 
 
+def _pin_places(places: Iterable[str]) -> dict[str, str]:
+    """Each place on the Hub with the commit that it stands for now."""
+    if not (found := list(places)):
+        return {}
+    from vlmill.pipeline.inputs import hub  # noqa: PLC0415 - imports huggingface_hub
+
+    return {place: hub.pin_revision(place) for place in found}
+
+
 def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe:
     """The recipe with commits in its roots on the Hugging Face Hub: those that the folder was begun with.
 
@@ -55,7 +64,7 @@ def pin_hub_roots(root: Path, recipe: Recipe, *, accept_changes: bool) -> Recipe
     path = root / PINS
     before = read_yaml(path) if path.exists() else {}
     roots = recipe.roots()
-    commits = {place: hub.pin_revision(place) for place in dict.fromkeys(roots.values()) if hub.is_hub(place)}
+    commits = _pin_places(place for place in dict.fromkeys(roots.values()) if is_hub(place))
     pins = {}
     for name, place in roots.items():
         if place not in commits:

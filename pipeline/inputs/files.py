@@ -24,8 +24,8 @@ from fsspec.utils import glob_translate
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.meter import note_work
-from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.copies import keep_copy
+from vlmill.pipeline.inputs.hub_files import HubFile, RemoteFile, is_hub
 from vlmill.pipeline.inputs.ranges import RangedFile, explain_storage, find_filesystem, make_stamp
 
 MAGIC = re.compile(r"[*?\[]")
@@ -50,7 +50,7 @@ class InputFile:
     @property
     def on_hub(self) -> bool:
         """Whether it lies on the Hugging Face Hub."""
-        return hub.is_hub(self.url)
+        return is_hub(self.url)
 
     @property
     def on_disk(self) -> bool:
@@ -60,7 +60,7 @@ class InputFile:
 
 def is_remote_folder(place: str) -> bool:
     """Whether an address is that of a folder. One whose storage cannot be asked is none: reading it will say why."""
-    if "://" not in place or hub.is_hub(place) or MAGIC.search(place):
+    if "://" not in place or is_hub(place) or MAGIC.search(place):
         return False
     try:
         filesystem, path = find_filesystem(place)
@@ -91,12 +91,10 @@ def list_input_files(
     Raises:
         SourceError: there is none, or the Hub is not to be had.
     """
-    if pattern is None and split is not None:
-        return _number_files(source, hub.find_split(root, subset, split), ranged)
-    if pattern is None:
+    if pattern is None and split is None:
         raise SourceError(f"source {source!r}: neither a pattern of files nor a split says what to read below {root}")
-    if hub.is_hub(root):
-        return _number_files(source, hub.find_files(root, pattern), ranged)
+    if pattern is None or is_hub(root):
+        return _number_files(source, _list_hub_files(root, pattern, subset, split), ranged)
     base = f"{root.rstrip('/')}/"
     try:
         filesystem, start = find_filesystem(base)
@@ -146,7 +144,16 @@ def _match_files(filesystem: Any, start: str, pattern: str) -> dict[str, Mapping
     return files if matches is None else {name: one for name, one in files.items() if matches(name)}
 
 
-def _number_files(source: str, entries: list[hub.HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:
+def _list_hub_files(root: str, pattern: str | None, subset: str | None, split: str | None) -> list[HubFile]:
+    from vlmill.pipeline.inputs import hub  # noqa: PLC0415 - imports huggingface_hub
+
+    if pattern is not None:
+        return hub.find_files(root, pattern)
+    assert split is not None
+    return hub.find_split(root, subset, split)
+
+
+def _number_files(source: str, entries: list[HubFile], ranged: Callable[[str], bool]) -> list[InputFile]:
     ordered = sorted(entries, key=lambda entry: entry.name)
     return [
         InputFile(source, number, e.name, e.url, e.size, e.sha256, ranged(e.name)) for number, e in enumerate(ordered)
@@ -167,12 +174,12 @@ def open_input(input_file: InputFile) -> Iterator[Path]:
         yield path
 
 
-def _open_ranges(input_file: InputFile) -> hub.RemoteFile | RangedFile | None:
+def _open_ranges(input_file: InputFile) -> RemoteFile | RangedFile | None:
     """What is like a path and read by range; None for what has to be a local file."""
     if not input_file.ranged:
         return None
     if input_file.on_hub:
-        return hub.RemoteFile(input_file.url, input_file.size)
+        return RemoteFile(input_file.url, input_file.size)
     remote = RangedFile(input_file.url, input_file.size, input_file.stamp)
     return remote if remote.answers_ranges() else None
 
@@ -205,7 +212,7 @@ def _copy_file(input_file: InputFile) -> Iterator[Path]:
     """A copy of a file on the Hub, checked against its sha256."""
     with tempfile.TemporaryDirectory(prefix="vlmill-input file-") as folder:
         copy = Path(folder) / Path(input_file.name).name
-        with hub.RemoteFile(input_file.url, input_file.size).open() as remote, copy.open("wb") as file:
+        with RemoteFile(input_file.url, input_file.size).open() as remote, copy.open("wb") as file:
             shutil.copyfileobj(remote, file, COPIED)
         if input_file.sha256 and hash_file(copy) != input_file.sha256:
             raise SourceError(

@@ -8,7 +8,6 @@ address.
 
 from __future__ import annotations
 
-import io
 import logging
 import posixpath
 import re
@@ -16,9 +15,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from fsspec.utils import glob_translate
@@ -37,6 +36,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_ba
 
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.inputs.hub_files import HubFile, HubUnreachableError, RemoteFile
 from vlmill.pipeline.inputs.ranges import RangedReader
 
 LIBRARY = "vlmill"  # what the Hub's owners see in their logs
@@ -52,43 +52,12 @@ WHOLE = 32 << 20
 """Files up to this size may come whole to one who asked for a part; so do some that lie in git."""
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file of a repository."""
+def is_repository(root: str) -> bool:
+    """Whether a root on the Hub is a whole repository, not a folder or files in one.
 
-    name: str  # relative to the source's root, with "/"
-    url: str  # hf://datasets/OWNER/NAME@COMMIT/PATH
-    size: int
-    sha256: str  # empty where the Hub does not know it: for small files, which lie in git itself
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file on the Hub in the place of a path: it can be opened, and what is read of it is asked for by range."""
-
-    url: str
-    size: int
-
-    def __str__(self) -> str:
-        return self.url
-
-    def open(self, mode: Literal["rb"] = "rb") -> io.RawIOBase:
-        """The file for reading. Every read is one request for just those bytes."""
-        del mode
-        return _Ranges(self)
-
-
-def is_hub(root: str) -> bool:
-    """Whether a root lies on the Hub."""
-    return root.startswith(constants.HF_PROTOCOL)
-
-
-def is_repository(place: str) -> bool:
-    """Whether it is a whole repository, not a folder or files in one.
-
-    Raises SourceError if it is on the Hub and malformed.
+    Raises SourceError if it is malformed.
     """
-    return is_hub(place) and not _parse_root(place).path_in_repo
+    return not _parse_root(root).path_in_repo
 
 
 def pin_revision(root: str) -> str:
@@ -239,7 +208,7 @@ def _get_response(url: str, headers: Mapping[str, str] | None = None, **options:
     return response
 
 
-class _Ranges(RangedReader):
+class HubRanges(RangedReader):
     """A file of the Hub, read by range."""
 
     def __init__(self, file: RemoteFile) -> None:
@@ -273,10 +242,6 @@ class _Ranges(RangedReader):
     def _is_of_range(self, response: Response, start: int, stop: int) -> bool:
         ranges = {f"bytes {start}-{stop - 1}/{size}" for size in (self._size, "*")}
         return response.status_code == 206 and response.headers.get("Content-Range") in ranges
-
-
-class HubUnreachableError(SourceError):
-    """The Hub does not answer at all, or must not be asked: the same is true of every other repository."""
 
 
 _ASKING: ContextVar[bool] = ContextVar("_ASKING", default=False)

@@ -17,8 +17,8 @@ from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.filters.custom import CustomCode
-from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import is_remote_folder
+from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.recipe.custom_sources import find_source_classes, read_source_kinds
 from vlmill.pipeline.recipe.located import take_name
 from vlmill.pipeline.signals import SIGNALS
@@ -218,13 +218,21 @@ def move_source(data: dict[str, Any], source: str, place: str) -> None:
             f"--source {source}: the recipe has no such source or benchmark; {suggest_names(source, list(sources))}"
         )
     sources[source].pop("images", None)
-    if Path(place).is_dir() or place.endswith("/") or hub.is_repository(place) or is_remote_folder(place):
+    if Path(place).is_dir() or place.endswith("/") or _is_repository(place) or is_remote_folder(place):
         sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
         return
     root, pattern = _split_pattern(place)
     sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
     for name in ("subset", "split"):
         sources[source].pop(name, None)
+
+
+def _is_repository(place: str) -> bool:
+    if not is_hub(place):
+        return False
+    from vlmill.pipeline.inputs import hub  # noqa: PLC0415 - imports huggingface_hub
+
+    return hub.is_repository(place)
 
 
 def _split_pattern(place: str) -> tuple[str, str]:

@@ -21,8 +21,8 @@ from typing import Any
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.yaml_format import parse_yaml
-from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import list_input_files, open_input
+from vlmill.pipeline.inputs.hub_files import is_hub
 
 ALL, PLACE = "*", "{subset}"
 README = "README.md"
@@ -136,7 +136,7 @@ def _find_places(name: str, block: Mapping[str, Any], base: Path, wanted: Collec
     root = root if "://" in root else str((base / root).resolve())
     pattern = block.get("files")
     if pattern is not None:
-        listed = wanted if wanted and hub.is_hub(root) else _list_folders(name, root, pattern)
+        listed = wanted if wanted and is_hub(root) else _list_folders(name, root, pattern)
         found = {subset: {"files": pattern.replace(PLACE, glob.escape(subset))} for subset in listed}
     else:
         found = _read_configs(name, root, split)
@@ -175,7 +175,7 @@ def _read_configs(name: str, root: str, split: str) -> dict[str, Any]:
         if not isinstance(config, dict) or not isinstance(config.get("config_name"), str):
             raise SourceError(f"{root}/{README}: a config without a name; give `files` with {PLACE} instead")
         subset = config["config_name"]
-        if hub.is_hub(root):
+        if is_hub(root):
             found[subset] = {"subset": subset, "split": split}
         elif (files := _find_pattern(config, split)) is not None:
             found[subset] = {"files": files}

@@ -16,7 +16,7 @@ from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, pass_all
 from vlmill.pipeline.filters import FILTERS
-from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
 from vlmill.pipeline.signals.base import SIGNAL_NAME
@@ -254,7 +254,7 @@ def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) ->
         raise RecipeError(f"{where}: `files` says which files to read, and so do `subset` and `split`; leave one out")
     if named and not settings.split:
         raise RecipeError(f"{where}.split: is missing beside `subset`; say which split, such as train")
-    if named and not hub.is_hub(settings.root):
+    if named and not is_hub(settings.root):
         raise RecipeError(
             f"{where}: `subset` and `split` are those of a dataset on the Hugging Face Hub, and root "
             f"{settings.root!r} is none; give `files`, or --source {name}=hf://datasets/OWNER/NAME"

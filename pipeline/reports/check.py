@@ -21,8 +21,8 @@ from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import Filter, ReadsLists, TextQuality
-from vlmill.pipeline.inputs import hub
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
+from vlmill.pipeline.inputs.hub_files import HubUnreachableError, RemoteFile, is_hub
 from vlmill.pipeline.inputs.ranges import find_filesystem
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
@@ -69,7 +69,7 @@ def check_inputs(
     sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
     known = {*passed, *earlier.surveyed}
     roots = {name: root for name, root in recipe.roots().items() if name not in known}
-    commits, refused, lost = _pin_roots({name: root for name, root in roots.items() if hub.is_hub(root)})
+    commits, refused, lost = _pin_roots({name: root for name, root in roots.items() if is_hub(root)})
     roots = {name: commits.get(name, resolve_root(root, base)) for name, root in roots.items() if name not in lost}
     places = {
         name: partial(_check_source, name, sources[name], root, files)
@@ -108,7 +108,7 @@ def _pin_roots(roots: Mapping[str, str]) -> tuple[dict[str, str], list[VlmillErr
     repositories, answers = list(users), dict[str, str | VlmillError]()
     first = repositories[:1] if len(repositories) > AT_ONCE else []
     answers |= {repository: _pin_repository(repository) for repository in first}
-    if not any(isinstance(answer, hub.HubUnreachableError) for answer in answers.values()):
+    if not any(isinstance(answer, HubUnreachableError) for answer in answers.values()):
         others = repositories[len(first) :]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             answers |= zip(others, pool.map(_pin_repository, others), strict=True)
@@ -125,6 +125,8 @@ def _pin_roots(roots: Mapping[str, str]) -> tuple[dict[str, str], list[VlmillErr
 
 def _find_repository(root: str) -> str:
     """The repository of a root at its revision; of a malformed root itself, which is refused when it is asked for."""
+    from vlmill.pipeline.inputs import hub  # noqa: PLC0415 - imports huggingface_hub
+
     try:
         return hub.split_root(root)[0]
     except SourceError:
@@ -133,10 +135,14 @@ def _find_repository(root: str) -> str:
 
 def _join_root(repository: str, root: str) -> str:
     """The folder of a root in its repository at a commit."""
+    from vlmill.pipeline.inputs import hub  # noqa: PLC0415 - imports huggingface_hub
+
     return f"{repository}/{hub.split_root(root)[1]}".rstrip("/")
 
 
 def _pin_repository(repository: str) -> str | VlmillError:
+    from vlmill.pipeline.inputs import hub  # noqa: PLC0415 - imports huggingface_hub
+
     try:
         return hub.pin_revision(repository)
     except VlmillError as error:
@@ -285,7 +291,7 @@ def _check_file(source: Source, file: InputFile) -> None:
 def _read_byte(file: InputFile) -> None:
     """Read the first byte of a file elsewhere, to see that it can be read."""
     if file.on_hub:
-        with hub.RemoteFile(file.url, file.size).open() as remote:
+        with RemoteFile(file.url, file.size).open() as remote:
             remote.read(1)
         return
     filesystem, path = find_filesystem(file.url)

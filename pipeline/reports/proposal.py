@@ -18,7 +18,7 @@ from typing import Any
 from vlmill.pipeline.boxes.recognition import SeenBoxes
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
-from vlmill.pipeline.inputs.hub import is_hub
+from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.reports.annotations import list_annotated
 from vlmill.pipeline.reports.attempts import (
     FORMATS,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.yaml_format import format_yaml_inline
-from vlmill.pipeline.inputs.hub import is_hub
+from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.reports.attempts import Attempt
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.reports.seen_boxes import list_box_lines

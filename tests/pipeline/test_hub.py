@@ -39,7 +39,7 @@ from tests.helpers.upstream import (
 )
 from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError
 from vlmill.pipeline.engine.workdir import PINS, pin_hub_roots
-from vlmill.pipeline.inputs import hub
+from vlmill.pipeline.inputs import hub, hub_files
 from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.check import check_inputs
@@ -587,7 +587,7 @@ def test_an_evaluation_set_is_read_by_range_or_copied_as_its_format_allows(here,
     source = Evaluation()
     for input_file, path in zip(list_input_files("exam", ROOT, "*", ranged=source.ranged), written, strict=True):
         with open_input(input_file) as there:
-            assert isinstance(there, hub.RemoteFile) == (path.suffix == ".parquet")
+            assert isinstance(there, hub_files.RemoteFile) == (path.suffix == ".parquet")
             assert source.survey(there) == source.survey(path)
             assert list(source.rows(there, range(1, 3))) == list(source.rows(path, range(1, 3)))
 
