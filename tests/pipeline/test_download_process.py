@@ -162,7 +162,9 @@ def test_the_process_is_kept_for_what_comes_next_until_it_is_closed(web, tmp_pat
 
 def test_a_process_that_has_died_meanwhile_is_replaced(web, tmp_path, endings):
     run(quick(web), tmp_path, web.url("/good.png"))
-    os.kill(*children(), signal.SIGKILL)
+    (kept,) = children()
+    os.kill(kept, signal.SIGKILL)
+    os.waitid(os.P_PID, kept, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
     assert run(quick(web), tmp_path, web.url("/good.png"))[0][0]["bytes"] == picture()
     assert endings == [CAME_TO_ITS_END] * 2
 
