@@ -186,6 +186,7 @@ class ClaimThings(_OfBlock):
     rules: tuple[Rule, ...]  # of the stage behind `stages`
 
     name: ClassVar[str] = "claim_things"
+    version: ClassVar[int] = 2
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<rule>.claims.parquet`."""
@@ -259,22 +260,27 @@ class DropThings(_OfBlock):
     """Step: what goes of a block, and for what. Counts `things_dropped`."""
 
     name: ClassVar[str] = "drop_things"
+    version: ClassVar[int] = 2
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `block.drops.parquet`: DROPS; and `keepers.parquet`: `keeper`, `order`, `node`."""
-        drops = self.read_left(inputs).drops
+        """Write `block.drops.parquet`: DROPS; and `keepers.parquet`: each `keeper`, and the first order here (`to`)."""
+        drops, to = self.read_left(inputs).drops, pl.lit(find_orders(self.block)[0], pl.UInt64)
         write_sorted(folder / "block.drops.parquet", drops)
-        write_sorted(folder / "keepers.parquet", drops.drop_nulls("keeper").select("keeper", "order", "node"))
+        write_sorted(folder / "keepers.parquet", drops.select("keeper", to.alias("to")).drop_nulls().unique())
         return {"things_dropped": Count(drops.height, drops.height)}
 
 
 @dataclass(frozen=True)
 class NameKeepers(PolarsStep):
-    """Step: the ids of the samples of a block for which others go. Counts `keepers_named`."""
+    """Step: the ids of the samples of a block for which others go, once for each block that asks.
+
+    Counts `keepers_named`.
+    """
 
     block: int
 
     name: ClassVar[str] = "name_keepers"
+    version: ClassVar[int] = 2
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -282,11 +288,11 @@ class NameKeepers(PolarsStep):
         return ("*/keepers.parquet", f"*/{self.block:05d}/left.parquet")
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
-        """Write `names.parquet`: `order` and `node` of what goes, and the id of its keeper as `keeper_...`."""
+        """Write `names.parquet`: the first order of the block that asks (`to`), `keeper`, its id as `keeper_...`."""
         keepers = read_range(find_paths(inputs, "*/keepers.parquet"), *find_orders(self.block))
         ids = _read_table(inputs, "left", ["order", *SampleId._fields])
         ids = ids.rename({"order": "keeper", **{name: f"keeper_{name}" for name in SampleId._fields}})
-        named = keepers.join(ids, on="keeper").drop("keeper")
+        named = keepers.join(ids, on="keeper").select("to", *ids.columns)
         write_sorted(folder / "names.parquet", named)
         return {"keepers_named": Count(named.height, named.height)}
 
@@ -311,7 +317,7 @@ class ResolveBlock(PolarsStep):
         drops = _read_table(inputs, "block.drops")
         names = read_range(find_paths(inputs, "*/names.parquet"), *find_orders(self.block))
         samples = _read_table(inputs, "left", ["order", "partition", "sample", "left"])
-        write_drops(folder, self.partitions, samples, drops.join(names, on=["order", "node"], how="left"))
+        write_drops(folder, self.partitions, samples, drops.join(names, on="keeper", how="left"))
         return count_drops(samples, drops)
 
 

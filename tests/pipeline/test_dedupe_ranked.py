@@ -246,6 +246,14 @@ def test_each_in_turn_stays_unless_one_that_stays_is_linked_to_it(weights, order
     assert {row["order"]: (row["keeper"], row["score"]) for row in found.iter_rows(named=True)} == gone
 
 
+def test_what_all_blocks_go_for_is_named_once_for_each_of_them():
+    """Of 96 copies, in 24 blocks."""
+    rows = [Row("web", "document", 0, ()) for _ in range(96)]
+    verdicts, tasks = resolve_both(rows, [9] * TEXTS, {})
+    assert {verdict.other for verdict in verdicts.values()} == {"web/00000.parquet#0"}
+    assert sum(counts["keepers_named"] for (name, _), counts in tasks.items() if name == "names") == 24
+
+
 @pytest.mark.parametrize(("links", "fewest", "most"), [(10, 3, 60), (1 << 20, 1, 1)])
 def test_of_a_chain_every_second_one_goes_however_many_links_a_task_takes(monkeypatch, links, fewest, most):
     """Each picture is close to the next alone, in the order of preference: what is said of one hangs on the last."""
