@@ -44,6 +44,7 @@ subprocess.run(  # noqa: S603 - a command of ours
     check=True,
     stdout=subprocess.DEVNULL,
 )
+COMMANDS.write_text(COMMANDS.read_text(encoding="utf-8").replace("&amp;", "&"), encoding="utf-8")  # typer escapes them
 
 
 NEEDS = {
@@ -56,8 +57,9 @@ NEEDS = {
 
 
 def name_files(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """Name files of the repository that are no pages of the site, and say what a block needs."""
+    """Name files of the repository that are no pages of the site, pages by their titles, and what a block needs."""
     text = re.sub(r"\[`?([^]`]+)`?\]\(\.\./[^)]+\)", r"`\1`", source[0])
+    text = re.sub(r"\[([\w-]+\.md)\]\((\1(#[\w-]+)?)\)", r"[](\2)", text)
     source[0] = re.sub(
         r"^```(\w+) (\w+)$", lambda found: f"*{NEEDS[found[2]]}:*\n\n{found[0]}", text, flags=re.MULTILINE
     )

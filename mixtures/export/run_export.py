@@ -82,10 +82,17 @@ def export_run(
             return _Export(root, found, settings, made, folder, tell).run()
 
 
+READ_BY = (
+    "parquet is for Hugging Face datasets and TRL, llava for LLaVA's code, messages (as OpenAI's) for LLaMA-Factory "
+    "and ms-swift, webdataset for webdataset and Megatron-Energon"
+)
+"""Who reads which format, for those who name a trainer."""
+
+
 def _check_settings(root: Path, settings: ExportSettings) -> None:
     stages = [stage.name for stage in read_locked_recipe(root).stages]
     if settings.to not in FORMATS:
-        raise RecipeError(f"--to {settings.to}: {suggest_names(settings.to, list(FORMATS))}")
+        raise RecipeError(f"--to {settings.to}: {suggest_names(settings.to, list(FORMATS))}. {READ_BY}")
     if settings.stage is not None and settings.stage not in stages:
         raise StoreError(f"{root}: there is no stage {settings.stage!r}; {suggest_names(settings.stage, stages)}")
     if settings.stage is None and settings.images == "policy":

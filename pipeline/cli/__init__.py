@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from vlmill.pipeline.cli.training import ablate, evaluate, train
 from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.arrow import keep_pandas_out
 from vlmill.pipeline.core.errors import VlmillError
-from vlmill.pipeline.core.files import explain_full_disk
+from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
 
@@ -110,6 +111,15 @@ def _take_path(command: str, name: str, value: Any) -> Any:
     return take_local_path(value, "DIR" if name == "directory" else f"--{name.strip('_')}")
 
 
+def _join_lines(text: str) -> str:
+    """A docstring with each paragraph on one line, which a terminal of any width wraps; examples stay as they are.
+
+    typer takes away an indent that all lines but the first have, so examples begin with an empty mark.
+    """
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(f"[b][/b]{one}" if one[:1] == " " else " ".join(one.split("\n")) for one in paragraphs)
+
+
 def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
     """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing.
 
@@ -150,7 +160,7 @@ for command in (
     export,
     schema,
 ):
-    app.command(command.__name__.replace("_", "-"))(_end_interrupted(command))
+    app.command(command.__name__.replace("_", "-"), help=_join_lines(command.__doc__ or ""))(_end_interrupted(command))
 app.add_typer(mixtures, name="mixtures")
 
 EXTRAS = {
@@ -170,7 +180,7 @@ def main() -> None:
     try:
         app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
-        _print_error(explain_full_disk(error) or str(error))
+        _print_error(explain_full_disk(error) or explain_refused_write(error) or str(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]

@@ -53,7 +53,7 @@ def build(
     until: Annotated[
         str | None,
         typer.Option(
-            metavar="STEP",
+            metavar="PHASE",
             help="Stop after this phase: survey, benchmarks, write, curate, signals, dedupe, shard or mixture.",
         ),
     ] = None,

@@ -82,7 +82,8 @@ class KindOf:
     def _check(self, kind: Any, info: ValidationInfo) -> Any:
         if self.open and isinstance(kind, str) and (info.context is None or kind in info.context["kinds"]):
             return kind
-        return check_kind(kind, self.table, hint=self.hint)
+        own = info.context["kinds"] if self.open and info.context else ()
+        return check_kind(kind, {**self.table, **dict.fromkeys(own)}, hint=self.hint)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """An enumeration."""
@@ -289,7 +290,7 @@ def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
     if unknown:
         return f"{place}: unknown key {last[0]!r:.80}; {suggest_names(str(last[0]), _list_keys(kind, values, path))}"
     if missing:
-        return f"{place}: is missing"
+        return f"{place}: is missing{_suggest_sibling(values, path)}"
     if code == "value_error":  # raised by a class of ours, which names the value itself
         return f"{place}: {item['ctx']['error']}"
     if code in {"kind", "kind_inside"}:
@@ -298,6 +299,16 @@ def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
     if code == "tuple_type" and (shown := _show_items(item["input"])):
         form = f"Input should be a list, an item for each key: {shown}"
     return f"{place}: {form}, not {item['input']!r:.200}"
+
+
+def _suggest_sibling(values: Any, path: Sequence[Any]) -> str:
+    """Which block beside the one that lacks something may have been meant: a misspelt name makes a block of its own."""
+    *above, name = path or [None]
+    for step in above:
+        values = values[step]
+    names = [str(key) for key in values if key != name] if isinstance(values, Mapping) else []
+    near = difflib.get_close_matches(str(name)[:80], names, n=1)
+    return f"; did you mean {'.'.join(map(str, (*above, near[0])))!r}, which is there?" if near else ""
 
 
 def _show_items(given: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -17,6 +18,7 @@ from vlmill.pipeline.core.errors import StoreError, VlmillError
 from vlmill.pipeline.core.run_path import RunPath
 
 TEMPORARY = ".tmp-"
+TEMPORARY_NAME = re.compile(rf"{re.escape(TEMPORARY)}(.+)-[0-9a-f]{{32}}")
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Numbers of errors that say that no more can be written."""
@@ -40,6 +42,23 @@ def explain_full_disk(error: BaseException, place: Path | None = None) -> str:
         f"{where} cannot be written: no space is left on its disk, or in your quota of it; make room and run the same "
         "command again: what is committed is kept"
     )
+
+
+REFUSED = {errno.EROFS: "its file system is read-only", errno.EACCES: "you may not", errno.EPERM: "you may not"}
+"""Numbers of errors that say that a place takes no files, and why."""
+
+
+def explain_refused_write(error: BaseException) -> str:
+    """What to do where a file cannot be made or opened in a place; empty for any other error.
+
+    A temporary name is that of the file that it was for.
+    """
+    if not isinstance(error, OSError) or error.errno not in REFUSED or not error.filename:
+        return ""
+    path = Path(os.fsdecode(error.filename))
+    if found := TEMPORARY_NAME.fullmatch(path.name):
+        path = path.with_name(found[1])
+    return f"{path} cannot be made or opened: {REFUSED[error.errno]}; what a command writes goes elsewhere with --out"
 
 
 def read_json(path: Path) -> Any:

@@ -98,6 +98,11 @@ class TrustedCode(CustomCode):
     """Code that the command line named. No YAML describes one."""
 
 
+def list_own_names(held: Mapping[str, CustomCode]) -> set[str]:
+    """The names of the filters and signals in files, read without running any."""
+    return {name for code in held.values() for name in code.names()}
+
+
 def list_untrusted(held: Mapping[str, CustomCode]) -> dict[str, CustomCode]:
     """What of a run's custom filters the command line did not name, by file."""
     return {file: code for file, code in held.items() if not isinstance(code, TrustedCode)}

@@ -76,6 +76,15 @@ def list_presets() -> dict[str, Path]:
     return {name.partition("/")[2]: file for name, file in list_shipped().items() if name.startswith("presets/")}
 
 
+def _refuse_names(found: Located | None, path: Path) -> None:
+    """Refuse a name where a mapping belongs, and say which mapping. Raises RecipeError."""
+    entries = found.to_data() if found is not None else None
+    named = [one for one in (entries if isinstance(entries, list) else [entries]) if isinstance(one, str)]
+    if named:
+        said = ", ".join(f"{{recipe: {name}}}" for name in named)
+        raise RecipeError(f"{path}: include: a list of mappings, not names: include: [{said}]")
+
+
 class Composer:
     """Puts a recipe's files together. It reads every file once.
 
@@ -103,6 +112,7 @@ class Composer:
                 or replaced; or two files say different things of one value.
         """
         how = {key: whole.value[key] for key in COMPOSING if key in whole.value}
+        _refuse_names(how.get("include"), path)
         spelt = parse_block(
             Composition, {key: item.to_data() for key, item in how.items() if item.value is not None}, str(path)
         )

@@ -112,6 +112,11 @@ def read_lock(root: Path) -> dict[str, Any]:
         StoreError: no build was begun there, or the file is damaged.
     """
     path = root / LOCK
+    if Path(root).is_file():
+        raise StoreError(
+            f"{root} is a file, and a run is a folder: the one that vlmill build RECIPE --out DIR filled, by default "
+            "build/ and the recipe's name"
+        )
     if not path.exists():
         raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
     try:

@@ -5,6 +5,7 @@ The code in them is found here and not run.
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -18,6 +19,9 @@ from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
 LOCK = "recipe.lock.yaml"
+
+SHOWN_DIGITS = 12
+"""Of a sha256 of code, where two recipes are compared."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -36,7 +40,9 @@ def find_recipe(name: str) -> Path:
     if path.is_file():
         return path
     if path.suffix in {".yaml", ".yml"}:
-        raise RecipeError(f"{name}: there is no such recipe file")
+        beside = [str(path.with_name(one.name)) for one in path.absolute().parent.glob(f"*{path.suffix}")]
+        near = difflib.get_close_matches(str(path), beside, n=1)
+        raise RecipeError(f"{name}: there is no such recipe file" + (f"; did you mean {near[0]!r}?" if near else ""))
     shipped = {
         Path(str(item)).stem: Path(str(item))
         for item in files("vlmill.recipes").iterdir()
@@ -95,8 +101,18 @@ def refuse_code(path: Path, data: dict[str, Any], filters: Mapping[str, str]) ->
         raise RecipeError(explain_refusal(path, other))
 
 
+def _hide_code(value: Any) -> Any:
+    """A value of a recipe, of code in it the first digits of its sha256."""
+    if not isinstance(value, dict):
+        return value
+    if {"code", "sha256"} == value.keys():
+        return f"code with sha256 {str(value['sha256'])[:SHOWN_DIGITS]}..."
+    return {key: _hide_code(inside) for key, inside in value.items()}
+
+
 def list_differences(before: Any, now: Any, where: str = "") -> str:
     """The leaves in which two recipes differ, one per line."""
+    before, now = _hide_code(before), _hide_code(now)
     if isinstance(before, dict) and isinstance(now, dict):
         lines = [
             list_differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))

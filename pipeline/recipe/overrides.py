@@ -5,9 +5,10 @@ Works on its YAML mapping.
 
 from __future__ import annotations
 
+import difflib
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vlmill.pipeline.inputs.files import is_remote_folder
 from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.recipe.custom_sources import find_source_classes, read_source_kinds
 from vlmill.pipeline.recipe.located import take_name
+from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.signals import SIGNALS
 from vlmill.pipeline.signals.custom import METHOD as SIGNAL_METHOD
 from vlmill.pipeline.sources import SOURCES
@@ -125,6 +127,7 @@ def _add_named_filter(data: dict[str, Any], parts: list[str]) -> list[str]:
     if parts[0] != "filters":
         name, settings = take_name(parts, filters)
         if not settings or parts[0] in data or name not in filters:
+            _refuse_near_filter(data, parts, filters)
             return parts
         parts = ["filters", *parts]
     if len(parts) == 1:
@@ -135,6 +138,16 @@ def _add_named_filter(data: dict[str, Any], parts: list[str]) -> list[str]:
         if name not in _list_filter_names(data) and not name.isdigit():
             entries.append({name: {}})
     return parts
+
+
+def _refuse_near_filter(data: Mapping[str, Any], parts: list[str], filters: Collection[str]) -> None:
+    """Refuse a key that is none of a recipe's and looks like a filter. Raises RecipeError."""
+    near = difflib.get_close_matches(parts[0], filters, n=1, cutoff=0.8)
+    if near and len(parts) > 1 and parts[0] not in {*data, *Recipe.__dataclass_fields__}:
+        raise RecipeError(
+            f"--set {'.'.join(parts)}: there is no filter {parts[0]!r}, and no such key of a recipe; did you mean "
+            f"{near[0]!r}?"
+        )
 
 
 def _list_names(place: Any) -> list[Any]:

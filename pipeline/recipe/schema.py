@@ -30,7 +30,7 @@ from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.dedupe import CompareVectors, Dedupe, FileVectors, Resolve
 from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.filters import FILTERS, CustomFilter, Filter, Language, Threshold, reads_tables
-from vlmill.pipeline.filters.custom import CustomCode, TrustedCode
+from vlmill.pipeline.filters.custom import CustomCode, TrustedCode, list_own_names
 from vlmill.pipeline.images import POLICIES, Policy
 from vlmill.pipeline.recipe.custom_sources import HINT, CustomSource, name_custom_source, place_custom_source
 from vlmill.pipeline.signals import DERIVED, SIGNALS, Clusters, Signal
@@ -198,8 +198,9 @@ class Recipe:
             if found.name in code.names():
                 trusted = code.code if isinstance(code, TrustedCode) else None
                 return CustomFilter(found.name, found.settings, code.sha256, trusted, file)
+        known = suggest_names(found.name, [*FILTERS, *list_own_names(self.custom_filters)])
         raise ValueError(
-            f"filters.{found.name}: {found.name!r} is unknown; {suggest_names(found.name, list(FILTERS))}. "
+            f"filters.{found.name}: {found.name!r} is unknown; {known}. "
             "A custom filter comes with --filter FILE; docs/adding.md says how to write one"
         )
 
@@ -212,7 +213,8 @@ class Recipe:
                 trusted = code.code if isinstance(code, TrustedCode) else None
                 return place_custom_signal(found, name, code.sha256, trusted, file)
         raise ValueError(
-            f"signals.{name}.kind: {found.kind!r} is unknown; {suggest_names(found.kind, [*SIGNALS, *DERIVED])}. "
+            f"signals.{name}.kind: {found.kind!r} is unknown; "
+            f"{suggest_names(found.kind, [*SIGNALS, *DERIVED, *list_own_names(self.custom_filters)])}. "
             "A custom signal comes with --filter FILE; docs/signals.md says how to write one"
         )
 

@@ -216,14 +216,17 @@ def _check_stages(recipe: Recipe) -> None:
     if len(set(names)) != len(names):
         raise RecipeError(f"stages: each name may stand once, not {', '.join(names)}")
     if recipe.stages and recipe.tokenizer is None:
-        raise RecipeError("tokenizer: stages need one; give the path of a tokenizer.json")
+        raise RecipeError(
+            "tokenizer: stages need one; give the path of a tokenizer.json, such as that of a model, or for a first "
+            "look take the demo's: include: [{recipe: quickstart, take: [tokenizer]}]"
+        )
 
 
 def _check_policy(recipe: Recipe, stage: Stage) -> None:
     if stage.policy not in recipe.policies:
         raise RecipeError(
             f"stages.{stage.name}.policy: policy {stage.policy!r} does not stand in the recipe's policies; "
-            f"{suggest_names(stage.policy, list(recipe.policies))}"
+            + (suggest_names(stage.policy, recipe.policies) if recipe.policies else "none is there that can be read")
         )
 
 

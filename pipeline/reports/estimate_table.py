@@ -15,7 +15,7 @@ COLUMNS = ("source", "files", "size", "rows", "samples", "images", "requests", "
 
 def make_source_table(estimate: RunEstimate) -> Table:
     """A row for each source; the time is that of all workers together."""
-    table = Table(title="about so much is there")
+    table = Table(title="what is there, about")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("source", "from") else "right")
     for one in estimate.sources:
@@ -47,7 +47,8 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
             f"sent and at most {asked.output_tokens:,} answered{cost}"
         )
     yield from list_dedupe_costs(estimate)
-    yield f"time: {format_time(3600 * estimate.hours)} with {estimate.workers} workers like one process on this machine"
+    taken = format_time(3600 * estimate.hours)
+    yield f"time: {taken} with {estimate.workers} workers, each as fast as one process on this machine"
 
 
 NOUNS = {"images": "images", "texts": "texts", "samples": "samples", "pairs": "images with their texts"}

@@ -62,6 +62,16 @@ def find_id(root: Path, name: str) -> SampleId:
     except ValueError as error:
         path, colon, key = name.rpartition(":")
         index = _find_index(root, path) if colon else None
+        if index is None and path.endswith(".tar"):
+            raise StoreError(
+                f"{path}: the run has no such shard; a changed recipe makes others in its place. Those of a sample: "
+                f"vlmill trace {root} SOURCE/FILE#ROW"
+            ) from None
+        if index is None and "://" in name:
+            raise StoreError(
+                f"{name} is an address, and no sample id. Ids of an address: vlmill.open_run({str(root)!r})."
+                "samples(SOURCE) has the column `url`"
+            ) from None
         if index is None:
             raise StoreError(f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY") from None
         for row in read_rows(index, ["key", "id"]):

@@ -284,7 +284,7 @@ def test_a_build_with_it_from_the_lock_to_the_funnel(folder, capsys):
     (folder / "mine.py").write_text(code.replace("int = 8", "int = 3"))
     capsys.readouterr()
     assert vlmill(*build, "--filter", folder / "mine.py") == 1
-    assert "custom_filters.mine.py.sha256" in capsys.readouterr().err
+    assert "custom_filters.mine.py: 'code with sha256" in capsys.readouterr().err
     assert vlmill(*build, "--filter", folder / "mine.py", "--accept-changes") == 0
     assert "filter:short" not in str(read_funnel(root)["quiz"])
     touched = {

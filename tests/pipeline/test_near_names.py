@@ -1,0 +1,155 @@
+"""What is misspelt, or stands where something else belongs: the message names what was meant, and no internals."""
+
+from __future__ import annotations
+
+import errno
+from itertools import pairwise
+
+import pytest
+
+from tests.helpers.small import vlmill, write_input_files, write_recipe
+from vlmill.mixtures.export.formats import FORMATS
+from vlmill.mixtures.export.run_export import READ_BY
+from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.files import explain_refused_write, write_atomically
+from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.pipeline.recipe.lock import read_lock
+from vlmill.pipeline.recipe.mapping import find_recipe, list_differences
+from vlmill.pipeline.reports.trace import find_id
+
+OWN = """from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Shouting:
+    name = "shouting"
+
+    def decide(self, samples, image_stats):
+        return []
+
+@dataclass(frozen=True)
+class Vivid:
+    name = "vivid"
+
+    def score(self, model, batch):
+        return [0] * batch.size
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    write_input_files(tmp_path)
+    return write_recipe(tmp_path)
+
+
+@pytest.fixture
+def first(recipe):
+    """The name of a source of the recipe."""
+    return next(iter(load_recipe(str(recipe))[0].sources))
+
+
+@pytest.mark.parametrize("key", ["text_qualit.node.min_words", "langauge.in_doubt", "thresold.any.a.min"])
+def test_a_misspelt_filter_of_the_command_line_is_no_key_of_a_recipe(recipe, key):
+    with pytest.raises(RecipeError, match=f"--set {key}: .*did you mean '(text_quality|language|threshold)'"):
+        load_recipe(str(recipe), sets={key: "1"})
+
+
+def test_a_misspelt_source_of_the_command_line_is_named_with_the_one_that_is_there(recipe, first):
+    with pytest.raises(RecipeError, match=rf"did you mean 'sources\.{first}', which is there"):
+        load_recipe(str(recipe), sets={f"sources.{first[:-1]}.priority": "2"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [("filters", "[{shoutin: null}]", "shouting"), ("signals", "{a: {kind: vivd}}", "vivid")],
+)
+def test_what_custom_code_brings_is_offered_as_well(recipe, key, value, meant):
+    with pytest.raises(RecipeError, match=f"did you mean {meant!r}"):
+        load_recipe(str(recipe), sets={key: value}, filters=[("own.py", OWN)])
+
+
+@pytest.mark.parametrize("given", ["[fragments/web_bounds]", "fragments/web_bounds"])
+def test_a_name_under_include_is_shown_as_the_mapping_that_it_should_be(recipe, given):
+    recipe.write_text(f"include: {given}\n{recipe.read_text()}")
+    with pytest.raises(RecipeError, match=r"include: \[\{recipe: fragments/web_bounds\}\]"):
+        load_recipe(str(recipe))
+
+
+def test_a_recipe_file_that_is_not_there_is_offered_the_one_beside(recipe):
+    with pytest.raises(RecipeError, match=f"did you mean '.*{recipe.name}'"):
+        find_recipe(str(recipe.with_name(f"{recipe.stem}x.yaml")))
+
+
+@pytest.mark.parametrize("command", ["status", "report", "stats"])
+def test_a_recipe_in_the_place_of_a_run_is_called_a_file(recipe, capfd, command):
+    assert vlmill(command, recipe) == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "is a file, and a run is a folder" in said
+    assert f"--out {recipe}" not in said
+    with pytest.raises(StoreError, match="is a file"):
+        read_lock(recipe)
+
+
+def test_code_is_compared_by_its_sha256_and_not_shown():
+    held = {"custom_filters": {"a.py": {"sha256": "ab" * 32, "code": "secret = 1"}}}
+    other = {"custom_filters": {"a.py": {"sha256": "cd" * 32, "code": "secret = 2"}}}
+    for before, now in [({}, held), (held, other), (held, {})]:
+        said = list_differences(before, now)
+        assert "secret" not in said
+        assert "abababababab..." in said
+        assert said.count("\n") == 0
+    assert list_differences(held, held) == ""
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_place_that_takes_no_files_is_named_without_temporary_names(tmp_path, monkeypatch, number):
+    def refuse(path, *_, **__):
+        raise OSError(number, "no", str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(OSError, match="no") as told:
+        write_atomically(tmp_path / "a.yaml", "b")
+    said = explain_refused_write(told.value)
+    assert f"{tmp_path / 'a.yaml'} cannot be made or opened" in said
+    assert ".tmp-" not in said
+    assert explain_refused_write(FileNotFoundError(errno.ENOENT, "no", "a")) == ""
+
+
+@pytest.mark.parametrize("stage", [{"name": "a", "policy": "smal", "mixture": {}}])
+def test_a_policy_that_cannot_be_read_is_not_said_to_be_missing_from_a_list_of_none(recipe, stage):
+    sets = {"policies": "{small: {kind: leterbox, side: 56, patch: 14}}", "stages": f"[{stage}]"}
+    with pytest.raises(RecipeError) as told:
+        load_recipe(str(recipe), sets=sets)
+    assert "allowed: none" not in str(told.value)
+
+
+def test_paragraphs_of_help_fill_a_narrow_terminal(capfd, monkeypatch):
+    """A line breaks where the next word has no room, but for the ends of paragraphs, and examples stand apart."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert vlmill("new", "--help") == 0
+    lines = [line.rstrip() for line in capfd.readouterr().out.split("╭")[0].splitlines()]
+    start = next(place for place, line in enumerate(lines) if "It reads the first rows" in line)
+    paragraph = lines[start : lines.index("", start)]
+    for line, following in pairwise(paragraph):
+        assert len(line) + len(following.split()[0]) > 76, (line, following)
+    assert any(line.startswith("     vlmill new") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shards/web/small/00000-0000.0123456789ab.00.tar:000000000000000", "no such shard"),
+        ("https://img.example.org/1.jpg", "is an address, and no sample id"),
+        ("rows.jsonl#3", "one looks like source/file.parquet#12"),
+    ],
+)
+def test_what_is_no_sample_id_is_told_what_it_is(tmp_path, name, said):
+    with pytest.raises(StoreError, match=said) as told:
+        find_id(tmp_path, name)
+    assert ("or give a shard and a key" in str(told.value)) == name.startswith("rows")
+
+
+@pytest.mark.parametrize("trainer", ["openai", "trl", "energon"])
+def test_a_trainer_in_the_place_of_a_format_is_told_which_format_it_reads(trainer):
+    assert {name for name in FORMATS if f"{name} " in READ_BY} == {*FORMATS}
+    assert trainer in READ_BY.lower()
