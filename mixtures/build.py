@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vlmill.mixtures import Shard, get_lineage_path
 from vlmill.mixtures.config import MixtureSettings
-from vlmill.mixtures.members import list_members
+from vlmill.mixtures.members import list_members, list_unknown
 from vlmill.mixtures.report.notes import write_notes
 from vlmill.mixtures.steps.lock import Lock, verify_lock
 from vlmill.mixtures.steps.mix import Mix
@@ -57,7 +57,11 @@ def read_stage_mixture(
         RecipeError: a wrong key or value, a source that the recipe does not have, or one that is held out of no entry.
     """
     where = f"stages.{stage.name}.mixture"
-    mixture = parse_block(MixtureSettings, {name: _sort_mapping(value) for name, value in stage.mixture.items()}, where)
+    values = {name: _sort_mapping(value) for name, value in stage.mixture.items()}
+    try:
+        mixture = parse_block(MixtureSettings, values, where)
+    except RecipeError as error:
+        raise RecipeError(*error.faults, *list_unknown(recipe, stage.list_entry_names(), where)) from None
     entries = list_members(recipe, mixture, where)
     for name in mixture.held_out:
         if name not in entries:

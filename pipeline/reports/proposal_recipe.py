@@ -20,6 +20,9 @@ COMMENTS_FROM = 42
 
 HELD_OUT = 0.1
 
+BENCHMARK = "include: [..., {recipe: fragments/benchmarks, take: [decontaminate.against.mmmu]}]"
+"""An example of what compares the data with a benchmark; a build of it needs the network."""
+
 SEEN = 2000
 """Samples that a model that starts from nothing is shown at least, as far as `EPOCHS` go: some minutes of a core."""
 
@@ -94,6 +97,8 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     )
     yield f"      sequences: {2 if epochs == EPOCHS[0] else 1}", "in a step; more need fewer steps"
     yield "      epochs: 1", "of the plan, which has the mixture's epochs in it"
+    yield "# Compared with benchmarks, and reported; `action: drop` drops what they hold (docs/curation.md):", ""
+    yield f"#   {BENCHMARK}", ""
     yield "# With pretrained parts, in place of `include`:", ""
     yield "#   tokenizer: llama/tokenizer.json", ""
     yield (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from itertools import pairwise
 
 import pytest
 
 from tests.helpers.small import vlmill, write_input_files, write_recipe
+from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.export.formats import FORMATS
 from vlmill.mixtures.export.run_export import READ_BY
 from vlmill.pipeline.core.errors import RecipeError, StoreError
@@ -15,6 +17,7 @@ from vlmill.pipeline.core.files import explain_refused_write, write_atomically
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_lock
 from vlmill.pipeline.recipe.mapping import find_recipe, list_differences
+from vlmill.pipeline.reports.proposal_recipe import BENCHMARK
 from vlmill.pipeline.reports.trace import find_id
 
 OWN = """from dataclasses import dataclass
@@ -153,3 +156,27 @@ def test_what_is_no_sample_id_is_told_what_it_is(tmp_path, name, said):
 def test_a_trainer_in_the_place_of_a_format_is_told_which_format_it_reads(trainer):
     assert {name for name in FORMATS if f"{name} " in READ_BY} == {*FORMATS}
     assert trainer in READ_BY.lower()
+
+
+@pytest.mark.parametrize("more", [{}, {"unit": "token"}, {"sequence_lenght": 512}, {"held_out": 3}])
+@pytest.mark.parametrize("wrong", [["papres"], ["papres", "nothing"]])
+def test_each_wrong_source_of_a_mixture_is_named_whatever_else_is_wrong_in_it(recipe, more, wrong):
+    found = load_recipe(str(recipe))[0]
+    shares = dict.fromkeys([next(iter(found.sources)), *wrong], 1)
+    mixture = {"shares": shares, "sequence_length": 512, **more}
+    stage = dataclasses.replace(found.stages[0], mixture=mixture)
+    with pytest.raises(RecipeError) as told:
+        read_stage_mixture(found, stage)
+    for name in wrong:
+        assert f"the recipe has no source {name!r}" in str(told.value)
+    assert len(told.value.faults) == len(wrong) + bool(more)
+
+
+def test_a_written_recipe_says_how_data_are_compared_with_benchmarks(recipe, first, tmp_path, monkeypatch):
+    said = BENCHMARK.replace("..., ", "")
+    recipe.write_text(f"{said}\n{recipe.read_text()}")
+    assert "mmmu" in load_recipe(str(recipe))[0].decontaminate.against
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"question": "What is it?", "answer": "A gate."}\n' * 4)
+    assert vlmill("new", tmp_path / "a.jsonl") == 0
+    assert BENCHMARK in (tmp_path / "a.yaml").read_text()
