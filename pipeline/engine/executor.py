@@ -170,11 +170,13 @@ class OnRay:
         take_notes(self._notes, 0.0)
         lost = list[str]()
         for index in sorted(queue.aside):  # nothing else runs any more, and each place is told before it is worked on
-            self._notes.stand.remote("")
+            self._notes.note_place.remote("")
             try:
                 yield index, self._run_alone(send, index)
             except ItemLost as error:
-                lost.append(str(error) if error.is_placed else f"{self._ask_notes('where') or items[index]}: {error}")
+                lost.append(
+                    str(error) if error.is_placed else f"{self._ask_notes('find_place') or items[index]}: {error}"
+                )
         raise_heavy(lost)
 
     def _run_items(

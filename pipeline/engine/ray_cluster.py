@@ -61,10 +61,10 @@ class Cluster:
         if self.nodes:
             self.nodes.look()
 
-    def settle_nodes(self) -> None:
+    def wait_for_probes(self) -> None:
         """Wait until it is known of every node whether it can work."""
         if self.nodes:
-            self.nodes.settle()
+            self.nodes.wait_for_probes()
 
     def is_unfit(self, error: Exception) -> bool:
         """Whether a task failed since its node joined and cannot work, and is to be done elsewhere."""

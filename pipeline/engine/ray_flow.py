@@ -279,7 +279,7 @@ class _FlowRun:
         try:
             amount = self.ray.get(reference)
         except self.worker_lost as error:
-            self.cluster.settle_nodes()  # it may have died of a node that joined and cannot work
+            self.cluster.wait_for_probes()  # it may have died of a node that joined and cannot work
             self._replace_worker(worker)
             call.attempts += 1
             if call.attempts == self.attempts:

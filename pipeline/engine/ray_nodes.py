@@ -85,7 +85,7 @@ class NodeWatch:
         if time.monotonic() - self._looked >= EVERY:
             self._look_now(0.0)
 
-    def settle(self) -> None:
+    def wait_for_probes(self) -> None:
         """Wait until all nodes that are there have been looked at."""
         self._look_now(0.0)
         while self._asked:
@@ -96,7 +96,7 @@ class NodeWatch:
         addresses = {*PLACE.findall(str(error))}  # Ray keeps the place of an error as text alone
         if addresses <= {node.address for node in self._fit.values()}:
             return False
-        self.settle()
+        self.wait_for_probes()
         return bool(addresses & {node.address for node in self._unfit.values()})
 
     def count_cpus(self) -> int:

@@ -43,11 +43,11 @@ class WorkNotes:
         """Where an item was begun last; empty where it was not yet."""
         return self.nodes.get(name, "")
 
-    def stand(self, place: str) -> None:
+    def note_place(self, place: str) -> None:
         """A place will be worked on next."""
         self.place = place
 
-    def where(self) -> str:
+    def find_place(self) -> str:
         """The last such place."""
         return self.place
 
@@ -94,4 +94,4 @@ def tell_place(notes: Any, place: str) -> None:
     import ray  # noqa: PLC0415
 
     with suppress(ray.exceptions.RayError):
-        ray.get(notes.stand.remote(place), timeout=TICK)
+        ray.get(notes.note_place.remote(place), timeout=TICK)
