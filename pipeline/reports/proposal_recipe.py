@@ -23,6 +23,9 @@ HELD_OUT = 0.1
 BENCHMARK = "include: [..., {recipe: fragments/benchmarks, take: [decontaminate.against.mmmu]}]"
 """An example of what compares the data with a benchmark; a build of it needs the network."""
 
+DOCUMENTS = frozenset({"obelics", "web_documents", "file_documents", "mmc4", "comm"})
+"""Kinds of pages, which have menus, footers and logos."""
+
 SEEN = 2000
 """Samples that a model that starts from nothing is shown at least, as far as `EPOCHS` go: some minutes of a core."""
 
@@ -66,11 +69,7 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
         yield f"    images: {_format_place(found.images, path)}", "where the paths of its images start"
     yield from list_box_lines(found.boxes)
     yield '    licence: ""', "say it: it travels with every sample, and into the data card"
-    yield "filters:", "what is dropped, with a reason; a changed bound takes seconds"
-    yield "  - language: {drop: [zh], strict: true}", "no Chinese, for an English model; take it out to keep Chinese"
-    if source.fetches or any(page.pictures for page in chosen.pages):
-        yield "  - shape: {min_side: 32, max_ratio: 10}", "no tiny or extremely long images"
-    yield "dedupe: {near_images: true}", "of samples that are alike one is kept; false keeps pictures that look alike"
+    yield from _list_curation(chosen)
     yield "policies:", ""
     yield (
         "  small: {kind: letterbox, side: 56, patch: 14}",
@@ -105,6 +104,25 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
         "#   model: {family: llava, vision: {kind: pretrained, path: siglip}, text: {kind: pretrained, path: llama}}",
         "",
     )
+
+
+def _list_curation(chosen: Attempt) -> Iterator[tuple[str, str]]:
+    """The lines of filters and dedupe; those of pages also take what is no content."""
+    yield "filters:", "what is dropped, with a reason; a changed bound takes seconds"
+    yield "  - language: {drop: [zh], strict: true}", "no Chinese, for an English model; take it out to keep Chinese"
+    if SOURCES[chosen.kind].fetches or any(page.pictures for page in chosen.pages):
+        yield "  - shape: {min_side: 32, max_ratio: 10}", "no tiny or extremely long images"
+    if chosen.kind in DOCUMENTS:
+        yield "  - text_quality: {node: {min_words: 4}}", "texts of pages that are menus and buttons"
+        yield "dedupe:", ""
+        yield "  near_images: true", "of images of a page that are alike one is kept"
+        yield "  paragraphs: 3", "what three pages of a host have: menus and footers; null keeps it"
+        yield "  boilerplate: 10", "an image of more pages leaves them all: logos"
+    else:
+        yield (
+            "dedupe: {near_images: true}",
+            "of samples that are alike one is kept; false keeps pictures that look alike",
+        )
 
 
 def _align_comments(lines: Iterator[tuple[str, str]]) -> Iterator[str]:

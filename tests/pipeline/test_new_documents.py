@@ -6,7 +6,9 @@ import pytest
 
 from tests.helpers.upstream import json_lines
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.reports.proposal_recipe import write_recipe
 from vlmill.pipeline.reports.proposal_table import explain_nothing
 
 SHOWN = "https://img.example.org/{}.jpg"
@@ -96,3 +98,14 @@ def test_what_is_named_wrongly_of_documents_is_refused(tmp_path, named):
     place = json_lines(tmp_path / "lists.jsonl", [{"body": ["One."], "pics": [None]}])
     with pytest.raises(SourceError, match="--column"):
         examine_place(str(place), named)
+
+
+def test_the_recipe_of_pages_takes_their_menus_and_logos_and_that_of_captions_has_none_to_take(tmp_path):
+    rows = [{"url": f"https://example.org/{row}", "content": parts_of(row)} for row in range(6)]
+    pages = examine_place(str(json_lines(tmp_path / "pages.jsonl", rows)))
+    (tmp_path / "pages.yaml").write_text(write_recipe(pages, pages.chosen, tmp_path / "pages.yaml"))
+    recipe = load_recipe(str(tmp_path / "pages.yaml"))[0]
+    assert [one.name for one in recipe.filters] == ["language", "shape", "text_quality"]
+    assert (recipe.dedupe.paragraphs, recipe.dedupe.boilerplate, recipe.dedupe.near_images) == (3, 10, True)
+    pairs = examine_place(str(json_lines(tmp_path / "a.jsonl", [{"image": SHOWN.format(1), "caption": "A."}] * 6)))
+    assert "paragraphs" not in write_recipe(pairs, pairs.chosen, tmp_path / "a.yaml")
