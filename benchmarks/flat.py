@@ -2,11 +2,11 @@
 
 Writes what `signature`, the filters and `pairs` leave of so many samples, from numbers alone: partitions of 10,000,
 half web documents and half pairs, each with a text and an image, a tenth of them copies and a twentieth similar to
-another; a third of the texts may stand in a longer one, a third of the images have a vector close to another's. Then,
-each in a process of its own: `resolve` as a build runs it, one task after the other; the same with `containment` and
-`semantic` (`ranked`); the places of a block of partitions; and `candidates` of the first bucket. Prints seconds and the
-most memory of a process, which is that of its largest task, and the slopes on logarithmic axes. `--commands` prints the
-most memory of every command that reads a run (flat_commands.py).
+another; a third of the texts may stand in a longer one, a third of the images have a vector close to another's
+(`--pairs`). Then, each in a process of its own: `resolve` as a build runs it, one task after the other; the same with
+`containment` and `semantic` (`ranked`); the places of a block of partitions; and `candidates` of the first bucket.
+Prints seconds and the most memory of a process, which is that of its largest task, and the slopes on logarithmic axes.
+`--commands` prints the most memory of every command that reads a run (flat_commands.py).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ROWS = 10_000
 SIZES = (10_000, 100_000, 1_000_000)
 PLACES_OF = {"text": 20, "image": 60}
 """Places of a text and, about, of a picture."""
-PAIRS_OF = {"text": ("text", 0.05), "image": ("image", 0.05), "contained": ("text", 0.33), "semantic": ("image", 0.33)}
-"""Kind of pairs -> what it compares, and pairs for each content."""
+PAIRS_OF = {"text": "text", "image": "image", "contained": "text", "semantic": "image"}
+"""Kind of pairs -> what it compares."""
 PLAIN, RANKED = Dedupe(), Dedupe(containment=0.8, semantic=Semantic(of="looks", min=0.95))
 
 
@@ -96,12 +96,12 @@ def make_keys(rng: np.random.Generator, kind: str, number: int, size: int) -> np
     return (own * np.uint64(4) + salt) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def write_pairs(folder: Path, size: int, shares: int) -> dict[str, Path]:
-    """Pairs of any contents of the run, by kind: so many for each content."""
+def write_pairs(folder: Path, size: int, shares: int, ranked: float) -> dict[str, Path]:
+    """Pairs of any contents of the run, by kind; `ranked` for each content where these are ranked."""
     made = {}
-    for kind, (of, share) in PAIRS_OF.items():
+    for kind, of in PAIRS_OF.items():
         rng, salt = np.random.default_rng(len(kind)), np.uint64(1 if of == "text" else 2)
-        ends = rng.integers(0, size, (int(size * share), 2), dtype=np.uint64)
+        ends = rng.integers(0, size, (int(size * (0.05 if kind == of else ranked)), 2), dtype=np.uint64)
         ends = np.sort((ends * np.uint64(4) + salt) * np.uint64(0x9E3779B97F4A7C15), axis=1)
         ends = np.unique(ends[ends[:, 0] != ends[:, 1]], axis=0)
         for number in range(shares):
@@ -124,9 +124,9 @@ def write_places(path: Path, number: int, kind: str, size: int) -> None:
     pq.write_table(table, path, row_group_size=PLACES_PER_GROUP, compression="zstd")
 
 
-def write_run(folder: Path, size: int, shares: int, *, places: bool) -> dict[str, Path]:
+def write_run(folder: Path, size: int, shares: int, ranked: float, *, places: bool) -> dict[str, Path]:
     """The files of a run of `size` samples by the names that steps know."""
-    made = write_pairs(folder, size, shares)
+    made = write_pairs(folder, size, shares, ranked)
     write_verdicts(folder / "none", [])
     for number in range(size // ROWS):
         name = f"web/{number:05d}-0000"
@@ -209,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--works", nargs="*", choices=[*WORKS], default=[*WORKS])
+    parser.add_argument("--pairs", type=float, default=0.33, help="for each content, where `ranked` compares it")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
     kinds = ("tables", "stage")
@@ -224,7 +225,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="vlmill-flat-", dir=arguments.folder) as name:
             folder = Path(name)
             shares = Dedupe().count_buckets(size, size)
-            files = write_run(folder, size, shares, places="candidates" in works)
+            files = write_run(folder, size, shares, arguments.pairs, places="candidates" in works)
             for work, function in works.items():
                 runs = [
                     measure(function, files, folder / f"{work}{number}", size, shares)
