@@ -66,6 +66,7 @@ STAGE_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("train", "RUN", "--threads", "1"),
     ("evaluate", "RUN", "--threads", "1"),
     ("export", "RUN", "--stage", "align", "--order", "samples", "--to", "parquet", "--out", "NEW"),
+    ("export", "RUN", "--stage", "align", "--order", "samples", "--to", "messages", "--out", "NEW"),
 )
 """Of a run with a stage (flat_stage.py). A stage is exported to its end, since `export` knows no part of one."""
 
