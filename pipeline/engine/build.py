@@ -236,8 +236,11 @@ class Build:
         yield from self.shared.keep((name, "texts"), partial(list_text_histories, name))
         if not partition.raw and self.recipe.source(name).fetches:
             yield from self.shared.keep((name, "fetch"), partial(fetching.list_fetch_steps, self, name))
-        retries = partial(list_image_histories, name, fetching.prepare_retry(self, name), again=retry)
-        yield from self.shared.keep((name, retry), retries)
+        yield from self.shared.keep((name, retry), partial(self._list_retries, name, again=retry))
+
+    def _list_retries(self, source: str, *, again: bool) -> Iterator[ChainStep]:
+        """What was tried again of images that failed, and what is, where `again` is true."""
+        return list_image_histories(source, fetching.prepare_retry(self, source), again=again)
 
     def _read(self, partition: surveys.PlannedPartition) -> ChainStep:
         """The step that reads a partition from its input files."""
