@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import yaml
 
@@ -48,5 +49,5 @@ def test_a_build_with_nothing_to_do_calls_as_many_functions_more_for_each_partit
         assert vlmill(*command) == 0
         assert vlmill(*command) == 0  # what a first build leaves to a second is done
         counts.append(count_calls(*command))
-    less, more = (later - earlier for earlier, later in zip(counts, counts[1:], strict=False))
+    less, more = (later - earlier for earlier, later in pairwise(counts))
     assert more < 2.05 * less, counts
