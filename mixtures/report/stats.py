@@ -250,13 +250,13 @@ def _format_balance(balance: Mapping[str, Any]) -> str:
 
 
 def _format_cuts(cut: Mapping[str, int]) -> str:
-    """What of an entry was cut to fit sequences: `12 documents into 40 segments, 30 texts inside; 3 answers`."""
+    """What of an entry was cut to fit: `documents 12 into segments 40, texts split 30; answers truncated 3`."""
     said = []
     if documents := cut.get("documents", 0):
-        inside = f", {cut['texts']:,} texts inside" if cut.get("texts", 0) else ""
-        said.append(f"{documents:,} documents into {cut['segments']:,} segments{inside}")
+        split = f", texts split {cut['texts']:,}" if cut.get("texts", 0) else ""
+        said.append(f"documents {documents:,} into segments {cut['segments']:,}{split}")
     if answers := cut.get("answers", 0):
-        said.append(f"{answers:,} answers truncated")
+        said.append(f"answers truncated {answers:,}")
     return "; ".join(said)
 
 

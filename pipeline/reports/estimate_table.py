@@ -106,7 +106,8 @@ def list_assumptions(estimate: RunEstimate) -> Iterator[str]:
     if estimate.add_up("requests") != 0:
         yield (
             f"A request is assumed to take {REQUEST_SECONDS:g} s, with `fetch.threads` of them at once in each worker. "
-            "What requested images cost beyond that, on disk and in time, is not in the sums."
+            "What requested images cost beyond that, on disk, in time and in tokens, is in no sum; `?` stands where "
+            "nothing else is known."
         )
 
 

@@ -189,7 +189,7 @@ def test_statistics_say_what_was_cut_and_which_tokens_were_lost(tmp_path):
     assert source["lost"]["supervised"] == {"too_long": 0, "later_turns": 100}
     assert source["available"]["supervised"] == 300 + 10 + 50 + 60
     caption = make_stats_table(stats).caption
-    assert "cut of web: 1 documents into 3 segments, 1 texts inside" in caption
+    assert "cut of web: documents 1 into segments 3, texts split 1" in caption
     assert "tokens later_turns 110, too_long 200; supervised later_turns 100" in caption
 
 
@@ -203,7 +203,7 @@ def test_a_truncated_answer_is_counted_with_the_tokens_that_it_lost(tmp_path):
     assert source["lost"]["supervised"] == {"truncated": 300 - 106, "later_turns": 9}
     assert source["available"] | {"tiles": 0} == source["available"]
     assert (source["available"]["tokens"], source["available"]["supervised"]) == (128, 106)
-    assert "1 answers truncated" in make_stats_table(stats).caption
+    assert "answers truncated 1" in make_stats_table(stats).caption
     store.select(mixture())
     assert json.loads(store.inputs["web/selection.json"].read_text())["counts"]["samples"]["dropped"] == {"too_long": 1}
 
