@@ -81,10 +81,9 @@ class Build:
         self.hosts: tuple[File, ...] | None = None  # what hosts say of the use of their files, once they are asked
         self.over_all: tuple[File, ...] = ()  # what barriers of the phase `signals` left
         self.curated: list[tuple[Chain, tuple[tuple[str, Receipt], ...]]] = []  # what the curate phase left
-        self.rules = TakedownList.read(root)
-        self.finder = ReceiptFinder(root)
+        self.rules, self.finder = TakedownList.read(root), ReceiptFinder(root)
         self.folders: set[str] = set()  # of the steps that this build has to do with
-        self.shared = SharedSteps()
+        self.shared, self._places = SharedSteps(), dict[str, str]()
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
@@ -372,7 +371,7 @@ class Build:
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""
-        return read_manifest(self.root, folder)
+        return [*self.finder.read_folder(folder).values()] or read_manifest(self.root, folder)
 
     def gather_files(self, step: str) -> tuple[File, ...]:
         """All partitions' files of one step over all sources, named `<source>/<partition>/<name>`."""
@@ -388,8 +387,10 @@ class Build:
         return (partition for source in sorted(self.partitions) for partition in self.partitions[source])
 
     def place(self, root: str) -> str:
-        """A root as fsspec takes it; relative ones start from the recipe's folder."""
-        return root if "://" in root else str(((self.base or self.root) / root).resolve())
+        """A root as fsspec takes it; relative ones start from the recipe's folder. The disk is asked once for each."""
+        if root not in self._places:
+            self._places[root] = root if "://" in root else str(((self.base or self.root) / root).resolve())
+        return self._places[root]
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

@@ -6,6 +6,7 @@ a step in one file; a receipt counts only while its own file is there. What was 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ class ReceiptFinder(Store):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._manifests = dict[str, Mapping[tuple[str, str], Receipt]]()
+        self._place = str(root)
         self._listed = dict[str, set[str]]()  # names in folders on object storage
         self._empty = set[str]()  # folders that are not there, as of steps that are done where somebody asks for them
 
@@ -108,7 +110,7 @@ class ReceiptFinder(Store):
     def _is_there(self, task: Task, key: str) -> bool:
         name = f"{task.partition}.{key[:DIGITS]}.receipt.json"
         if not isinstance(self.root, RunPath):
-            return (self.root / task.folder / name).exists()
+            return os.path.exists(f"{self._place}/{task.folder}/{name}")  # noqa: PTH110 - a path takes three times as long
         if task.folder not in self._listed:  # a thousand names a request, where each look would be one
             self._listed[task.folder] = {path.name for path in (self.root / task.folder).iterdir()}
         return name in self._listed[task.folder]

@@ -19,7 +19,7 @@ from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
+from vlmill.pipeline.engine.chain import read_counts, read_manifest
 from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
@@ -86,7 +86,7 @@ def _read_outcome(root: Path, recipe: Recipe, source: str) -> LevelCounts:
 
 def _read_counts(root: Path, folder: str) -> LevelCounts:
     path = root / folder / "manifest.json"
-    return read_manifest_counts(path)[1] if path.exists() else {}
+    return read_counts(path) if path.exists() else {}
 
 
 def total_funnel(funnel: Mapping[str, LevelCounts]) -> dict[str, Count]:

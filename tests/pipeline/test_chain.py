@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.step import Count, Counts, Inputs
-from vlmill.pipeline.engine.chain import Chain, ChainPass, ChainRunner, ChainStep
-from vlmill.pipeline.engine.store import File
+from vlmill.pipeline.engine.chain import Chain, ChainPass, ChainRunner, ChainStep, read_counts, write_manifest
+from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.inputs.files import InputFile
 
 
@@ -89,3 +90,21 @@ def test_a_missing_file_of_the_first_step_is_made_again_and_of_no_other(tmp_path
     last = replace(whole, steps=(*made, ChainStep("steps/d", Copy("two", "four"))))
     with pytest.raises(StoreError, match="is missing; see what else"):
         ChainRunner(tmp_path)(last)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_counts_of_a_manifest_are_read_however_it_is_laid_out(tmp_path, indent):
+    counts = {"rows": Count(came=3, kept=2).to_json()}
+    receipts = [Receipt("k", f"{number}", (), counts, {}) for number in range(2)]
+    (tmp_path / "steps").mkdir()
+    write_manifest(tmp_path, "steps", receipts)
+    path = tmp_path / "steps" / "manifest.json"
+    if indent:
+        path.write_text(json.dumps(json.loads(path.read_bytes()), indent=indent))
+    assert read_counts(path) == json.loads(path.read_bytes())["counts"]
+
+
+def test_the_counts_of_a_damaged_manifest_are_an_error(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"counts": ')
+    with pytest.raises(StoreError, match="is damaged"):
+        read_counts(tmp_path / "manifest.json")
