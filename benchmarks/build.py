@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import multiprocessing
-import resource
 import subprocess
 import sys
 import tarfile
@@ -148,13 +147,14 @@ def run_build(folder: Path, port: int, workers: int) -> None:
 
 def measured(work: Callable[[], None]) -> tuple[float, float, float]:
     """Wall and CPU seconds, and the peak memory (proportional set size, MB) of this process and its children."""
-    peak, stop, cpu = [0.0], Event(), _count_cpu()
-    base = _memory()
+    peak, stop, cpu = [0.0], Event(), dict[tuple[int, float], float]()
+    base = _note_processes({})
 
     def watch() -> None:
         while not stop.wait(0.25):
-            peak[0] = max(peak[0], _memory() - base)
+            peak[0] = max(peak[0], _note_processes(cpu) - base)
 
+    before = dict(cpu) if _note_processes(cpu) else {}
     watcher = Thread(target=watch)
     watcher.start()
     began = time.perf_counter()
@@ -164,20 +164,21 @@ def measured(work: Callable[[], None]) -> tuple[float, float, float]:
         spent = time.perf_counter() - began
         stop.set()
         watcher.join()
-    return spent, _count_cpu() - cpu, peak[0]
+    return spent, sum(cpu.values()) - sum(before.values()), peak[0]
 
 
-def _count_cpu() -> float:
-    """CPU seconds of the processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _note_processes(cpu: dict[tuple[int, float], float]) -> float:
+    """The memory of this process and all below it, and in `cpu` the CPU seconds of each so far.
 
-
-def _memory() -> float:
+    Nobody waits for processes of Ray, so they are in no sum of the system; what one does in its last quarter of a
+    second is not counted.
+    """
     total = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             total += process.memory_full_info().pss
+            times = process.cpu_times()
+            cpu[process.pid, process.create_time()] = times.user + times.system
     return total / 2**20
 
 
