@@ -148,13 +148,13 @@ def run_build(folder: Path, port: int, workers: int) -> None:
 def measured(work: Callable[[], None]) -> tuple[float, float, float]:
     """Wall and CPU seconds, and the peak memory (proportional set size, MB) of this process and its children."""
     peak, stop, cpu = [0.0], Event(), dict[tuple[int, float], float]()
-    base = _note_processes({})
+    base = _note_processes(cpu)
+    before = sum(cpu.values())
 
     def watch() -> None:
         while not stop.wait(0.25):
             peak[0] = max(peak[0], _note_processes(cpu) - base)
 
-    before = dict(cpu) if _note_processes(cpu) else {}
     watcher = Thread(target=watch)
     watcher.start()
     began = time.perf_counter()
@@ -164,7 +164,7 @@ def measured(work: Callable[[], None]) -> tuple[float, float, float]:
         spent = time.perf_counter() - began
         stop.set()
         watcher.join()
-    return spent, sum(cpu.values()) - sum(before.values()), peak[0]
+    return spent, sum(cpu.values()) - before, peak[0]
 
 
 def _note_processes(cpu: dict[tuple[int, float], float]) -> float:

@@ -27,30 +27,11 @@ from urllib.parse import urljoin
 
 import pyarrow.parquet as pq
 
-BLOCKS = frozenset(
-    {
-        *("address", "article", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption", "figure", "header", "hr"),
-        *(
-            "h1",
-            "h2",
-            "h3",
-            "h4",
-            "h5",
-            "h6",
-            "li",
-            "main",
-            "ol",
-            "p",
-            "pre",
-            "section",
-            "table",
-            "td",
-            "th",
-            "tr",
-            "ul",
-        ),
-    }
+_BLOCKS = (
+    "address article blockquote br dd div dl dt figcaption figure h1 h2 h3 h4 h5 h6 header hr li main ol p pre section "
+    "table td th tr ul"
 )
+BLOCKS = frozenset(_BLOCKS.split())
 """Elements that end a paragraph."""
 
 PASSED_OVER = frozenset(
@@ -79,7 +60,7 @@ class PageReader(HTMLParser):
             self.address = named.get("href", "")
         if tag in PASSED_OVER:
             self._passed_over.append(tag)
-        elif not self._passed_over and tag in {*BLOCKS, "img"}:
+        elif not self._passed_over and (tag == "img" or tag in BLOCKS):
             self.end_paragraph()
             if tag == "img" and (image := named.get("data-src") or named.get("src")):
                 self.parts.append(("image", image.strip()))
@@ -147,7 +128,7 @@ def read_warc(path: Path) -> Iterator[tuple[str, str]]:
                 continue
             if re.search(rb"(?im)^transfer-encoding:\s*chunked", said):
                 page = join_chunks(page)
-            if re.search(rb"(?im)^content-encoding:\s*gzip", said):
+            if page.startswith(b"\x1f\x8b"):  # many crawlers unpack it, whatever the header says
                 page = gzip.decompress(page)
             found = re.search(rb"(?i)charset=[\"']?([\w-]+)", said + page[:2048])
             yield (

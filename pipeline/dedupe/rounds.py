@@ -30,11 +30,27 @@ TABLES = ("tells", "waits", "told")
 
 
 @dataclass(frozen=True)
-class RankGroups(PolarsStep):
-    """Step: the groups of a bucket. Counts `contents_ranked`."""
+class _OfBucket(PolarsStep):
+    """A step over the rows of one bucket of tables."""
 
     bucket: int
     buckets: int
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tables."""
+        raise NotImplementedError
+
+    def read_tables(self, inputs: Inputs) -> list[pl.DataFrame]:
+        """The rows of each table that lie in the bucket."""
+        span = split_range(self.bucket, self.buckets, BUCKET_BITS)
+        return [read_range(find_paths(inputs, name), *span) for name in self.reads]
+
+
+@dataclass(frozen=True)
+class RankGroups(_OfBucket):
+    """Step: the groups of a bucket. Counts `contents_ranked`."""
+
     rule: RankedRule
 
     name: ClassVar[str] = "rank_groups"
@@ -46,18 +62,16 @@ class RankGroups(PolarsStep):
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<rule>.contents.parquet`: CONTENTS."""
-        span = split_range(self.bucket, self.buckets, BUCKET_BITS)
-        contents = self.rule.rank(read_range(find_paths(inputs, *self.reads), *span))
+        (claims,) = self.read_tables(inputs)
+        contents = self.rule.rank(claims)
         write_sorted(folder / f"{self.rule.kind}.contents.parquet", contents)
         return {"contents_ranked": Count(contents.height, contents.height)}
 
 
 @dataclass(frozen=True)
-class MatchPairs(PolarsStep):
+class MatchPairs(_OfBucket):
     """Step: the pairs whose first content lies in a bucket. Counts `pairs_matched`."""
 
-    bucket: int
-    buckets: int
     rule: RankedRule
 
     name: ClassVar[str] = "match_pairs"
@@ -69,19 +83,16 @@ class MatchPairs(PolarsStep):
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<rule>.ends.parquet`: ENDS."""
-        span = split_range(self.bucket, self.buckets, BUCKET_BITS)
-        contents, pairs = (read_range(find_paths(inputs, name), *span) for name in self.reads)
+        contents, pairs = self.read_tables(inputs)
         ends = match_pairs(contents, pairs.filter(pl.col("similarity") >= self.rule.least).unique())
         write_sorted(folder / f"{self.rule.kind}.ends.parquet", ends)
         return {"pairs_matched": Count(ends.height, ends.height)}
 
 
 @dataclass(frozen=True)
-class LinkGroups(PolarsStep):
+class LinkGroups(_OfBucket):
     """Step: the links of pairs whose other content lies in a bucket. Counts `links_waiting`."""
 
-    bucket: int
-    buckets: int
     kind: str  # of the rule
 
     name: ClassVar[str] = "link_groups"
@@ -93,18 +104,13 @@ class LinkGroups(PolarsStep):
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<rule>.<table>.parquet` of Links."""
-        span = split_range(self.bucket, self.buckets, BUCKET_BITS)
-        return _write_links(
-            folder, self.kind, link_groups(*(read_range(find_paths(inputs, name), *span) for name in self.reads))
-        )
+        return _write_links(folder, self.kind, link_groups(*self.read_tables(inputs)))
 
 
 @dataclass(frozen=True)
-class SettleGroups(PolarsStep):
+class SettleGroups(_OfBucket):
     """Step: one round over the groups of a bucket. Counts `links_waiting`: those that are left to the next."""
 
-    bucket: int
-    buckets: int
     kind: str  # of the rule
 
     name: ClassVar[str] = "settle_groups"
@@ -116,9 +122,7 @@ class SettleGroups(PolarsStep):
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write `<rule>.<table>.parquet` of Links."""
-        span = split_range(self.bucket, self.buckets, BUCKET_BITS)
-        links = Links(*(read_range(find_paths(inputs, name), *span) for name in self.reads))
-        return _write_links(folder, self.kind, settle_links(links))
+        return _write_links(folder, self.kind, settle_links(Links(*self.read_tables(inputs))))
 
 
 def _write_links(folder: Path, kind: str, links: Links) -> Counts:

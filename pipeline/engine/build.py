@@ -371,7 +371,7 @@ class Build:
 
     def manifest(self, folder: str) -> list[Receipt]:
         """The receipts of a complete step."""
-        return [*self.finder.read_folder(folder).values()] or read_manifest(self.root, folder)
+        return read_manifest(self.root, folder)
 
     def gather_files(self, step: str) -> tuple[File, ...]:
         """All partitions' files of one step over all sources, named `<source>/<partition>/<name>`."""

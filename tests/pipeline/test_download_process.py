@@ -179,10 +179,17 @@ def test_a_process_that_nothing_asks_ends_by_itself():
 
 def test_a_process_that_has_kept_memory_of_a_folder_gets_no_other(web, tmp_path, monkeypatch, endings):
     popen, code = subprocess.Popen, "from vlmill.pipeline.fetch import child; child.KEPT = -1; child.serve_jobs()"
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([*command[:2], "-c", code], **options))
+    started = []
+
+    def start(command, **options):
+        started.append(popen([*command[:2], "-c", code], **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     for _ in range(2):
         assert run(quick(web), tmp_path, web.url("/good.png"))[0][0]["bytes"] == picture()
     assert endings == [CAME_TO_ITS_END] * 2
+    assert len(started) == 2
 
 
 def test_an_address_that_takes_too_much_memory_fails_alone(web, tmp_path, monkeypatch, endings):
