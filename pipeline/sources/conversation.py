@@ -1,15 +1,16 @@
 """Conversations: from upstream's turns to nodes, with images where they belong. What every instruction set shares.
 
 A question and its answer have one turn number, and answers alone are supervised, as LLaVA, Idefics2 and nanoVLM train;
-one that is marked as not to be supervised (`loss`, `train`, `weight`) is not. Images are required: an answer about an
-image that is not there teaches to make things up.
+one that is marked as not to be supervised (`loss`, `train`, `weight`) is not. Messages of one speaker in a row are one,
+with a line break between their texts. Images are required: an answer about an image that is not there teaches to make
+things up.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from vlmill.pipeline.core.reasons import Reason
@@ -90,6 +91,7 @@ class Message:
     pieces: tuple[str | ConversationImage | int, ...]  # a text, a picture, the number of one beside the turns or NEXT
     supervised: bool = True  # if it is an answer
     unread: tuple[str, ...] = ()
+    follows: bool = False  # one of the same speaker, and is a part of that
 
     @property
     def empty(self) -> bool:
@@ -114,9 +116,10 @@ def read_marked_page(
     nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
     said = _read_messages(messages, system)
     for turn, message in said:
+        before = len(nodes)
         for piece in _split_message(message):
             if isinstance(piece, str):
-                nodes.append(_make_text(message, turn, piece))
+                nodes.append(_make_text(message, turn, piece, nodes[before - 1 :] if message.follows else ()))
                 continue
             if isinstance(piece, ConversationImage):
                 one = piece
@@ -158,11 +161,12 @@ def read_text_page(messages: Any, system: Any = None) -> Page:
     said = _read_messages(messages, system)
     nodes = list[Node]()
     for turn, message in said:
+        before = len(nodes)
         for piece in message.pieces:
             if not isinstance(piece, str):
                 raise UnreadableRow(f"a message of {message.role} shows an image", Reason.UNSUPPORTED_MEDIA)
             if piece.strip():
-                nodes.append(_make_text(message, turn, piece))
+                nodes.append(_make_text(message, turn, piece, nodes[before - 1 :] if message.follows else ()))
     return Page(tuple(nodes), unread=_list_unread(said))
 
 
@@ -256,17 +260,22 @@ def _list_unread(said: Sequence[tuple[int, Message]]) -> tuple[str, ...]:
     return tuple(f"message.{key}" for key in sorted({key for _, message in said for key in message.unread}))
 
 
-def _make_text(message: Message, turn: int, text: str) -> Node:
+def _make_text(message: Message, turn: int, text: str, joined: Sequence[Node]) -> Node:
+    """A text of a message; `joined` are the last node of the message before it and its own so far, if they are one."""
     answer = message.role == "assistant"
+    if len(joined) == 1 and joined[0].kind == "text" and not (joined[0].text or "").endswith("\n"):
+        text = f"\n{text}"
     return Node("text", message.role, turn, supervised=answer and message.supervised, text=text)
 
 
 def _read_messages(messages: Any, system: Any) -> list[tuple[int, Message]]:
     """(turn, message) of a conversation: perhaps a system prompt, then questions and answers by turns.
 
+    Messages of one speaker in a row have one turn.
+
     Raises UnreadableRow.
     """
-    spoken, turn, before = list[tuple[int, Message]](), -1, "assistant"
+    spoken, turn, before = list[tuple[int, Message]](), -1, ""
     listed = [_read_message(place, message) for place, message in enumerate(_list_turns(messages))]
     if has_value(system):
         prompt = Message("system", _read_content("the system prompt", system))
@@ -277,16 +286,15 @@ def _read_messages(messages: Any, system: Any) -> list[tuple[int, Message]]:
         listed = [prompt, *(listed[1:] if listed[0].role == "system" else listed)]
     for place, message in enumerate(listed):
         role = message.role
-        if role == "system" and not place:
-            if not message.empty:
-                spoken.append((0, message))
+        if role == "system" and turn < 0 and message.empty:
             continue
-        if role in {before, "system"}:
-            raise UnreadableRow(f"message {place} is out of order: {role} after {before if turn >= 0 else 'nothing'}")
+        if (role == "system" and turn >= 0) or (role == "assistant" and turn < 0):
+            raise UnreadableRow(f"message {place} is out of order: {role} after {before or 'nothing'}")
         if message.empty:
             raise UnreadableRow(f"message {place} of {role} is empty")
-        turn, before = turn + (role == "user"), role
-        spoken.append((turn, message))
+        turn += role == "user" and before != role
+        spoken.append((max(turn, 0), replace(message, follows=True) if role == before else message))
+        before = role
     if before == "user" or turn < 0:
         raise UnreadableRow("the last question has no answer" if turn >= 0 else "nobody asks anything")
     if not any(message.supervised for _, message in spoken if message.role == "assistant"):

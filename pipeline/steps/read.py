@@ -61,7 +61,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
 
     source: Source
     name_of_source: str

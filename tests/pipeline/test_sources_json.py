@@ -166,6 +166,45 @@ def test_images_of_later_turns_belong_to_them():
     ]
 
 
+def test_messages_of_one_speaker_in_a_row_are_one_with_a_line_break_between_their_texts():
+    said = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "What is\n<image>"},
+        {"role": "user", "content": "<image>"},
+        {"role": "user", "content": "Answer.\n"},
+        {"role": "user", "content": [{"type": "text", "text": "Say "}, {"type": "text", "text": "all."}]},
+        {"role": "assistant", "content": "Let me see.", "weight": 0},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    assert [
+        (node.turn, node.role, node.text if node.kind == "text" else node.url, node.supervised)
+        for node in conversation.read_marked_page(said, beside("a", "b")).nodes
+    ] == [
+        (0, "system", "Be brief.", False),
+        (0, "system", "\nBe kind.", False),
+        (0, "user", "What is", False),
+        (0, "user", "a", False),
+        (0, "user", "b", False),
+        (0, "user", "Answer.\n", False),
+        (0, "user", "Say ", False),
+        (0, "user", "all.", False),
+        (0, "assistant", "Let me see.", False),
+        (0, "assistant", "\nA cat.", True),
+        (1, "user", "Sure?", False),
+        (1, "assistant", "Yes.", True),
+    ]
+    texts = conversation.read_text_page([*talk("Q"), *talk("R", "A"), *talk("Q", "B")[1:]]).nodes
+    assert [(node.turn, node.role, node.text) for node in texts] == [
+        (0, "user", "Q"),
+        (0, "user", "\nR"),
+        (0, "assistant", "A"),
+        (0, "assistant", "\nB"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("said", "detail"),
     [
@@ -173,13 +212,17 @@ def test_images_of_later_turns_belong_to_them():
         (talk("Q", "A"), "0 times <image> for 1 images"),
         (talk("<image>", "A", "Q"), "the last question has no answer"),
         (talk("<image>", "A")[::-1], "message 0 is out of order: assistant after nothing"),
-        (talk("<image>", "A") * 2 + talk("Q", "A")[1:], "message 4 is out of order: assistant after assistant"),
         (
             [*talk("<image>", "A"), {"from": "system", "value": "S"}],
             "message 2 is out of order: system after assistant",
         ),
         (talk("<image>", " "), "message 1 of assistant is empty"),
         (talk("<image>", "A", "\n", "A"), "message 2 of user is empty"),
+        ([*talk("<image>", "A"), {"from": "gpt", "value": " "}], "message 2 of assistant is empty"),
+        (
+            [{"from": "system", "value": "S"}, {"from": "gpt", "value": "A"}],
+            "message 1 is out of order: assistant after system",
+        ),
         (talk("<image>", None), "message 1 of gpt has no text"),
         ([{"from": "tool", "value": "<image>"}], "message 0 is spoken by 'tool'; known are human"),
         ([{"value": "<image>"}], "message 0 is spoken by None"),
