@@ -140,7 +140,7 @@ def _show_training(recipe: str, ranks: int, sets: dict[str, str], *, as_json: bo
 
 def _show_forecast(result: CheckResult) -> None:
     """Print what a build in the run's folder keeps and runs again; nothing where the folder holds no run."""
-    from vlmill.pipeline.reports.forecast import make_forecast_table
+    from vlmill.pipeline.reports.forecast import ASSUMED, make_forecast_table
 
     if not result.forecast:
         return
@@ -148,7 +148,7 @@ def _show_forecast(result: CheckResult) -> None:
     if result.differences:
         here = f"The folder is locked to another recipe:\n{result.differences}\nA build there needs --accept-changes"
     if all(step.outcome == "kept" for step in result.forecast):
-        console.print(f"{here}; it keeps every step.", markup=False, soft_wrap=True)
+        console.print(f"{here}; it keeps every step ({ASSUMED}).", markup=False, soft_wrap=True)
         return
     console.print(f"{here}.", markup=False, soft_wrap=True)
     console.print(make_forecast_table(result.forecast, "what a build there does"))

@@ -218,24 +218,43 @@ class CustomFilter:
         return Verdict(finding.sample, finding.node, self.name, Reason(f"filter:{self.name}"), float(finding.score))
 
     def _class(self) -> type[Any]:
-        if self.code is None:
-            raise RecipeError(
-                f"filter {self.name!r} ({self.file}) cannot be asked: its code runs only if the command line names "
-                f"it, with --filter FILE or --trust-code {self.sha256}"
-            )
-        found = find_filter_classes(self.file, self.code)
+        code = take_named_code(self.code, f"filter {self.name!r} ({self.file}) cannot be asked", self.sha256)
+        found = find_filter_classes(self.file, code)
         if self.name not in found:
             raise RecipeError(f"filters.{self.name}: {self.file} has no such filter; {suggest_names(self.name, found)}")
         return found[self.name]
 
     def _made(self) -> Any:
-        kind, where = self._class(), f"filters.{self.name}"
-        known = [field.name for field in dataclasses.fields(kind)]
-        for name in self.settings:
-            if name not in known:
-                hint = "" if known else "; a setting is a field with a type, such as `share: float = 0.9`"
-                raise RecipeError(f"{where}: unknown key {name!r}; {suggest_names(name, known)}{hint}")
-        return parse_block(kind, dict(self.settings), where)
+        return make_with_settings(self._class(), self.settings, f"filters.{self.name}", "share: float = 0.9")
+
+
+def take_named_code(code: str | None, what: str, sha256: str) -> str:
+    """The code, which may run. Raises RecipeError, which says `what` cannot be done, where it may not."""
+    if code is None:
+        raise RecipeError(
+            f"{what}: its code runs only if the command line names it, with --filter FILE or --trust-code {sha256}"
+        )
+    return code
+
+
+def make_with_settings(kind: type[Any], settings: Mapping[str, Any], where: str, example: str) -> Any:
+    """An object of a class of a user, whose fields are its settings.
+
+    Args:
+        kind: a dataclass.
+        settings: of the recipe.
+        where: they stand there.
+        example: a field with a type, as such a class may have.
+
+    Raises:
+        RecipeError: it has no such field, or not with such a value.
+    """
+    known = [item.name for item in dataclasses.fields(kind)]
+    for name in settings:
+        if name not in known:
+            hint = "" if known else f"; a setting is a field with a type, such as `{example}`"
+            raise RecipeError(f"{where}: unknown key {name!r}; {suggest_names(name, known)}{hint}")
+    return parse_block(kind, dict(settings), where)
 
 
 def hash_code(code: str) -> str:

@@ -19,16 +19,25 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from vlmill.pipeline.core.config import parse_block, suggest_names
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.config import suggest_names
+from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.filters.custom import CustomCode, TrustedCode, load_module
+from vlmill.pipeline.filters.custom import (
+    CustomCode,
+    TrustedCode,
+    find_line,
+    load_module,
+    make_with_settings,
+    take_named_code,
+)
 from vlmill.pipeline.sources import SOURCES, Source, SourceRow
+from vlmill.pipeline.sources.page_faults import describe_value
 
 METHODS = ("survey", "rows")
 """A class that has them, and says its `kind`, is a source."""
@@ -55,7 +64,7 @@ class CustomSource:
     captions: bool = field(default=False, metadata=RUNTIME)
     isolated: bool = field(default=False, metadata=RUNTIME, init=False)
 
-    version = 1  # the code is in the key
+    version = 2  # the code is in the key
 
     def __post_init__(self) -> None:
         if self.code is not None:
@@ -66,26 +75,70 @@ class CustomSource:
         return self.code is not None and bool(self._made().ranged(name))
 
     def survey(self, path: Path) -> list[int]:
-        """See Source. Raises RecipeError where its code may not run."""
-        return self._made().survey(path)
+        """See Source.
+
+        Raises:
+            RecipeError: its code may not run.
+            SourceError: its code broke, which the message says with the line; or it gives something else.
+        """
+        source = self._made()
+        with self._explain_break(f"over {path.name}"):
+            weights = source.survey(path)
+            if not isinstance(weights, list):
+                raise TypeError(f"survey gives {describe_value(weights)}, expected a list with the bytes of each row")
+            for row, weight in enumerate(weights):
+                if not isinstance(weight, int) or weight < 0:
+                    raise TypeError(f"survey gives {describe_value(weight)} for row {row}, expected its bytes")
+        return weights
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
-        """See Source. Raises RecipeError where its code may not run."""
-        return self._made().rows(path, numbers)
+        """See Source. Raises as `survey`; code that breaks in `page` loses that row alone (sources/base.py)."""
+        source = self._made()
+        with self._explain_break(f"over {path.name}"):
+            rows = iter(source.rows(path, numbers))
+        for due in numbers:
+            with self._explain_break(f"at row {due} of {path.name}"):
+                row = next(rows, None)
+                if row is not None and not isinstance(row, SourceRow):
+                    raise TypeError(f"rows gives {describe_value(row)}, expected a SourceRow")
+            if row is None:
+                return
+            yield row
+        with self._explain_break(f"behind the last row it was asked for of {path.name}"):
+            row = next(rows, None)
+        if row is not None:
+            yield row  # one too many: the reader says so
+
+    @contextmanager
+    def _explain_break(self, place: str) -> Iterator[None]:
+        """What its code raises as a SourceError that names the line, whatever it is.
+
+        What has nothing to do with its code is left as it is: trouble with the input file or memory.
+        """
+        try:
+            yield
+        except (VlmillError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # the latter would end the build without a word
+            line = find_line(error, self.file)
+            if isinstance(error, OSError) and not line:
+                raise
+            hint = ""
+            if isinstance(error, ImportError):
+                hint = ". What the file imports has to be installed wherever it is read: the file alone travels"
+            elif isinstance(error, OSError):
+                hint = ". Where the row is at fault, and not the machine, raise UnreadableRow in its place"
+            name = f"source {self.entry!r} of kind" if self.entry else "source of kind"
+            raise SourceError(
+                f"{name} {self.kind!r} ({self.file}{line}) failed {place}: "
+                f"{f'{type(error).__name__}: {error}'.removesuffix(': ')}{hint}"
+            ) from error
 
     def _made(self) -> Source:
         where = f"sources.{self.entry}" if self.entry else "sources"
-        if self.code is None:
-            raise RecipeError(
-                f"{where}: rows of kind {self.kind!r} ({self.file}) cannot be read: its code runs only if the command "
-                f"line names it, with --filter FILE or --trust-code {self.sha256}"
-            )
-        kind = find_source_classes(self.file, self.code)[self.kind]
-        known = [item.name for item in dataclasses.fields(kind)]
-        for name in self.settings:
-            if name not in known:
-                raise RecipeError(f"{where}.options: unknown key {name!r}; {suggest_names(name, known)}")
-        made: Source = parse_block(kind, dict(self.settings), f"{where}.options")
+        refused = f"{where}: rows of kind {self.kind!r} ({self.file}) cannot be read"
+        kind = find_source_classes(self.file, take_named_code(self.code, refused, self.sha256))[self.kind]
+        made: Source = make_with_settings(kind, self.settings, f"{where}.options", "hardest: int = 9")
         return made
 
 

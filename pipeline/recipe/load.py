@@ -12,6 +12,7 @@ from vlmill.pipeline.core.errors import RecipeError, list_errors, list_faults
 from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.changes import MappingInChange
+from vlmill.pipeline.recipe.custom_sources import HINT
 from vlmill.pipeline.recipe.include import COMPOSING, compose_file
 from vlmill.pipeline.recipe.located import Origins
 from vlmill.pipeline.recipe.mapping import find_recipe
@@ -133,7 +134,8 @@ def load_readable(
     errors = list_errors(work.list_changes(path, sources, limit, sets, filters, locked))
     found = parse_readable_recipe(work.data, path.name)
     recipe = found.block
-    faults = [*list_faults(errors), *found.faults]
+    lacking = dict(filters).keys() - (work.data.get("custom_filters") or {}).keys()  # what is wrong with it is said
+    faults = [*list_faults(errors), *(fault for fault in found.faults if not (lacking and HINT in fault))]
     if recipe is None:
         return ReadableRecipe(None, work.data, path.parent, work.add_origins(faults, path.name))
     digests = [custom_filters.hash_code(code) for _, code in filters]

@@ -215,8 +215,11 @@ def estimate_source(
     except VlmillError:
         raise
     except Exception as error:  # the child process has the trace; file systems raise classes of many libraries
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason[0]}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        kind, _, said = reason.partition(": ")
+        if kind.startswith(VlmillError.__module__):  # which says all of it already
+            raise SourceError(said) from error
+        raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason}") from error
     return _describe_source(recipe, name, files, there, measured)
 
 

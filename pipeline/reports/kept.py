@@ -5,6 +5,7 @@ It is said at the end, whatever phase the build stopped at.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.store import total_counts
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import format_share
+from vlmill.pipeline.steps.retry_images import NOT_HAD
 
 USUAL = 0.5
 """The share of a source's samples below which a build warns where the recipe expects nothing."""
@@ -33,7 +35,7 @@ class KeptOfSource:
     rows: int
     pages: int  # that they fan out to; a row that is lost as a whole counts as one
     samples: Count  # of these pages: which are kept as samples, and why the others are not; without what was taken down
-    files: int  # places where an image is shown whose file was not had
+    files: Count  # places where an image is shown whose file was not had, by reason; of sources that open files
     images: Count  # places where an image is shown, of sources whose images are addresses; else none
     skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
@@ -96,12 +98,12 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         lost = read["pages"].lost + outcome["samples"].lost
         wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # what was taken down is not expected
         samples = Count(wanted, outcome["samples"].kept, lost)
-        files = sum(outcome["images"].lost[reason] for reason in (Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS))
+        files = Count(lost=Counter({why: outcome["images"].lost[why] for why in NOT_HAD}))
         opens, fetches = recipe.source(source).opens, recipe.source(source).fetches
         images = outcome["images"] if fetches else Count()
         rows, pages = read["rows"].came, read["pages"].came
         bad = total_counts(read_manifest(root, f"steps/{source}/survey"))["files"].lost[Reason.BAD_FILE]
-        had = files if opens else 0
+        had = files if opens else Count()
         found.append(KeptOfSource(source, rows, pages, samples, had, images, bad, recipe.expected(source)))
     return found
 
@@ -134,13 +136,13 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
                 f"warning: {one.source}: bad input files were skipped, {one.skipped:,} in all "
                 f"({_make_command(one, shown, Reason.BAD_FILE)}); the shares above count the rows of the others"
             )
-        if one.files:
-            number = "1 image is" if one.files == 1 else f"{one.files:,} images are"
+        if why := _sort_reasons(one.files):
+            total = sum(number for _, number in why)
             yield (
-                f"warning: {one.source}: {number} lost because files are not under the source's `images`, with those "
-                f"beside them in a sample ({_make_command(one, shown, Reason.MISSING_FILE)}). Put the files there, or "
-                f"say where they are with --set sources.{one.source}.images=FOLDER, then run the same build with "
-                "--retry-failed"
+                f"warning: {one.source}: {'1 image is' if total == 1 else f'{total:,} images are'} lost because files "
+                f"are not under the source's `images` ({_name_reasons(why)}), with those beside them in a sample "
+                f"({_make_command(one, shown, why[0][0])}). Put the files there, or say where they are with --set "
+                f"sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
             )
         if one.not_had:
             yield f"warning: {_describe_failed(one, shown)}"

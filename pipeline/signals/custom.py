@@ -28,7 +28,7 @@ from vlmill.pipeline.core.errors import RecipeError, VlmillError
 from vlmill.pipeline.core.resources import Resources
 from vlmill.pipeline.core.sample import Sample
 from vlmill.pipeline.core.step import RUNTIME
-from vlmill.pipeline.filters.custom import find_line, find_named_classes
+from vlmill.pipeline.filters.custom import find_line, find_named_classes, make_with_settings, take_named_code
 from vlmill.pipeline.images.views import View
 from vlmill.pipeline.signals.base import Of, SignalBatch, Unit, list_units
 
@@ -149,23 +149,13 @@ class CustomSignal:
         return f"signals.{entry}" if entry == self.kind else f"signals.{entry} (kind {self.kind})"
 
     def _made(self) -> Any:
-        if self.code is None:
-            raise RecipeError(
-                f"{self._place}: {self.kind!r} ({self.file}) cannot be asked: its code runs only if the command line "
-                f"names it, with --filter FILE or --trust-code {self.sha256}"
-            )
-        found = find_named_classes(self.file, self.code, METHOD)
+        refused = f"{self._place}: {self.kind!r} ({self.file}) cannot be asked"
+        found = find_named_classes(self.file, take_named_code(self.code, refused, self.sha256), METHOD)
         if self.kind not in found:
             raise RecipeError(
                 f"{self._place}: {self.file} has no signal {self.kind!r}; {suggest_names(self.kind, found)}"
             )
-        kind = found[self.kind]
-        known = [item.name for item in dataclasses.fields(kind)]
-        for name in self.settings:
-            if name not in known:
-                hint = "" if known else '; a setting is a field with a type, such as `path: str = "model.pt"`'
-                raise RecipeError(f"{self._place}: unknown key {name!r}; {suggest_names(name, known)}{hint}")
-        return parse_block(kind, dict(self.settings), f"signals.{self.entry or self.kind}")
+        return make_with_settings(found[self.kind], self.settings, self._place, 'path: str = "model.pt"')
 
 
 def name_custom_signal(kind: str, settings: Mapping[str, Any]) -> CustomSignal:

@@ -27,7 +27,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that a row names or carries: an address to fetch, bytes, a file, or the reason why there are none."""
+    """An image that a row names or carries: an address to fetch, bytes, a file, or the reason why there are none.
+
+    It has one of `data`, `path` and `reason`; `url` alone is fetched, and beside them says where it was.
+    """
 
     url: str | None = None
     data: bytes | None = None
@@ -43,11 +46,11 @@ class Page:
 
     nodes: tuple[Node, ...]
     pictures: tuple[Picture, ...] = ()
-    page: int = NO_PAGE
-    group: str = ""  # else, of pages, what the document's id says
-    url: str = ""
+    page: int = NO_PAGE  # of rows that become several samples, each its own from 0
+    group: str = ""  # samples of one name are held out together; else, of pages, what the document's id says
+    url: str = ""  # of the document, or what names it upstream: `trace` shows it, a takedown finds it
     licence: str = ""  # of this sample alone; else the source's
-    signals: Mapping[str, float] = field(default_factory=dict)
+    signals: Mapping[str, float | None] = field(default_factory=dict)  # what is None or NaN is left out
     unread: tuple[str, ...] = ()  # keys of its row that say something and were not read
 
 
@@ -100,7 +103,7 @@ def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[
             yield SourceRow(number, (made,))
 
 
-MACHINE = (VlmillError, OSError, MemoryError)
+MACHINE = (VlmillError, OSError, MemoryError, ImportError)
 """What no row is at fault for."""
 
 Made = TypeVar("Made")
@@ -114,11 +117,23 @@ def try_row(make: Callable[[Raw], Made], row: Raw) -> Made | UnreadableRow:
     try:
         return make(row)
     except UnreadableRow as unfit:
-        return unfit
+        return _check_reason(unfit)
     except MACHINE:
         raise
     except Exception as error:  # noqa: BLE001 - one row that the code was not written for must not end a build
         return UnreadableRow(f"{_find_place(error)}: {type(error).__name__}: {error}".removesuffix(": "))
+
+
+def _check_reason(unfit: UnreadableRow) -> UnreadableRow:
+    """The verdict, or why it is none: code of a user may give any word as its reason."""
+    try:
+        unfit.reason = Reason(unfit.reason)
+    except ValueError:
+        return UnreadableRow(
+            f"{_find_place(unfit)}: {unfit.reason!r} is no reason, which are those of "
+            f"vlmill.pipeline.core.reasons.Reason; its message is: {unfit}"
+        )
+    return unfit
 
 
 def _find_place(error: Exception) -> str:
@@ -159,7 +174,7 @@ class Source(Protocol):
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """The rows of these numbers, which rise, each exactly once. Bad rows are yielded with `failed`, never raised.
 
-        Of the others as little is read as the format allows.
+        Numbers behind the last row of the file give nothing. Of the others as little is read as the format allows.
         Raises BadFileError where the file is damaged: no row from there on can be told from another.
         """
         ...

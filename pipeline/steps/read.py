@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import zip_longest
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -39,6 +40,7 @@ from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.files import Files
+from vlmill.pipeline.sources.page_faults import lose_faulty_pages
 from vlmill.pipeline.steps.row_sample import RowRange, choose_rows
 
 MAX_CHARACTERS = 1_000_000
@@ -140,9 +142,10 @@ class Read:
                 due = "the end" if expected is None else f"row {expected}"
                 raise SourceError(
                     f"{self.name_of_source}/{wanted.file}: reading [{wanted.start}, {wanted.stop}), expected {due}, "
-                    f"found {came}"
+                    f"found {came}: either the file changed while it was read, or the code of kind "
+                    f"{self.source.kind!r} does not give each row that it is asked for once, in order"
                 )
-            yield row
+            yield lose_faulty_pages(row)
 
     def _sound_rows(self, input_file: Path, wanted: RowRange, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.
@@ -202,7 +205,9 @@ class Read:
             group=page.group or ("" if page.page == NO_PAGE else str(document)),
             licence=page.licence or self.licence,
             url=page.url,
-            signals=page.signals,
+            signals={
+                name: float(number) for name, number in page.signals.items() if number is not None and isfinite(number)
+            },
         )
 
 

@@ -10,15 +10,17 @@ import pytest
 
 from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import picture
-from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.core.keys import hash_value
-from vlmill.pipeline.core.sample import read_samples
+from vlmill.pipeline.core.sample import read_rows, read_samples
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.custom_sources import CustomSource, find_source_classes, read_source_kinds
 from vlmill.pipeline.recipe.load import load_readable, load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.refused import read_refused_rows
 from vlmill.pipeline.reports.verify import verify_run
+from vlmill.pipeline.steps.read import Read
+from vlmill.pipeline.steps.row_sample import RowRange
 
 SOURCE = """
 from typing import ClassVar
@@ -178,6 +180,8 @@ def test_a_kind_that_is_taken_or_unknown_is_refused(folder):
         load_recipe(path)
     faults = load_readable(path, sets={"seed": "x"}).faults  # beside what else is wrong
     assert len(faults) == 2
+    (fault,) = load_readable(path, filters=[("delivery.py", "def (")]).faults  # not that its kind is unknown as well
+    assert "delivery.py, line 1: " in fault
 
 
 def test_a_takedown_reads_again_by_its_code_and_other_workers_make_the_same_run(folder, tmp_path, monkeypatch, capsys):
@@ -200,3 +204,166 @@ def test_a_takedown_reads_again_by_its_code_and_other_workers_make_the_same_run(
     assert made[0] == made[1]
     assert made[0]
     assert not any(b"What is 1?" in data for data in made[0].values())
+
+
+PAGE = """
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from vlmill.pipeline.core.config import STRICT
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.sources.base import Page, Picture, Source, SourceRow, UnreadableRow, read_pages
+
+
+@dataclass(frozen=True, config=STRICT)
+class Own(Source):
+    kind: ClassVar[str] = "own"
+
+    def survey(self, path):
+        return [1, 1, 1]
+
+    def rows(self, path, numbers):
+        return read_pages(((number, number) for number in numbers), self.page)
+
+    def page(self, row):
+        text = Node("text", text=f"row {row}")
+        if row == 1:
+            ...
+        return Page((text,))
+"""
+
+
+PAGES = "read_pages(((number, number) for number in numbers), self.page)"
+
+
+def read_own(tmp_path, old, new):
+    """What Read leaves of three rows of a file of code in which something stands in another's place."""
+    code = PAGE.replace(old, new)
+    assert code != PAGE
+    source = CustomSource("own", {}, custom_filters.hash_code(code), code, "own.py", entry="mine")
+    counts = Read(source, "mine", (RowRange("a.bin", 0, len(source.survey(tmp_path / "a.bin"))),)).run(
+        {"input-0": tmp_path / "a.bin"}, tmp_path
+    )
+    return counts["rows"].to_json(), list(read_rows(tmp_path / "refused.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("None", "the page is None, expected a Page"),
+        ("[text]", "the page is list, expected a Page"),
+        ("Page(text)", "the page.nodes is Node, expected a tuple"),
+        ("Page(('a text',))", "nodes[0] is str, expected a Node"),
+        ("Page((Node('text', text=5),))", "nodes[0].text is 5, expected a text or None"),
+        ("Page((text, Node('text', text=None)))", "nodes[1].text is None, expected a text"),
+        ("Page((Node('txt', text=''),))", "nodes[0].kind is 'txt'; allowed: text, image"),
+        ("Page((Node('text', 'gpt', text=''),))", "nodes[0].role is 'gpt'; allowed: none, system, user, assistant"),
+        ("Page((Node('image', image=1),))", "nodes[0].image is 1, expected the place of one of 0 pictures, "),
+        ("Page((Node('image', image=-1),), (Picture(data=b''),))", "nodes[0].image is -1, expected the place of one "),
+        ("Page((Node('image'),))", "nodes[0].image is None, expected the place of one of 0 pictures, "),
+        ("Page((Node('text', text='', image=0),))", "nodes[0] has a text and an image; give each a node of its own"),
+        ("Page((text,), url=None)", "the page.url is None, expected a text"),
+        ("Page((text,), (Picture(),))", "pictures[0] has no url, data, path or reason; where there is none: "),
+        ("Page((text,), (Picture(data='a'),))", "pictures[0].data is str, expected bytes or None"),
+        ("Page((text,), (Picture(data=b'a', path='a'),))", "pictures[0] has data and path; give it one of them"),
+        ("Page((text,), signals={'price': 'n/a'})", "signals['price'] is str, expected a number by its name"),
+    ],
+)
+def test_what_is_no_page_loses_its_row_and_says_why(tmp_path, given, message):
+    counts, (lost,) = read_own(tmp_path, "...", f"return {given}")
+    assert counts == {"in": 3, "kept": 2, "dropped": {}, "failed": {"bad_row": 1}}
+    assert (lost["row"], lost["detail"][: len(message)]) == (1, message)
+
+
+def test_pages_of_a_row_without_numbers_of_their_own_are_lost_but_one(tmp_path):
+    one = "SourceRow(number, (Page((Node('text', text='a'),)),) * 2)"
+    counts, lost = read_own(tmp_path, PAGES, f"({one} for number in numbers)")
+    assert counts["kept"] == 3
+    assert {row["detail"] for row in lost} == {"two of its pages have the number -1, expected each its own, from 0"}
+
+
+def test_ratings_that_are_not_known_are_none_and_numbers_of_any_kind_are(tmp_path):
+    import_numpy = "return Page((text,), signals={'a': None, 'b': float('nan'), 'c': numpy.float32(2), 'd': 3})"
+    counts, _ = read_own(tmp_path, "...", f"import numpy; {import_numpy}")
+    assert counts["kept"] == 3
+    rated = [dict(sample.signals) for sample in read_samples(tmp_path / "samples.parquet")]
+    assert rated == [{}, {"c": 2.0, "d": 3.0}, {}]
+
+
+def test_a_reason_that_there_is_not_names_its_line(tmp_path):
+    _, (lost,) = read_own(tmp_path, "...", "raise UnreadableRow('too dear', 'too_dear')")
+    assert lost["reason"] == "bad_row"
+    assert lost["detail"].startswith(
+        "own.py:25: 'too_dear' is no reason, which are those of vlmill.pipeline.core.reasons"
+    )
+    assert lost["detail"].endswith("its message is: too dear")
+    _, (known,) = read_own(tmp_path, "...", "raise UnreadableRow('too dear', 'empty_row')")
+    assert (known["reason"], known["detail"]) == ("empty_row", "too dear")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "...",
+            "raise OSError('gone')",
+            r"line 25\) failed at row 1 of a.bin: OSError: gone. Where the row is at fault,",
+        ),
+        ("...", "raise SystemExit(3)", r"line 25\) failed at row 1 of a.bin: SystemExit: 3$"),
+        ("...", "import absent", r"line 25\) failed at row 1 of a.bin: ModuleNotFoundError: .* has to be installed"),
+        ("return read_pages(", "raise KeyError('x')\n        return (", r"line 20\) failed over a.bin: KeyError: 'x'$"),
+        ("(number, number) for", "(number, 1 / (number - 2)) for", r"line 20\) failed at row 2 .*ZeroDivisionError: "),
+        (
+            "read_pages(((number, number) for number in numbers), self.page)",
+            "([] for one in numbers)",
+            "rows gives list",
+        ),
+        (
+            "return [1, 1, 1]",
+            "return iter(int, 1)",
+            r"\(own.py\) failed over .* survey gives callable_iterator, ",
+        ),
+        ("return [1, 1, 1]", "return [1, None]", "survey gives None for row 1, expected its bytes"),
+        ("return [1, 1, 1]", "raise ValueError", r"\(own.py, line 17\) failed over a.bin: ValueError$"),
+    ],
+)
+def test_code_that_breaks_outside_a_row_is_named_with_its_line(tmp_path, old, new, message):
+    with pytest.raises(SourceError, match=message) as caught:
+        read_own(tmp_path, old, new)
+    assert str(caught.value).startswith("source 'mine' of kind 'own' (own.py")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "reversed(numbers)",
+            "expected row 0, found row 2: either the file .* the code of kind 'own' does not",
+        ),
+        ("[*numbers, 7]", "expected the end, found row 7"),
+        ("numbers[:2]", "expected row 2, found the end"),
+        ("iter(iter(range(10**9)).__next__, -1)", "expected the end, found row 3"),
+    ],
+)
+def test_rows_in_another_order_or_without_an_end_are_refused(tmp_path, given, message):
+    with pytest.raises(SourceError, match=message):
+        read_own(
+            tmp_path,
+            "in numbers), self.page",
+            f"in {given}), self.page".replace("itertools", "__import__('itertools')"),
+        )
+
+
+def test_what_breaks_is_said_once_by_check_and_in_full_by_preview(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path, stages=[], sources={"mine": {"kind": "own", "files": "a.bin", "licence": "CC0-1.0"}})
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    (tmp_path / "own.py").write_text(PAGE.replace("if row == 1:\n            ...", "open('absent.txt')"))
+    for command in ("check", "preview", "build"):
+        assert vlmill(command, "recipe.yaml", "--filter", "own.py") == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert said.count("absent.txt") == 1, command
+        assert "source 'mine' of kind 'own' (own.py, line 24) failed at row 0 of a.bin: FileNotFoundError" in said
+        assert "--source" not in said

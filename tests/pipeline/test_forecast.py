@@ -183,7 +183,7 @@ def test_check_says_what_a_build_in_a_runs_folder_does_and_changes_nothing_there
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     found, said = check()
     assert (found["differences"], {step["outcome"] for step in found["forecast"]}) == ("", {"kept"})
-    assert "a run of this recipe; it keeps every step." in said
+    assert "a run of this recipe; it keeps every step (input files are taken to be those that were read" in said
     found, said = check("filters.shape.max_ratio=3")
     loaded = load_recipe(recipe, settings={"filters.shape.max_ratio": 3})
     forecasts = forecast_changes(loaded, run)
@@ -192,7 +192,10 @@ def test_check_says_what_a_build_in_a_runs_folder_does_and_changes_nothing_there
     assert all(word in said for word in ("--accept-changes", "what a build there does", "steps/quiz/shape"))
     found, said = check("stages.align.train.steps=1")
     assert {step["outcome"] for step in found["forecast"]} == {"kept"}
-    assert "A build there needs --accept-changes; it keeps every step." in said
+    assert (
+        "A build there needs --accept-changes; it keeps every step (input files are taken to be those that were read"
+        in said
+    )
     assert vlmill("check", recipe, "--out", run.parent / "empty", "--json") == 0
     assert json.loads(capsys.readouterr().out)["forecast"] == []
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}

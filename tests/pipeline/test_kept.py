@@ -60,6 +60,18 @@ def test_a_build_that_kept_little_says_why_and_what_to_do(folder, capsys, option
     assert vlmill("verify", folder / "run") == 0
 
 
+def test_files_that_were_not_had_are_named_by_the_reason_that_a_report_takes(folder, capsys):
+    (folder / "rows.json").write_text(json.dumps([talk(), talk("../a.png"), talk("../b.png"), talk("gone.png")]))
+    assert build(folder) == 0
+    words = said(capsys)
+    assert (
+        "3 images are lost because files are not under the source's `images` (forbidden_address 2, missing_file"
+        in words
+    )
+    assert f"vlmill report {folder / 'run'} --source talk --reason forbidden_address). Put" in words
+    assert vlmill("report", folder / "run", "--source", "talk", "--reason", "forbidden_address") == 0
+
+
 @pytest.mark.parametrize("options", [(), ("--set", "policies={}"), ("--until", "curate")])
 def test_a_source_of_which_nothing_was_kept_is_an_error_after_all_was_committed(folder, capsys, options):
     (folder / "rows.json").write_text(json.dumps([talk("gone.png"), {"conversations": "stringified"}]))

@@ -27,6 +27,7 @@ from vlmill.pipeline.sources.files import Files
 from vlmill.pipeline.sources.finevision import FineVision
 from vlmill.pipeline.sources.interleaved import Interleaved
 from vlmill.pipeline.sources.obelics import Obelics
+from vlmill.pipeline.sources.page_faults import find_page_fault
 from vlmill.pipeline.sources.pairs import PairsSource, PairsWdsSource
 from vlmill.pipeline.sources.rendered_text import RenderedText
 from vlmill.pipeline.sources.websight import WebSight
@@ -69,7 +70,8 @@ def shape(request):
 
 
 def test_every_source_is_held_to_what_follows():
-    assert {name.split()[0] for name in SHAPES} == set(SOURCES)
+    shown = {name.split()[0] for name in SHAPES}
+    assert shown == set(SOURCES), f"add to SHAPES in tests/helpers/shapes.py: {sorted(set(SOURCES) - shown)}"
 
 
 @pytest.fixture
@@ -94,6 +96,7 @@ def test_a_bad_row_is_lost_alone_and_says_why(several):
     assert [len(row.pages) for row in found] == [1, 1, 0, 1, 1]
     assert [reasons(row) for row in found] == [[], [], [Reason.BAD_ROW], [], []]
     assert found[2].failed[0][1]
+    assert [find_page_fault(page) for row in found for page in row.pages] == [None] * 4
 
 
 def test_rows_read_in_pieces_are_the_rows_read_at_once(several):

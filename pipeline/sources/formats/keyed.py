@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, read_pages
 from vlmill.pipeline.sources.known_keys import classify_key, has_value, list_unread
+from vlmill.pipeline.sources.page_faults import find_page_fault
 
 
 class KeyedSource(Source, Protocol):
@@ -40,6 +41,8 @@ class KeyedSource(Source, Protocol):
         def page(row: Mapping[str, Any]) -> Page:
             left = self.unread(row)
             made = self.page(row)
+            if not isinstance(made, Page):
+                raise UnreadableRow(find_page_fault(made) or "")
             return replace(made, unread=tuple(sorted({*made.unread, *left, *also})))
 
         return read_pages(rows, page)
