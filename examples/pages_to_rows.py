@@ -1,4 +1,4 @@
-"""Makes rows of kind `web_documents` of pages: HTML and Markdown files, WARC files, columns of JSON Lines or Parquet.
+"""Makes rows of pages, with texts and images in order: of HTML and Markdown files, WARC files, columns of tables.
 
     python examples/pages_to_rows.py crawl/ rows.jsonl
     python examples/pages_to_rows.py crawl/pages.parquet rows.jsonl --column markdown
@@ -6,8 +6,13 @@
 
 A page becomes `texts` and `images` in reading order, with its address as `url`. Of HTML what stands in `nav`, `footer`
 and `aside` is left out, as are scripts; filters and dedupe find more of what is no content. Addresses
-of images are made absolute by the page's own: that of the WARC record, of `<link rel="canonical">`, or of a column
-`url`. Pages without one keep those that are absolute.
+of images are made absolute by the page's own: that of the WARC record, of `<link rel="canonical">` or `<base>`, or of a
+column `url`. An image that lies on disk beside its page, as in a saved crawl, becomes its path below the folder of the
+rows (or of the pages, where these lie elsewhere): rows with paths are of kind `file_documents`, others of
+`web_documents`, and `vlmill new` tells them apart. A row of a file names it as `file`.
+
+What gives no row (no text and no image, or bytes that are no text) is printed. Images that are neither at an absolute
+address nor a file there stay as they stand, so that a build loses them with a reason.
 
 A page or record is read at a time. Extractors such as trafilatura and resiliparse know more of what the main text of a
 page is; what they return as HTML or Markdown can be given to `--column`.
@@ -16,14 +21,16 @@ page is; what they return as HTML or Markdown can be given to `--column`.
 from __future__ import annotations
 
 import argparse
+import codecs
 import gzip
 import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pyarrow.parquet as pq
 
@@ -39,8 +46,15 @@ PASSED_OVER = frozenset(
 )
 """Elements whose contents are left out."""
 
-MARKDOWN_IMAGE = re.compile(r"!\[[^\]\n]*\]\(<?([^)\s>]+)>?[^)\n]*\)")
+_IMAGE = r"!\[[^\]\n]*\]\(<?([^)\s>]+)>?[^)\n]*\)"
+MARKDOWN_IMAGE = re.compile(
+    rf"\[{_IMAGE}\]\([^)\n]*\)|{_IMAGE}|<img\b[^>]*?\ssrc\s*=\s*[\"']?([^\"'\s>]+)[^>]*>", re.IGNORECASE
+)
+"""An image that is a link, an image, an element of HTML; each with its address."""
 Part = tuple[str, str]  # "text" or "image", and what it is
+
+
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class PageReader(HTMLParser):
@@ -49,7 +63,7 @@ class PageReader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts = list[Part]()
-        self.address = ""
+        self.address = self.base = ""
         self._words = list[str]()
         self._passed_over = list[str]()
 
@@ -58,12 +72,15 @@ class PageReader(HTMLParser):
         named = {name: value or "" for name, value in attrs}
         if tag == "link" and named.get("rel") == "canonical":
             self.address = named.get("href", "")
+        if tag == "base":
+            self.base = self.base or named.get("href", "")
         if tag in PASSED_OVER:
             self._passed_over.append(tag)
         elif not self._passed_over and (tag == "img" or tag in BLOCKS):
             self.end_paragraph()
-            if tag == "img" and (image := named.get("data-src") or named.get("src")):
-                self.parts.append(("image", image.strip()))
+            several = (named.get("srcset") or named.get("data-srcset") or "").split()
+            if tag == "img" and (image := named.get("data-src") or named.get("src") or "".join(several[:1])):
+                self.parts.append(("image", image.strip().removesuffix(",")))
 
     def handle_endtag(self, tag: str) -> None:
         """End a paragraph, or what is left out; an end without a beginning is none."""
@@ -84,31 +101,54 @@ class PageReader(HTMLParser):
         self._words.clear()
 
 
-def read_html(page: str) -> tuple[list[Part], str]:
-    """The parts of a page, and the address that it gives itself."""
+def read_html(page: str) -> tuple[list[Part], str, str]:
+    """The parts of a page, the address that it gives itself, and the one that its links start from, where it says."""
     reader = PageReader()
     reader.feed(page)
     reader.close()
     reader.end_paragraph()
-    return reader.parts, reader.address
+    return reader.parts, reader.address, reader.base
 
 
 def read_markdown(page: str) -> list[Part]:
     """The parts of a text in Markdown; its other marks stay."""
-    pieces = MARKDOWN_IMAGE.split(page)
-    marked = [("image" if place % 2 else "text", piece.strip()) for place, piece in enumerate(pieces)]
-    return [(kind, piece) for kind, piece in marked if piece]
+    parts, start = list[Part](), 0
+    for found in MARKDOWN_IMAGE.finditer(page):
+        address = next(group for group in found.groups() if group)
+        parts += [("text", page[start : found.start()].strip()), ("image", address)]
+        start = found.end()
+    return [(kind, piece) for kind, piece in [*parts, ("text", page[start:].strip())] if piece]
 
 
-def make_row(page: str, address: str, *, markdown: bool = False) -> dict[str, Any]:
-    """The row of a page: `url`, and `texts` and `images` of one length, one of both empty in each place."""
-    parts, own = (read_markdown(page), "") if markdown else read_html(page)
+def make_row(
+    page: str, address: str, *, markdown: bool = False, file: str = "", site: Path = Path(), top: Path = Path()
+) -> dict[str, Any]:
+    """The row of a page: `url`, and `texts` and `images` of one length, one of both empty in each place.
+
+    Args:
+        page: HTML or Markdown.
+        address: of the page, where it is known.
+        markdown: whether it is that.
+        file: the path of the page below `top`, if it is a file.
+        site: the folder of the pages, where addresses begin that begin with `/`.
+        top: the folder that paths of images start from.
+    """
+    parts, own, base = (read_markdown(page), "", "") if markdown else read_html(page)
     address = address or own
-    shown = [urljoin(address, what) if kind == "image" else None for kind, what in parts]
+
+    def name_image(what: str) -> str:
+        if file and ":" not in what:
+            named = unquote(urlsplit(what).path)
+            path = normpath(top / file / ".." / named if named[:1] != "/" else f"{site}{named}")
+            if Path(path).is_file() and Path(path).is_relative_to(top):
+                return Path(path).relative_to(top).as_posix()
+        return urljoin(urljoin(address, base), what)
+
     return {
+        **({"file": file} if file else {}),
         "url": address,
         "texts": [what if kind == "text" else None for kind, what in parts],
-        "images": [one if one is None or re.match("https?://|data:", one) else None for one in shown],
+        "images": [name_image(what) if kind == "image" else None for kind, what in parts],
     }
 
 
@@ -148,7 +188,8 @@ def join_chunks(body: bytes) -> bytes:
 
 
 def decode_page(page: bytes, charset: str) -> str:
-    """The text of a page; of an unknown character set as UTF-8."""
+    """The text of a page; of an unknown character set as UTF-8, and as its byte order mark says, where it has one."""
+    charset = next((name for mark, name in MARKS.items() if page.startswith(mark)), charset)
     try:
         return page.decode(charset, "replace")
     except LookupError:
@@ -168,8 +209,8 @@ def read_column(path: Path, column: str) -> Iterator[dict[str, Any]]:
             yield make_row(page, address if isinstance(address, str) else "", markdown=marked)
 
 
-def list_rows(place: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    """The rows of all files at a place, in the order of their names."""
+def list_rows(place: Path, column: str | None, site: Path, top: Path) -> Iterator[dict[str, Any]]:
+    """The rows of all files at a place, in the order of their names; paths in them start from `top`."""
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         name = path.name.lower()
         if column and name.endswith((".jsonl", ".parquet")):
@@ -178,19 +219,26 @@ def list_rows(place: Path, column: str | None) -> Iterator[dict[str, Any]]:
             page = path.read_bytes()
             found = re.search(rb"(?i)charset=[\"']?([\w-]+)", page[:2048])
             text = decode_page(page, found[1].decode() if found else "utf-8")
-            yield make_row(text, "", markdown=name.endswith(".md"))
+            text = "" if "\0" in text else text
+            file = path.relative_to(top).as_posix()
+            yield make_row(text, "", markdown=name.endswith(".md"), file=file, site=site, top=top)
         elif name.endswith((".warc", ".warc.gz")):
             yield from (make_row(page, address) for address, page in read_warc(path))
 
 
 def write_rows(place: Path, out: Path, column: str | None = None) -> int:
-    """Write the rows of a place as JSON Lines; how many there are. Pages without text and image are left out."""
-    count = 0
+    """Write the rows of a place as JSON Lines; how many there are. Pages without text and image are printed."""
+    count, folder = 0, place if place.is_dir() else place.parent
+    top = out.parent if folder.resolve().is_relative_to(out.parent.resolve()) else folder
     with out.open("x", encoding="utf-8") as file:
-        for row in list_rows(place, column):
+        for row in list_rows(place.resolve(), column, folder.resolve(), top.resolve()):
             if any(row["texts"]) or any(row["images"]):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
+            else:
+                print(f"no text and no image: {row.get('file') or row['url'] or 'a page'}")
+    if top != out.parent:
+        print(f"paths of images start from {top}: `images: {top}` beside the kind in the recipe")
     return count
 
 

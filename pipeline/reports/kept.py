@@ -140,7 +140,7 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
             total = sum(number for _, number in why)
             yield (
                 f"warning: {one.source}: {'1 image is' if total == 1 else f'{total:,} images are'} lost because files "
-                f"are not under the source's `images` ({_name_reasons(why)}), with those beside them in a sample "
+                f"are not under the source's `images` ({_name_reasons(why)}), with samples that need them "
                 f"({_make_command(one, shown, why[0][0])}). Put the files there, or say where they are with --set "
                 f"sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
             )

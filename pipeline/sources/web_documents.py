@@ -28,7 +28,7 @@ from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
-from vlmill.pipeline.sources.conversation import read_picture
+from vlmill.pipeline.sources.conversation import WEB, read_picture
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.nested import find_place, lift_places, list_beside, list_heads, parse_object
@@ -140,12 +140,15 @@ class FileDocuments(WebDocuments):
         return {**super().columns(), **dict.fromkeys(named, pa.null())}
 
     def read_image(self, place: int, value: Any, row: Mapping[str, Any]) -> Picture:
-        """The image in a place. Raises UnreadableRow where no path can be made of it."""
+        """The image in a place; lost alone where it lies on the web. Raises UnreadableRow where it makes no path."""
         given = {**row, "image": value}
         for name in FIELD.findall(self.file):
             if isinstance(given.get(name), bool) or not isinstance(given.get(name), str | int | float):
                 raise UnreadableRow(f"{name} of image {place} is {given.get(name)!r}, expected a part of a path")
         path = FIELD.sub(lambda found: _spell_part(given[found[1]]), self.file)
+        if path.startswith(WEB):
+            why = f"image {place} lies on the web, and this kind fetches nothing; web_documents does"
+            return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail=f"{why}: {path[:SHOWN]}")
         return read_picture(f"image {place}", path).picture
 
 

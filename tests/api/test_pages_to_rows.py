@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.helpers.upstream import picture as make_picture
 from vlmill.pipeline.reports.proposal import examine_place
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "pages_to_rows.py"
@@ -72,6 +73,7 @@ def test_a_page_is_the_same_row_from_every_form(script, tmp_path, write):
     out = tmp_path / "rows.jsonl"
     assert script.write_rows(tmp_path / "crawl", out, "html") == 1
     (row,) = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    assert row.pop("file", None) == ("crawl/page.html" if write is write_html else None)
     assert row == {"url": ADDRESS, "texts": TEXTS, "images": IMAGES}
     found = examine_place(str(out))
     assert (found.chosen.kind, len(found.chosen.pages)) == ("web_documents", 1)
@@ -85,6 +87,35 @@ def test_images_of_markdown_leave_the_text(script, tmp_path):
     (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
     assert row["texts"] == ["# Gates\n\nThe first.", None, "It is open."]
     assert row["images"] == [None, "https://example.org/i/1.jpg", None]
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["below the rows", "elsewhere"])
+def test_images_that_lie_beside_pages_become_paths_and_pages_without_a_row_are_named(script, tmp_path, capsys, beside):
+    crawl, out = tmp_path / "crawl", (tmp_path if beside else tmp_path / "rows") / "rows.jsonl"
+    (crawl / "a").mkdir(parents=True)
+    out.parent.mkdir(exist_ok=True)
+    for name in ("1.png", "a/2 b.png", "3.png"):
+        (crawl / name).write_bytes(make_picture(3))
+    link = '<base href="https://example.org/"><img src="/1.png"><img src="2%20b.png?v=1"><img src="gone.png">'
+    (crawl / "a" / "page.html").write_text(f"<p>One.</p>{link}<img srcset='../3.png 1x, ../4.png 2x'>")
+    (crawl / "read.md").write_text("A [![badge](1.png)](https://a.test/) and <img width=9 src='3.png'> B ![](3.png)")
+    (crawl / "wide.htm").write_text("<p>Wide</p>", encoding="utf-16")
+    (crawl / "empty.html").write_text("")
+    (crawl / "packed.html").write_bytes(b"PK\x03\x04\x00\x00\x00")
+    assert script.write_rows(crawl, out) == 3
+    page, read, wide = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    top = "crawl/" if beside else ""
+    assert page["file"] == f"{top}a/page.html"
+    shown = [f"{top}1.png", f"{top}a/2 b.png", "https://example.org/gone.png", f"{top}3.png"]
+    assert page["images"] == [None, *shown]
+    assert read["texts"] == ["A", None, "and", None, "B", None]
+    assert [one for one in read["images"] if one] == [f"{top}1.png", f"{top}3.png", f"{top}3.png"]
+    assert wide["texts"] == ["Wide"]
+    said = capsys.readouterr().out
+    assert said.splitlines()[:2] == [f"no text and no image: {top}{name}.html" for name in ("empty", "packed")]
+    assert ("paths of images start from" in said) is not beside
+    if beside:
+        assert examine_place(str(out)).chosen.kind == "file_documents"
 
 
 @pytest.mark.parametrize(

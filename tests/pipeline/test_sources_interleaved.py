@@ -145,6 +145,19 @@ def test_frames_of_a_video_are_files_named_by_its_id_and_their_time(tmp_path):
     assert reasons(nameless) == [Reason.BAD_ROW]
 
 
+def test_an_image_of_the_web_among_files_is_lost_alone(tmp_path):
+    row = {"images": ["a.png", None, ADDRESS.format(0)], "texts": [None, "Said.", None]}
+    (found,) = rows(FileDocuments(), upstream.parquet(tmp_path / "shard_0.parquet", [row]))
+    (page,) = found.pages
+    assert [(picture.path, picture.reason) for picture in page.pictures] == [
+        ("a.png", None),
+        (None, Reason.FORBIDDEN_ADDRESS),
+    ]
+    assert page.pictures[1].detail.startswith(
+        "image 2 lies on the web, and this kind fetches nothing; web_documents does"
+    )
+
+
 def test_a_path_without_the_image_in_it_is_refused_in_the_recipe():
     with pytest.raises(RecipeError, match="expected a path with"):
         parse_block(SOURCES["file_documents"], {"file": "{id}.jpg"}, "options")
