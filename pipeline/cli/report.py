@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,20 +153,34 @@ def _write_page(directory: Path, source: str | None, file: Path) -> None:
 
 def _print_losses(directory: Path, source: str | None, reason: str, number: int, *, as_json: bool) -> None:
     """Show examples of losses with one reason."""
-    from vlmill.pipeline.reports.funnel import loss_to_json, read_row_losses, sample_losses, select_funnel
+    from vlmill.pipeline.reports.causes import CAUSES
+    from vlmill.pipeline.reports.funnel import (
+        count_causes,
+        loss_to_json,
+        read_row_losses,
+        sample_losses,
+        select_funnel,
+    )
 
     funnel = select_funnel(directory, source, reason)
     rows, found = read_row_losses(directory, funnel, reason), sample_losses(directory, funnel, reason, number)
+    causes = count_causes(directory, funnel, reason) if rows else []
     if as_json:
         lost = {
             level: {partition: pair[place] for partition, pair in rows.items()}
             for place, level in enumerate(("rows", "pages"))
         }
-        print_json({**lost, "examples": [loss_to_json(loss) for loss in found]})
+        print_json(
+            {**lost, "causes": [asdict(one) for one in causes], "examples": [loss_to_json(loss) for loss in found]}
+        )
         return
     for partition, (whole, pages) in rows.items():
         in_all = f"; {pages:,} pages in all" if pages != whole else ""
         console.print(f"{partition}: {whole:,} rows of which no sample was made{in_all}", markup=False)
+    for one in causes[:CAUSES] if len(causes) > 1 else ():
+        console.print(f"    {one.number:,} as {one.first}: {one.message}", markup=False)
+    if len(causes) > CAUSES:
+        console.print(f"    and {len(causes) - CAUSES:,} other causes", markup=False)
     for loss in found:
         measured = f", {loss.filter} {loss.score:.4g}" if loss.filter and loss.score is not None else ""
         because = f", because of {loss.other}" if loss.other else ""

@@ -38,6 +38,17 @@ def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Pa
     return Path(place)
 
 
+def resolve_place(place: str, base: Path) -> str:
+    """A folder, file or address as fsspec takes it: a relative path starts from `base`.
+
+    So does that of an archive behind `::`, as in `zip://images::data.zip`.
+    """
+    inside, chain, file = place.rpartition("::")
+    if "://" not in inside:
+        return place if "://" in place else str((base / place).resolve())
+    return f"{inside}{chain}{resolve_place(file, base)}"
+
+
 def take_run_folder(place: str | PathLike[str]) -> Path:
     """The folder of a run: a path, or what is like one on object storage.
 

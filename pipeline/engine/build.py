@@ -20,6 +20,7 @@ from pathlib import Path
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
+from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.decontaminate import Decontaminate
 from vlmill.pipeline.engine import benchmarks, deduping, fetching
@@ -388,9 +389,7 @@ class Build:
 
     def place(self, root: str) -> str:
         """A root as fsspec takes it; relative ones start from the recipe's folder. The disk is asked once for each."""
-        if root not in self._places:
-            self._places[root] = root if "://" in root else str(((self.base or self.root) / root).resolve())
-        return self._places[root]
+        return self._places.get(root) or self._places.setdefault(root, resolve_place(root, self.base or self.root))
 
 
 def list_phases(run: Build, until: str | None) -> Iterator[Callable[[], None]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import FILTERS
 from vlmill.pipeline.filters import custom as custom_filters
@@ -232,10 +233,10 @@ def move_source(data: dict[str, Any], source: str, place: str) -> None:
         )
     sources[source].pop("images", None)
     if Path(place).is_dir() or place.endswith("/") or _is_repository(place) or is_remote_folder(place):
-        sources[source]["root"] = str(Path(place).resolve()) if "://" not in place else place
+        sources[source]["root"] = resolve_place(place, Path())
         return
     root, pattern = _split_pattern(place)
-    sources[source] |= {"root": root if "://" in root else str(Path(root or ".").resolve()), "files": pattern}
+    sources[source] |= {"root": resolve_place(root, Path()), "files": pattern}
     for name in ("subset", "split"):
         sources[source].pop(name, None)
 

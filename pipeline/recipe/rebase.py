@@ -111,7 +111,12 @@ def _name_root(key: str, entry: Located) -> Located:
 
 def _rebase_path(path: Any, folder: Path, base: Path) -> Any:
     """Relative to `base` where the file lies below it, else whole."""
-    if not isinstance(path, str) or "://" in path or Path(path).is_absolute():
+    if not isinstance(path, str):
+        return path
+    inside, chain, path = path.rpartition("::") if "://" in path else ("", "", path)
+    if chain:  # an archive on this machine may be relative as well
+        return f"{inside}{chain}{_rebase_path(path, folder, base)}"
+    if "://" in path or Path(path).is_absolute():
         return path
     if folder.is_relative_to(base):
         return os.path.normpath(folder.relative_to(base) / path)

@@ -20,6 +20,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, SourceError
+from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.inputs.files import list_input_files, open_input
 from vlmill.pipeline.inputs.hub_files import is_hub
@@ -133,7 +134,7 @@ def _match_subset(pattern: str, files: str) -> str | None:
 def _find_places(name: str, block: Mapping[str, Any], base: Path, wanted: Collection[str]) -> dict[str, Any]:
     """Subset -> `files`, or `subset` and `split`; of those that are wanted, or of all."""
     root, split = str(block.get("root", ".")), str(block.get("split") or SPLIT)
-    root = root if "://" in root else str((base / root).resolve())
+    root = resolve_place(root, base)
     pattern = block.get("files")
     if pattern is not None:
         listed = wanted if wanted and is_hub(root) else _list_folders(name, root, pattern)

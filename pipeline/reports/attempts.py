@@ -2,7 +2,8 @@
 
 For `vlmill new` (proposal.py). The kind that makes samples of the most rows is taken, of equal ones that which leaves
 the fewest columns unread. Options that say more of the same columns go before those that say less, even where some
-rows are at odds with them: else one wrong answer would make questions with choices into questions without.
+rows are at odds with them: else one wrong answer would make questions with choices into questions without. So does what
+reads a conversation before what takes a text beside it for a caption.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.reports.causes import describe_causes
+from vlmill.pipeline.reports.columns import TURNS
 from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
 
 TRIED = 20
@@ -26,9 +29,6 @@ ENOUGH = 0.5
 
 LARGER = 0.75
 """The share of the samples that others make, which options that read more columns have to make."""
-
-SAID = 3
-"""Rows that gave no sample of which it is said why."""
 
 LISTS = ("web_documents", "file_documents")
 TABLES = ("obelics", "cauldron", "finevision", "websight", "chat", "instructions", "interleaved", "pairs", *LISTS)
@@ -94,6 +94,11 @@ class Attempt:
         return self.share, -lost, -len(self.unread)
 
     @property
+    def paths(self) -> list[str]:
+        """Of image files that its pages name."""
+        return [picture.path for page in self.pages for picture in page.pictures if picture.path]
+
+    @property
     def unread(self) -> set[str]:
         """Columns that say something and are not read."""
         return {key for page in self.pages for key in page.unread}
@@ -120,9 +125,9 @@ def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
 
 
 def _find_failure(rows: Sequence[SourceRow]) -> str:
-    """Why the first rows that failed did."""
-    failed = [f"row {row.row}: {detail or reason}" for row in rows for reason, detail in row.failed[:1]]
-    return "; ".join([*failed[:SAID], *(["..."] if len(failed) > SAID else [])])
+    """Why rows that failed did: the first of each cause."""
+    failed = {f"{row.row}": detail or str(reason) for row in rows for reason, detail in row.failed[:1]}
+    return describe_causes([(f"row {row}", detail) for row, detail in failed.items()])
 
 
 def fits_rows(attempts: Sequence[Attempt]) -> bool:
@@ -133,7 +138,13 @@ def fits_rows(attempts: Sequence[Attempt]) -> bool:
 def choose_attempt(attempts: Sequence[Attempt]) -> Attempt | None:
     """The best; None where none makes samples of enough rows."""
     fitting = [one for one in attempts if one.share >= ENOUGH]
-    whole = [one for one in fitting if not any(_says_more(other, one) for other in fitting)]
+    talks = any(node.role == "assistant" for one in fitting for page in one.pages for node in page.nodes)
+    whole = [
+        one
+        for one in fitting
+        if not any(_says_more(other, one) for other in fitting)
+        and not (talks and "caption" in one.options and one.unread.intersection(TURNS))
+    ]
     return max(whole, key=lambda one: one.rank, default=None)
 
 

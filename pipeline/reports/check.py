@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
+from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
 from vlmill.pipeline.filters import Filter, ReadsLists, TextQuality
@@ -70,7 +71,7 @@ def check_inputs(
     known = {*passed, *earlier.surveyed}
     roots = {name: root for name, root in recipe.roots().items() if name not in known}
     commits, refused, lost = _pin_roots({name: root for name, root in roots.items() if is_hub(root)})
-    roots = {name: commits.get(name, resolve_root(root, base)) for name, root in roots.items() if name not in lost}
+    roots = {name: commits.get(name, resolve_place(root, base)) for name, root in roots.items() if name not in lost}
     places = {
         name: partial(_check_source, name, sources[name], root, files)
         for name, root in roots.items()
@@ -168,11 +169,6 @@ def find_earlier_work(root: Path, recipe: Recipe, data: Mapping[str, object]) ->
     )
 
 
-def resolve_root(root: str, base: Path) -> str:
-    """A root as fsspec takes it; a relative one starts from `base`."""
-    return root if "://" in root else str((base / root).resolve())
-
-
 def is_copied(file: InputFile) -> bool:
     """Whether a file has to be copied to this machine before a row of it can be read."""
     return not file.on_disk and not file.ranged
@@ -221,14 +217,19 @@ def check_lists(filter_: Filter, base: Path) -> None:
 
 
 def _check_folders(name: str, settings: SourceSettings, base: Path) -> None:
-    """Those of images and of what is served in place of addresses, where they are local."""
+    """Those of images and of what is served in place of addresses, or archives of them, where they are local."""
     places = {f"serve.{prefix}": folder for prefix, folder in settings.serve.items()}
     places |= {"images": settings.images} if settings.images else {}
-    missing = {key: place for key, place in places.items() if "://" not in place and not (base / place).is_dir()}
-    if missing:
-        raise RecipeError(
-            *(f"sources.{name}.{key}: there is no folder {(base / place).resolve()}" for key, place in missing.items())
-        )
+    resolved = {key: resolve_place(place, base) for key, place in places.items()}
+    faults = list[str]()
+    for key, place in resolved.items():
+        outer, _, file = place.rpartition("::")
+        if "://" not in place and not Path(place).is_dir():
+            faults.append(f"sources.{name}.{key}: there is no folder {place}")
+        elif "://" in outer and "://" not in file and not Path(file).is_file():
+            faults.append(f"sources.{name}.{key}: there is no file {file}")
+    if faults:
+        raise RecipeError(*faults)
 
 
 def _check_place(recipe: Recipe, name: str, check: Callable[[], object]) -> None:

@@ -72,6 +72,9 @@ ABOUT = frozenset(
 )
 """Words in the name of a column that holds something about a question or an answer, and not one."""
 
+NAMES = frozenset({"id", "ids", "uid", "uuid", "guid", "key", "index", "idx", "sha", "md", "hash", "file", "path"})
+"""Words in the name of a column that names its row or a file."""
+
 PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
 ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
@@ -203,7 +206,7 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
         caption = _find_column(cells, columns, CAPTIONS, *TEXTS)
         if named and caption:
             yield kind, {**common, "caption": caption}
-        others = [name for name in columns if name not in named and cells.hold(name, *TEXTS)]
+        others = [name for name in columns if name not in named and cells.hold(name, *TEXTS) and not _is_name(name)]
         if named and len(others) == 1:
             yield kind, {**common, "caption": others[0]}
 
@@ -255,6 +258,11 @@ def _split_words(column: str) -> list[str]:
     """The words of a name such as `user_question` or `modelAnswer`; none where it says something about one."""
     words = [word.lower() for word in WORD.findall(column)]
     return [] if ABOUT.intersection(words) else words
+
+
+def _is_name(column: str) -> bool:
+    """Whether a column by its own name names the row or its file, and says nothing of what is there."""
+    return bool(NAMES.intersection(word.lower() for word in WORD.findall(column)))
 
 
 def _find_choices(cells: Cells, columns: Sequence[str]) -> dict[str, Any]:

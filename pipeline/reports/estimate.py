@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
+from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import grow_measured, grow_pairs
 from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists, reads_tables
@@ -20,7 +21,7 @@ from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied, resolve_root
+from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
 from vlmill.pipeline.reports.signal_costs import ClustersEstimate, SignalEstimate, list_countable
 from vlmill.pipeline.signals.ask import Ask
@@ -80,7 +81,8 @@ class SourceEstimate:
     unreadable: int  # of these
     rests_on: str
     asked: Mapping[str, AskedEstimate] = field(default_factory=dict)  # of servers, by signal
-    warnings: tuple[str, ...] = ()  # of hosts that are not asked, and of coordinates that the recipe does not name
+    warnings: tuple[str, ...] = ()  # of image files, of hosts that are not asked, of coordinates without a name
+    faults: tuple[str, ...] = ()  # where none of the image files is there that rows name
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         name=name,
         source=settings.options,
         file=file.name,
-        images=resolve_root(settings.images or settings.root, base),
+        images=resolve_place(settings.images or settings.root, base),
         filters=tuple(filters),
         files=files,
         policies=policies,
@@ -324,6 +326,7 @@ def _describe_source(
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
         rests_on=_explain_basis(files, measured, rows),
         warnings=measured.warnings,
+        faults=measured.faults,
         asked={
             called: _estimate_asked(called, signal, amounts)
             for called, signal in recipe.list_asking_signals().items()

@@ -23,6 +23,7 @@ from vlmill.pipeline.engine.chain import read_counts, read_manifest
 from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.causes import Cause, group_causes
 from vlmill.pipeline.reports.losses import (
     CONSEQUENCES,
     Loss,
@@ -317,6 +318,18 @@ def sample_losses(root: Path, funnel: Mapping[str, LevelCounts], reason: str, nu
     recipe = read_locked_recipe(root)
     found = (loss for source in funnel for loss in _find_losses(root, recipe, source, funnel[source], reason))
     return sorted(choose_losses(found, number), key=lambda loss: (loss.id, loss.node))
+
+
+def count_causes(root: Path, funnel: Mapping[str, LevelCounts], reason: str) -> list[Cause]:
+    """What sources said of the rows and pages that were lost for a reason before there was a sample."""
+    recipe = read_locked_recipe(root)
+    return group_causes(
+        (loss.id, loss.detail)
+        for source in funnel
+        if reason in _list_page_reasons(root, source)
+        for loss in list_refused_losses(root, recipe, source)
+        if loss.reason == reason and loss.detail
+    )
 
 
 def _find_losses(root: Path, recipe: Recipe, source: str, counts: LevelCounts, reason: str) -> Iterator[Loss]:

@@ -53,7 +53,7 @@ class Loss:
     text: str  # the beginning of it
     url: str  # of the image, or of the document
     image: int | None  # that can be shown: its number in the partition
-    detail: str = ""  # what the source said of a row or page; what a sample or node fell with
+    detail: str = ""  # what the source said of a row or page; what a sample or node fell with, or which images failed
     sha256: str = ""  # of the image as it came
 
     @property
@@ -188,9 +188,21 @@ def _make_loss(
         kind="sample" if node == WHOLE_SAMPLE else sample.nodes[node].kind,
         text=text[:EXCERPT] + ("..." if len(text) > EXCERPT else ""),
         url=(sample.url if node == WHOLE_SAMPLE else sample.nodes[node].url) or "",
+        detail=_name_failed(sample, reason, image_stats) if node == WHOLE_SAMPLE else "",
         image=shown[0] if shown else None,
         sha256=image_stats[shown[0]].sha256 if shown else "",
     )
+
+
+def _name_failed(sample: Sample, reason: Reason, image_stats: Sequence[ImageStats]) -> str:
+    """The images of a sample that failed for this reason, as its row names them."""
+    named = [
+        f"node {place}, image: {node.url}"
+        for place, node in enumerate(sample.nodes)
+        if node.image is not None and node.url and image_stats[node.image].reason is reason
+    ]
+    more = f" and {len(named) - CAUSES} more" if len(named) > CAUSES else ""
+    return f"{'; '.join(named[:CAUSES])}{more}"
 
 
 def choose_losses(found: Iterable[Loss], number: int) -> list[Loss]:

@@ -29,6 +29,7 @@ from vlmill.pipeline.core.names import (
     SAMPLES_FILE,
     name_input,
 )
+from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.core.sample import (
     IMAGES,
     read_image_stats,
@@ -42,7 +43,6 @@ from vlmill.pipeline.filters import FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.inputs.files import COPIED, InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import resolve_root
 from vlmill.pipeline.reports.estimate import make_work
 from vlmill.pipeline.reports.sample_costs import SourceWork, StepPass, read_served
 from vlmill.pipeline.reports.trace import Traced
@@ -90,7 +90,7 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
         BadFileError: the file has another form.
     """
     settings, source = recipe.sources[name], recipe.source(name)
-    root = resolve_root(settings.root, base)
+    root = resolve_place(settings.root, base)
     found = list_input_files(
         name, root, settings.files, subset=settings.subset, split=settings.split, ranged=source.ranged
     )

@@ -37,6 +37,7 @@ from vlmill.pipeline.reports.document_columns import (
     name_lists,
     recognise_documents,
 )
+from vlmill.pipeline.reports.image_places import find_image_place
 from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
@@ -101,7 +102,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     best = choose_attempt(opened.attempts)
     ranked = tuple(sorted((one for one in opened.attempts if one is not best), key=lambda one: -one.share))
     saved = sum(PurePosixPath(file.name).name in ABOUT for file in files)
-    images = _find_images(root, best) if best and SOURCES[best.kind].opens else None
+    images = find_image_place(root, best.paths) if best and SOURCES[best.kind].opens else None
     notes = [*_list_notes(suffixes, suffix, saved, best, images, root)]
     notes += [describe_left(left)] if left else []
     if best and suffix == ".pdf" and opened.refused:
@@ -208,18 +209,6 @@ def _as_read(file: InputFile) -> InputFile:
     )
 
 
-def _find_images(root: str, attempt: Attempt) -> str | None:
-    """The folder below `root`, itself or at most two below, where the images that rows name lie; None where none do."""
-    named = [picture.path for page in attempt.pages for picture in page.pictures if picture.path]
-    start = Path(root)
-    if not named or not start.is_dir():
-        return None
-    folders = [start, *sorted(path for path in (*start.glob("*"), *start.glob("*/*")) if path.is_dir())]
-    found = [(sum((folder / path).is_file() for path in named), folder) for folder in folders[:1000]]
-    most, folder = max(found, key=lambda one: one[0])
-    return str(folder) if most else None
-
-
 def _examine_pictures(
     place: str,
     root: str,
@@ -288,4 +277,7 @@ def _list_notes(
         yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
     pictures = [picture for page in best.pages for picture in page.pictures]
     if images is None and 2 * sum(picture.path is not None for picture in pictures) > len(pictures):
-        yield f"no image file that rows name was found below {root}; say where they are with `images`"
+        yield (
+            f"no image file that rows name, such as {best.paths[0]}, was found below {root}, in its folders or zip "
+            "files; say where they are with `images`, and unpack other archives"
+        )

@@ -133,7 +133,14 @@ def _align_comments(lines: Iterator[tuple[str, str]]) -> Iterator[str]:
 
 def _format_place(place: str, path: Path) -> Any:
     """A folder as the recipe names it: relative where it lies at or below the recipe's folder."""
+    archive, chain, file = place.rpartition("::")
+    if chain and "://" not in file:
+        return format_yaml_inline(f"{archive}{chain}{_name_relative(file, path)}")
     if is_hub(place) or "://" in place:
         return format_yaml_inline(place if "@" in place or not is_hub(place) else f"{place}@main")
+    return format_yaml_inline(_name_relative(place, path))
+
+
+def _name_relative(place: str, path: Path) -> str:
     relative = os.path.relpath(place, path.resolve().parent)
-    return format_yaml_inline(place if relative.startswith("..") else relative)
+    return place if relative.startswith("..") else relative

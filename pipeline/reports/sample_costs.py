@@ -42,6 +42,8 @@ from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.address import find_private_host
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
+from vlmill.pipeline.reports.causes import describe_causes
+from vlmill.pipeline.reports.lost_files import LostFiles, find_lost_files
 from vlmill.pipeline.reports.seen_boxes import recognise_in_tables, warn_of_boxes
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
@@ -134,7 +136,8 @@ class MeasuredRows:
 
     costs: Costs
     empty: Costs = field(default_factory=Costs)
-    lost: str = ""  # why the first row that gave no sample did not
+    lost: str = ""  # why rows that gave no sample did not
+    faults: tuple[str, ...] = ()  # where none of the files is there that rows name
     stopped: str = ""  # why no more rows were measured
     warnings: tuple[str, ...] = ()  # of hosts that are not asked, and of coordinates that the recipe does not name
 
@@ -216,6 +219,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
     )
     amounts, said = _count_samples(run.files, work.signals)
     warnings = _warn_of_private_hosts(run, work) if work.source.fetches else ()
+    files = find_lost_files(run.files[IMAGES_FILE], work.name, work.images) if work.source.opens else LostFiles()
     if work.source.fetches:
         for filter_ in work.before_fetch:
             run.perform(FilterStep(filter_))
@@ -234,7 +238,12 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
         amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
     boxes = () if work.boxes else tuple(warn_of_boxes(recognise_in_tables(run.files), work.name))
-    return MeasuredRows(Costs(rows, dict(amounts), dict(run.seconds)), lost=said, warnings=(*warnings, *boxes))
+    return MeasuredRows(
+        Costs(rows, dict(amounts), dict(run.seconds)),
+        lost=said,
+        faults=files.faults,
+        warnings=(*files.warnings, *warnings, *boxes),
+    )
 
 
 def _list_steps(work: SourceWork) -> Iterator[Step]:
@@ -324,7 +333,7 @@ class StepPass:
 
 
 def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> tuple[Counter[str], str]:
-    """Amounts, and why the first row that gave no sample did not. A row of which pages alone were lost gave some."""
+    """Amounts, and why rows that gave no sample did not. A row of which pages alone were lost gave some."""
     amounts, rows = Counter[str]({f"units.{name}": 0 for name in signals}), set[int]()
     for sample in read_samples(files[SAMPLES_FILE]):
         amounts["samples"] += 1
@@ -334,7 +343,8 @@ def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> 
             amounts[f"units.{name}"] += sum(1 for _ in signal.list_units(sample))
     lost = {row["row"]: row for row in read_rows(files[REFUSED_FILE]) if row["row"] not in rows}
     amounts["unreadable"] = len(lost)
-    return amounts, next((f"row {row['row']}: {row['reason']}: {row['detail']}" for row in lost.values()), "")
+    causes = [(f"row {row['row']}: {row['reason']}", row["detail"]) for row in lost.values()]
+    return amounts, describe_causes(causes)
 
 
 def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:

@@ -10,7 +10,7 @@ import pytest
 
 import vlmill as api
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from tests.helpers.upstream import cauldron, pdf, pdfa_json, picture, tar
+from tests.helpers.upstream import cauldron, json_array, pdf, pdfa_json, picture, talk, tar
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.estimate import estimate_stage_tokens
 from vlmill.pipeline.core.sample import read_images, read_samples
@@ -62,6 +62,7 @@ FAULTS = {
     "bad list": ({"filters.opt_out.sha256": "[recipe.yaml]"}, "recipe.yaml, line 1"),
     "served folder": ({"sources.web.serve": f"{{{URL}: gone}}"}, f"sources.web.serve.{URL}: there is no folder"),
     "image folder": ({"sources.quiz.images": "gone"}, "sources.quiz.images: there is no folder"),
+    "image archive": ({"sources.quiz.images": "zip://a::gone.zip"}, "sources.quiz.images: there is no file /"),
     "local files": ({"sources.papers.files": "gone.tar"}, "source 'papers': no file matches"),
     "wrong form": ({"sources.scans.files": "quiz.parquet"}, "source scans (kind idl): "),
     "wrong column": (
@@ -350,3 +351,43 @@ def test_of_many_repositories_one_is_asked_first_and_the_others_are_named_if_the
     assert error.count("http://127.0.0.1:9 cannot be reached") == 1
     assert "8 more are on the Hub and were not looked at: s1, s2, s3" in error
     assert len(waits) == 5
+
+
+# -- image files that rows name ----------------------------------------------------------------------------------------
+
+
+def write_talk(folder, there):
+    """A recipe of eight rows that name pictures, of which some are `there`, in the folder `photos/small`."""
+    (folder / "photos" / "small").mkdir(parents=True)
+    for row in there:
+        (folder / "photos" / "small" / f"{row}.png").write_bytes(picture(row))
+    rows = [{"image": f"{row}.png", "conversations": talk("<image>What?", f"Shape {row}.")} for row in range(8)]
+    json_array(folder / "rows.json", rows)
+    sources = {"talk": {"kind": "llava", "files": "rows.json", "images": "photos"}}
+    return write_recipe(folder, sources=sources, stages=[], dedupe=None)
+
+
+def test_image_files_of_which_none_is_where_the_recipe_says_are_a_fault_that_says_where_they_are(tmp_path, capsys):
+    recipe = write_talk(tmp_path, range(8))
+    status, found, _ = read_check(capsys, recipe)
+    place = tmp_path / "photos"
+    (fault,) = found["faults"]
+    assert status == 1
+    assert fault == (
+        f"source 'talk': none of 8 image files that rows name, such as 0.png, is under {place}; they are in "
+        f"{place / 'small'}: --set sources.talk.images={place / 'small'}"
+    )
+    status, found, _ = read_check(capsys, recipe, "--set", f"sources.talk.images={place / 'small'}")
+    assert (status, found["faults"], found["warnings"]) == (0, [], [])
+
+
+def test_image_files_that_are_nowhere_are_a_fault_and_a_few_that_are_missing_a_warning(tmp_path, capsys):
+    recipe = write_talk(tmp_path, range(3, 8))
+    _, found, _ = read_check(capsys, recipe, "--set", "sources.talk.images=photos/small")
+    assert found["faults"] == []
+    place = tmp_path / "photos" / "small"
+    assert found["warnings"] == [f"talk: 3 of the first 8 images are not there, such as 0.png under {place}"]
+    for file in place.iterdir():
+        file.unlink()
+    _, found, _ = read_check(capsys, recipe)
+    assert found["faults"][0].endswith("say where they are: --set sources.talk.images=FOLDER")

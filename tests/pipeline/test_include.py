@@ -67,7 +67,10 @@ def test_a_recipe_takes_whole_files_blocks_and_single_entries(tmp_path):
 
 def test_paths_in_an_included_file_start_from_its_own_folder(tmp_path):
     lists = "filters:\n- opt_out: {domains: [no.txt]}\n"
-    sub = f"{WEB}  quiz: {{kind: cauldron, files: a, root: ../data, images: /x, serve: {{'http://a/': b}}}}\n"
+    sub = (
+        f"{WEB}  quiz: {{kind: cauldron, files: a, root: ../data, images: /x, serve: {{'http://a/': b}}}}\n"
+        "  zipped: {kind: llava, files: a, root: 's3://b/c', images: 'zip://in::all.zip'}\n"
+    )
     held = "decontaminate: {against: {exam: {files: e}, far: {files: e, root: 's3://b/c'}}}\ntokenizer: t.json\n"
     top = write(tmp_path, top="name: a\ninclude: [{recipe: sub/part.yaml}]\n", sub__part=sub + held + lists)
     recipe = compose_recipe(top).recipe
@@ -78,6 +81,7 @@ def test_paths_in_an_included_file_start_from_its_own_folder(tmp_path):
         "/x",
         {"http://a/": "sub/b"},
     )
+    assert recipe.sources["zipped"].images == "zip://in::sub/all.zip"
     assert {name: place.root for name, place in recipe.decontaminate.against.items()} == {
         "exam": "sub",
         "far": "s3://b/c",

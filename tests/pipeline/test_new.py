@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 
 import pytest
 from PIL import Image
@@ -296,3 +297,37 @@ def test_cells_are_described_by_what_they_hold():
         "number",
         "true or false",
     ]
+
+
+def test_ids_are_no_captions_and_a_conversation_with_odd_rows_is_one(tmp_path):
+    rows = [
+        {
+            "id": f"chart_{row}",
+            "image": f"a/{row}.png",
+            "title": "A chart.",
+            "conversations": talk("<image>What?" if row % 3 else "<image><image>What?", "A"),
+        }
+        for row in ROWS
+    ]
+    found = examine_place(str(json_array(tmp_path / "talk.json", rows)))
+    assert (found.chosen.kind, len(found.chosen.pages)) == ("llava", 13), "a third of the rows have two marks"
+    assert "row 0: 2 times <image> for 1 images, and 6 more" in " ".join(found.notes)
+    lone = [{"image_id": f"x{row}", "image": f"a/{row}.png", "sha256": f"{row}f"} for row in ROWS]
+    assert examine_place(str(json_array(tmp_path / "lone.json", lone))).chosen is None
+
+
+@pytest.mark.parametrize("start", ["", "images/2024/"])
+def test_pictures_in_a_zip_file_are_found_and_built_by_a_recipe_that_may_be_moved(start, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for row in ROWS:
+            archive.writestr(f"{start}p/{row}.png", picture(row, (64, 48)))
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    separated(tmp_path / "quiz.csv", [{"photo": f"p/{row}.png", "question": "What?", "answer": row} for row in ROWS])
+    monkeypatch.chdir(tmp_path)
+    assert vlmill("new", "quiz.csv", "--out", "mine.yaml") == 0
+    assert api.load_recipe("mine.yaml").recipe.sources["quiz"].images == f"zip://{start.rstrip('/')}::all.zip"
+    monkeypatch.chdir("/")
+    assert vlmill("check", tmp_path / "mine.yaml") == 0
+    arguments = ("--out", tmp_path / "run", "--workers", 0, "--set", "dedupe=null", "--set", "stages=[]")
+    assert vlmill("build", tmp_path / "mine.yaml", *arguments) == 0
+    assert len(api.open_run(tmp_path / "run").samples("quiz").collect()) == len(ROWS)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import vlmill
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.places import take_local_path
+from vlmill.pipeline.core.places import resolve_place, take_local_path
 
 
 def list_paths() -> list[tuple[str, str]]:
@@ -75,3 +75,21 @@ def test_so_does_the_api(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["run", "a:b/c", "/x/s3:y/z", "build/s3:/b", "run:align"])
 def test_a_path_is_taken_as_it_is(place):
     assert take_local_path(place) == Path(place)
+
+
+@pytest.mark.parametrize(
+    ("place", "resolved"),
+    [
+        ("data", "/base/data"),
+        ("../data", "/data"),
+        ("/data", "/data"),
+        ("a::b", "/base/a::b"),
+        ("s3://bucket/data", "s3://bucket/data"),
+        ("zip://::data.zip", "zip://::/base/data.zip"),
+        ("zip://images::../data.zip", "zip://images::/data.zip"),
+        ("zip://images::/data.zip", "zip://images::/data.zip"),
+        ("zip://images::s3://bucket/data.zip", "zip://images::s3://bucket/data.zip"),
+    ],
+)
+def test_a_relative_place_starts_from_the_recipe_also_within_the_address_of_an_archive(place, resolved):
+    assert resolve_place(place, Path("/base")) == resolved

@@ -293,6 +293,29 @@ def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_termina
     ]
 
 
+def test_what_is_wrong_with_rows_is_counted_by_cause_and_lost_pictures_are_named(tmp_path, capsys):
+    texts = ["<image>What?", "What?", "<image>What?", "What?", "<image><image>What?"]
+    rows = [
+        {"image": f"{row}.png", "conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "A."}]}
+        for row, text in enumerate(texts)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps([*rows, {"conversations": [{"from": "gpt", "value": None}]}]))
+    (tmp_path / "2.png").write_bytes(picture(2, (64, 64)))
+    sources = {"talk": {"kind": "llava", "files": "rows.json"}}
+    recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None, filters=[])
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0) == 0
+    capsys.readouterr()
+    assert vlmill("report", tmp_path / "run", "--reason", "bad_row", "--examples", 1) == 0
+    assert said(capsys).startswith(
+        "talk/00000-0000: 3 rows of which no sample was made talk/00000-0001: 1 rows of which no sample was made "
+        "3 as talk/rows.json#1: 0 times <image> for 1 images 1 as talk/rows.json#5: message 0 of gpt has no text "
+    )
+    assert vlmill("report", tmp_path / "run", "--reason", "bad_row", "--json") == 0
+    assert [one["number"] for one in json.loads(capsys.readouterr().out)["causes"]] == [3, 1]
+    assert vlmill("report", tmp_path / "run", "--reason", "missing_file") == 0
+    assert said(capsys) == "talk/rows.json#0 (the sample) node 0, image: 0.png What? A."
+
+
 def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys):
     assert vlmill("report", odd) == 0
     assert "papers: pages without a sample: empty_row 1" in said(capsys)

@@ -123,6 +123,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
         for one in estimates
         if one.unreadable == one.measured > 0
     ]
+    faults += [fault for one in estimates for fault in one.faults]
     differences, forecast = "", tuple[StepForecast, ...]()
     if is_bound(root) and not _list_recipe_faults(found):
         try:

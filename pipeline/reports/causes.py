@@ -1,0 +1,41 @@
+"""What sources say of the rows that they refuse, with alike messages as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+CAUSES = 20
+"""Causes that a list names."""
+SAID = 3
+"""Causes that a line names."""
+
+NUMBER = re.compile(r"\d+")
+
+
+@dataclass(slots=True)
+class Cause:
+    """Messages that differ in numbers alone, or behind their first colon."""
+
+    first: str  # what the first of them is about
+    message: str  # of that
+    number: int = 0
+
+
+def group_causes(messages: Iterable[tuple[str, str]]) -> list[Cause]:
+    """Messages, each with what it is about, alike ones as one; the most frequent first, of equal ones the earliest."""
+    found = dict[str, Cause]()
+    for about, message in messages:
+        found.setdefault(NUMBER.sub("0", message.partition(": ")[0]), Cause(about, message)).number += 1
+    return sorted(found.values(), key=lambda cause: -cause.number)
+
+
+def describe_causes(messages: Sequence[tuple[str, str]]) -> str:
+    """`row 0: no turns, and 4 more; row 7: ...`: the first message of SAID causes."""
+    causes = group_causes(messages)
+    said = [
+        f"{cause.first}: {cause.message}" + (f", and {cause.number - 1} more" if cause.number > 1 else "")
+        for cause in causes[:SAID]
+    ]
+    return "; ".join([*said, *(["..."] if len(causes) > SAID else [])])

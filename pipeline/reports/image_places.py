@@ -1,0 +1,47 @@
+"""Where the image files lie that rows name: the folder or archive below a root in which most of them are found."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+FOLDERS = 1000
+"""Folders that are looked in."""
+ARCHIVES = 20
+"""Archives whose lists of files are read."""
+
+
+def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | None:
+    """Where the paths start that rows name; None where fewer than `least` of them are found anywhere.
+
+    It is `root` or a folder at most two below it; else a zip file in one of these, as fsspec names what lies within.
+    """
+    start = Path(root)
+    if not named or not start.is_dir():
+        return None
+    folders = [start, *sorted(path for path in (*start.glob("*"), *start.glob("*/*")) if path.is_dir())][:FOLDERS]
+    most, place = max(_count_files(folders, named), key=lambda one: one[0])
+    if most < least:
+        archives = [file for folder in folders for file in sorted(folder.glob("*.zip"))][:ARCHIVES]
+        most, place = max((_search_archive(file, named) for file in archives), key=lambda one: one[0], default=(0, ""))
+    return place if most >= least else None
+
+
+def _count_files(folders: Sequence[Path], named: Sequence[str]) -> Iterator[tuple[int, str]]:
+    for folder in folders:
+        yield sum((folder / path).is_file() for path in named), str(folder)
+
+
+def _search_archive(file: Path, named: Sequence[str]) -> tuple[int, str]:
+    """How many of the files a zip file has below one of its folders, and that folder's address."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {*archive.namelist()}
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return 0, ""
+    ends = {str(PurePosixPath(path)) for path in named}
+    first = next(iter(ends))
+    starts = {""} | {one.removesuffix(first) for one in members if one.endswith(f"/{first}")}
+    most, start = max((sum(f"{start}{path}" in members for path in ends), start) for start in sorted(starts))
+    return most, f"zip://{start.rstrip('/')}::{file}"
