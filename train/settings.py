@@ -39,11 +39,11 @@ Positions = Literal["flat", "mrope", "rope_tie", "rope_tie_v2"]
 class Adapter:
     """LoRA: low-rank updates of the linear layers of some components, in place of all their weights. Needs peft."""
 
-    components: tuple[Component, ...] = ("text",)
+    components: tuple[Component, ...] = ("text",)  # whose linear layers get updates
     layers: Annotated[str, Field(pattern=r"^(all|last:[1-9][0-9]*)$")] = "all"  # last:N: of each stack of layers
-    rank: Positive = 16
+    rank: Positive = 16  # of the two matrices whose product is an update
     alpha: Rate | None = None  # updates are scaled by alpha / rank; None: not at all
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of an update's inputs that are left out of a step
     dora: bool = False  # directions and magnitudes apart (Liu et al., 2024), as Idefics2 was trained
     at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of several: from this fraction of the stage's steps on
     continued: bool = False  # with the adapters that the stage before ended with, in place of what they were merged to
@@ -80,7 +80,7 @@ class Training:
 
     learning_rate: dict[Component, Rate]  # of AdamW, at its peak
     sequences: Positive = 8  # packed sequences in a step, over all ranks
-    steps: Positive | None = None
+    steps: Positive | None = None  # updates of the weights; either these or epochs
     epochs: Positive | None = None  # over the plan, in place of steps; each in another order
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
     ranks: Positive | None = None  # that steps are balanced for; any number may train
@@ -89,7 +89,7 @@ class Training:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW
     clip: Rate | None = 1.0  # of the gradient's norm
-    loss: Loss = "answers"
+    loss: Loss = "answers"  # what is learned: supervised texts alone, or every token but those of images
     loss_weights: LossWeights | None = None  # None: every supervised token counts alike
     adapter: Adapter | tuple[Adapter, ...] | None = (
         None  # what is trained of some components in place of their weights, and merged at the end; a list: in turn
@@ -97,8 +97,8 @@ class Training:
     neftune: Rate | None = None  # alpha of noise on the embeddings of tokens (Jain et al., 2023)
     seed: Seed = 0  # of new weights, dropout and noise
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are always kept in float32
-    checkpoint_every: Positive = 100  # steps
-    keep_last: Positive = 2  # checkpoints
+    checkpoint_every: Positive = 100  # steps from one checkpoint to the next
+    keep_last: Positive = 2  # checkpoints that stay; older ones are deleted
     evaluate: Annotated[int, Field(ge=0)] = 200  # held-out samples per source that the trained stage is scored on
 
     def __post_init__(self) -> None:
@@ -169,11 +169,11 @@ def check_succession(before: Adapter, after: Adapter) -> None:
 class VisionTower:
     """A vision transformer with new weights, of transformers' class for `kind`."""
 
-    kind: Literal["siglip", "clip", "dinov2", "internvit", "qwen2_5_vl", "qwen3_vl"]
-    hidden_size: Width
-    layers: Layers
-    heads: Layers
-    patch_size: Width
+    kind: Literal["siglip", "clip", "dinov2", "internvit", "qwen2_5_vl", "qwen3_vl"]  # its class in transformers
+    hidden_size: Width  # of a patch's vector
+    layers: Layers  # of attention, one above the other
+    heads: Layers  # of attention in a layer; they divide hidden_size
+    patch_size: Width  # side of a patch, in pixels; the image policy has the same
     image_size: Width | None = None  # side of its input, in pixels; of qwen3_vl, side of its table of positions
 
     def __post_init__(self) -> None:
@@ -186,8 +186,8 @@ class VisionTower:
 class RawPatches:
     """No vision tower: the pixels of patches reach the language model through one linear layer (Fuyu)."""
 
-    kind: Literal["patches"]
-    patch_size: Width = 30
+    kind: Literal["patches"]  # no tower: pixels of patches
+    patch_size: Width = 30  # side of a patch, in pixels; the image policy has the same
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -199,12 +199,12 @@ class TextModel:
 
     kind: Literal[
         "gemma", "gemma3", "llama", "mistral", "persimmon", "phi", "phi3", "qwen2", "qwen3", "smollm3"
-    ]  # fmt: skip
-    hidden_size: Width
-    layers: Layers
-    heads: Layers
+    ]  # fmt: skip # its class in transformers
+    hidden_size: Width  # of a token's vector
+    layers: Layers  # of attention, one above the other
+    heads: Layers  # of attention in a layer; they divide hidden_size
     kv_heads: Layers | None = None  # of keys and values; None: as many as heads
-    positions: Annotated[int, Field(ge=1, le=1 << 24)] = 8192  # longest sequence
+    positions: Annotated[int, Field(ge=1, le=1 << 24)] = 8192  # tokens of the longest sequence
     tied: bool = False  # one matrix embeds tokens and predicts them
 
 
@@ -212,7 +212,7 @@ class TextModel:
 class Pretrained:
     """What transformers' `from_pretrained` reads: a folder, or a name on the Hub."""
 
-    kind: Literal["pretrained"]
+    kind: Literal["pretrained"]  # with published weights
     path: str  # folder (relative to the recipe), or a name on the Hub
     revision: str | None = None  # of a name on the Hub: the commit, so that the same recipe is the same model
 
@@ -221,18 +221,22 @@ class Pretrained:
 class FusedTower:
     """Two towers over one image, their patches side by side (Prismatic: DINOv2 and SigLIP)."""
 
-    kind: Literal["fused"]
-    first: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]
-    second: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]
+    kind: Literal["fused"]  # two towers over one image
+    first: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]  # its features come first in a patch
+    second: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]  # behind those of the first
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSettings:
     """The model of all stages of a recipe: two towers and a connector with new weights, or a whole checkpoint."""
 
-    family: str  # of FAMILIES
-    vision: Annotated[VisionTower | Pretrained | FusedTower | RawPatches, Field(discriminator="kind")] | None = None
-    text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = None
+    family: str  # one of those in docs/models.md
+    vision: Annotated[VisionTower | Pretrained | FusedTower | RawPatches, Field(discriminator="kind")] | None = (
+        None  # what looks at images; not beside checkpoint
+    )
+    text: Annotated[TextModel | Pretrained, Field(discriminator="kind")] | None = (
+        None  # the language model; not beside checkpoint
+    )
     connector: Connector = Connector()  # what makes visual tokens of the vision tower's patches
     checkpoint: Pretrained | None = None  # of the family's own class
     positions: Positions | None = None  # of tokens; None: as the family, or the checkpoint, has them

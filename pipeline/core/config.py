@@ -138,7 +138,10 @@ class OneOf:
         described = []
         for kind in sorted(self.table):
             made = dict(handler.resolve_ref_schema(handler(choices[kind]["schema"])))
-            properties = {"kind": {"const": kind}, **made.get("properties", {})}
+            properties = {
+                "kind": {"const": kind, "description": "which of the kinds it is"},
+                **made.get("properties", {}),
+            }
             described.append({**made, "properties": properties, "required": ["kind", *made.get("required", ())]})
         if self.other and self.described:
             described.append(

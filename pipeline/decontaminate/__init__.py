@@ -108,7 +108,7 @@ class Decontamination:
     """The recipe's decontaminate block."""
 
     against: Mapping[str, Benchmark]  # load() has put shipped lists in place of their names
-    action: Literal["report", "drop"] = "report"
+    action: Literal["report", "drop"] = "report"  # whether what a benchmark holds is counted, or goes
     image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # similarity from which pictures are the same
     mirror: bool = False  # whether a mirrored picture is the same
     text: Annotated[float, Field(ge=0.5, le=1)] = 0.8  # share of a question's telling words from which it is the same

@@ -41,8 +41,8 @@ class AnyRes:
     pinpoints: tuple[tuple[Side, Side], ...] = ()  # (height, width) that a canvas may have; else LLaVA-NeXT's grids
     cap: Side | None = None  # N of anyres_max_N: visual tokens beyond N tiles' are interpolated away
     many: Literal["tiles", "letterbox"] = "tiles"  # what images get that are not alone in their sample
-    fill: tuple[Channel, Channel, Channel] = (127, 127, 127)  # of a letterbox
-    quality: Quality = None
+    fill: tuple[Channel, Channel, Channel] = (127, 127, 127)  # colour around an image that many: letterbox pads
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def __post_init__(self) -> None:
         """Derive pinpoints from the side where none are given; refuse those that tiles cannot fill."""

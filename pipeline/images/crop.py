@@ -31,8 +31,8 @@ class Crop:
     version: ClassVar[int] = 1
 
     side: Side = 336  # of the encoder's input
-    patch: Side = 14
-    quality: Quality = None
+    patch: Side = 14  # of the encoder
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image. Unrenderable where the resized image would be absurdly long."""

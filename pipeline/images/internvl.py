@@ -32,10 +32,10 @@ class InternVL(ShowsWholeImage):
 
     side: Side = 448  # of a tile, the encoder's input
     fewest: Annotated[int, Field(ge=1, le=256)] = 1  # tiles, the overview not counted
-    most: Annotated[int, Field(ge=1, le=256)] = 12
-    patch: Side = 14
+    most: Annotated[int, Field(ge=1, le=256)] = 12  # tiles at most
+    patch: Side = 14  # of the encoder
     shuffle: Side = 2  # pixel shuffle: so many patches squared become one visual token
-    quality: Quality = None
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and an overview per image."""

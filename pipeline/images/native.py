@@ -44,7 +44,7 @@ class Native(ShowsWholeImage):
     max_pixels: Pixels = 28 * 28 * 1280  # a visual token is (patch * merge) squared of them
     patch: Side = 14  # of the encoder; Qwen3-VL has 16
     merge: Side = 2  # so many patches squared become one visual token
-    quality: Quality = None
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def __post_init__(self) -> None:
         """Refuse bounds that no image meets."""

@@ -29,10 +29,10 @@ class NaViT(ShowsWholeImage):
     version: ClassVar[int] = 2
 
     shortest: Side = 378  # both sides are at least this long, even at the cost of the aspect ratio
-    longest: Side = 980
+    longest: Side = 980  # pixels of the longer side at most
     latents: Side = 64  # visual tokens of one encoder input: the perceiver resampler makes them whatever its size
-    split: bool = False
-    quality: Quality = None
+    split: bool = False  # whether the quarters of the image come before the whole
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One input per image, or five. Unrenderable where a side of 1 px should be split."""

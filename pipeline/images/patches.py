@@ -36,9 +36,9 @@ class Patches(ShowsWholeImage):
     version: ClassVar[int] = 1
 
     width: Bound = 1920  # of the largest image
-    height: Bound = 1080
+    height: Bound = 1080  # of the largest image
     patch: Side = 30  # pixels of a side; each patch is one visual token
-    quality: Quality = None
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def __post_init__(self) -> None:
         """Refuse bounds that are no whole patches, in which the processor could not cut the largest images."""

@@ -29,9 +29,9 @@ class Pooled(ShowsWholeImage):
     version: ClassVar[int] = 1
 
     side: Side = 896  # of the encoder's input
-    patch: Side = 14
+    patch: Side = 14  # of the encoder
     pool: Annotated[int, Field(ge=1, le=64)] = 4  # one visual token is the average of this many squared patches
-    quality: Quality = None
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def __post_init__(self) -> None:
         """Refuse a pool that does not divide the patches of a side."""

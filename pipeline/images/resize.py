@@ -26,9 +26,9 @@ class Resize(ShowsWholeImage):
     version: ClassVar[int] = 1
 
     side: Side = 384  # of the encoder's input
-    patch: Side = 14
+    patch: Side = 14  # of the encoder
     whole: bool = False  # one placeholder an image, not one a patch, for models that look by cross-attention (Idefics)
-    quality: Quality = None
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """One tile per image."""

@@ -35,10 +35,10 @@ class Tiles(ShowsWholeImage):
     version: ClassVar[int] = 1
 
     side: Side = 364  # of a tile, the encoder's input
-    longest: Side = 1456
-    patch: Side = 14
+    longest: Side = 1456  # pixels of the longer side of the canvas
+    patch: Side = 14  # of the encoder
     shuffle: Side = 2  # pixel shuffle: so many patches squared become one visual token
-    quality: Quality = None
+    quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:
         """Tiles and an overview per image."""

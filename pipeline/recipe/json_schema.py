@@ -150,7 +150,7 @@ def _read_comments(owner: type[Any]) -> dict[str, str]:
     """The comments and docstrings of a class's fields."""
     source = dedent(inspect.getsource(owner))
     comments = {
-        token.start[0]: token.string.lstrip("# ")
+        token.start[0]: token.string.removeprefix("# fmt: skip").lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT and not token.string.startswith("# noqa")
     }

@@ -94,16 +94,16 @@ class SourceSettings:
 class PartitionBounds:
     """How input files are cut: a partition has at most so many rows and about so many bytes."""
 
-    rows: Amount = 10_000
-    bytes: Amount = 1 << 30
+    rows: Amount = 10_000  # of an input file, or of several small ones
+    bytes: Amount = 1 << 30  # of these rows; a larger row has a partition of its own
 
 
 @dataclass(frozen=True, config=STRICT)
 class ShardBounds:
     """Upper bounds of one tar."""
 
-    samples: Amount = 10_000
-    bytes: Amount = 1 << 30
+    samples: Amount = 10_000  # of a tar at most
+    bytes: Amount = 1 << 30  # of these samples; a larger one has a tar of its own
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -114,7 +114,7 @@ class Stage:
     as well.
     """
 
-    name: str
+    name: str  # of its folders and in commands
     policy: str  # one of the recipe's policies
     mixture: Mapping[str, Any]  # mixtures/config.py says what stands in it
     train: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
@@ -142,7 +142,7 @@ class Recipe:
 
     name: str  # of the run; by default it is built in build/NAME
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
-    seed: Seed = 0  # of mixtures
+    seed: Seed = 0  # of the order of mixtures, and of what is drawn for them
     limit: Amount | None = None  # rows per source, from the front
     scale: Annotated[float, pydantic.Field(gt=0, le=1)] = (
         1.0  # fraction of each source's rows, every budget, steps and warm_up
@@ -166,7 +166,7 @@ class Recipe:
         default_factory=dict
     )  # image policies by name; a source is rendered under those of the stages that use it, without stages under all
     boxes: ModelBoxes | None = None  # how the model is to see coordinates of texts; null: in each source's own form
-    shards: ShardBounds = field(default_factory=ShardBounds)
+    shards: ShardBounds = field(default_factory=ShardBounds)  # how large the tars of shards are
     tokenizer: str | None = field(default=None, metadata=RUNTIME)  # a tokenizer.json, relative to the recipe file
     chat: ChatField = (
         "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's

@@ -84,8 +84,8 @@ class ApiKey:
 class Price:
     """What a million tokens cost, in any currency."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0)  # tokens of prompts, with their images
+    output: float = Field(ge=0)  # tokens of answers
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -108,8 +108,8 @@ class Ask:
     writes: Literal["beside", "instead"] | None = None  # a text node behind what it is about, or in a text's place
     longest: Side = 1024  # pixels of a picture's longer side; larger ones are resized
     max_tokens: Amount = 512  # of an answer; one that is cut there is no answer
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    seed: Seed = 0
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0  # of drawing tokens; 0 takes the likeliest
+    seed: Seed = 0  # of drawing tokens, where the server takes one
     parameters: Mapping[str, Any] = field(default_factory=dict)  # more keys of a request; null leaves one of ours out
     again: Annotated[int, Field(ge=0, le=100)] = field(default=2, metadata=RUNTIME)  # for answers not of the form
     concurrency: Annotated[int, Field(ge=1, le=4096)] = field(default=16, metadata=RUNTIME)  # requests at once
@@ -117,7 +117,7 @@ class Ask:
     seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=120.0, metadata=RUNTIME)  # for one answer
     api_key: Annotated[ApiKey | None, BeforeValidator(_refuse_key, json_schema_input_type=ApiKey | None)] = field(
         default=None, metadata=RUNTIME
-    )
+    )  # where the server's key is; None: it needs none
     price: Price | None = field(default=None, metadata=RUNTIME)  # for what a build will and did cost
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class Clusters:
     of: str  # the signal of kind image_embedding or text_embedding whose vectors are grouped
     clusters: Annotated[int, Field(ge=1, le=MOST)] = 1000  # fewer where fewer different vectors are sampled
     per_cluster: Amount = 100  # vectors that centroids are trained on, for each cluster
-    iterations: Amount = 25  # of k-means
+    iterations: Amount = 25  # of k-means over the sample
     seed: Seed = 0  # of the sample that centroids are trained on, and of where these start
 
     def columns(self, name: str) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Perplexity(PublishedSignal):
     of: ClassVar[Of] = "texts"
     auto: ClassVar[str] = "AutoModelForCausalLM"
 
-    level: Literal["texts", "samples"] = "texts"
+    level: Literal["texts", "samples"] = "texts"  # a value for each text, or for all texts of a sample as one
     tokens: Annotated[int, Field(ge=2, le=1 << 20)] = 1024  # of a text that count at most, from its beginning
 
     def columns(self, name: str) -> tuple[str, ...]:

@@ -26,9 +26,9 @@ class Cauldron(ParquetSource):
     kind: ClassVar[str] = "cauldron"
 
     images: str = "images"  # a list of images or one
-    turns: str = "texts"
+    turns: str = "texts"  # the column with a list of turns
     question: str = "user"  # of a turn
-    answer: str = "assistant"
+    answer: str = "assistant"  # of a turn
 
     def columns(self) -> Columns:
         """Those that the options name. A turn of The Cauldron also has `source`, the set that it was taken from."""

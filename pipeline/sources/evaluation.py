@@ -52,10 +52,10 @@ class Evaluation(RecordSource):
 
     kind: ClassVar[str] = "evaluation"
 
-    question: str = "question"
-    answers: Names = "answer"
-    choices: Names = ()
-    images: Names = "image"
+    question: str = "question"  # the column with what is asked
+    answers: Names = "answer"  # one column or several with what is right
+    choices: Names = ()  # one column with a list, or several, of what may be chosen
+    images: Names = "image"  # one column or several with images
 
     def columns(self) -> Columns:
         """Those that are named, whatever they hold."""

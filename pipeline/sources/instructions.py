@@ -28,8 +28,8 @@ class Instructions(RecordSource):
 
     kind: ClassVar[str] = "instructions"
 
-    question: str = "instruction"
-    answer: str = "output"
+    question: str = "instruction"  # the column with what is asked
+    answer: str = "output"  # the column with the answer
     context: str | None = None  # what the question is about, where a row has it
 
     def columns(self) -> Columns:

@@ -40,8 +40,8 @@ class Interleaved(ParquetSource):
     kind: ClassVar[str] = "interleaved"
     opens: ClassVar[bool] = True
 
-    images: str = "images"
-    turns: str = "conversation"
+    images: str = "images"  # the column with a list of images, in the order of `<image>` in the turns
+    turns: str = "conversation"  # the column with a list of turns
 
     def columns(self) -> Columns:
         """Those that the options name."""

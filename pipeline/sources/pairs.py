@@ -57,8 +57,8 @@ class PairsSource(ParquetSource):
     captions: ClassVar[bool] = True
     fetches: ClassVar[bool] = True
 
-    url: str = "url"
-    caption: str = "caption"
+    url: str = "url"  # the column with the address of the image
+    caption: str = "caption"  # the column with what the image shows
     licence: str | None = None  # of each image; else all have the source's
     signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample, such as similarity
 
@@ -90,7 +90,7 @@ class PairsWdsSource(TarSource):
     kind: ClassVar[str] = "pairs_wds"
     captions: ClassVar[bool] = True
 
-    url: str = "url"
+    url: str = "url"  # the key with the address that the image came from
     licence: str | None = None  # of each image; else all have the source's
     signals: tuple[str, ...] = ()  # numbers that travel with the sample
 

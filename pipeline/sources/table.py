@@ -70,13 +70,13 @@ class TableSource(RecordSource):
     kind: ClassVar[str] = "table"
     opens: ClassVar[bool] = True
 
-    image: Names = ()
+    image: Names = ()  # one column or several with images; docs/sources.md says what a cell holds
     suffix: str = ""  # of the files of images whose cells have none, being ids: .jpg
-    caption: str = ""
-    question: Names = ()
-    answer: str = ""
-    choices: Names = ()
-    turns: Names = ()
+    caption: str = ""  # the column with what the image shows
+    question: Names = ()  # one column with what is asked, or several that are a line each
+    answer: str = ""  # the column with the answer
+    choices: Names = ()  # one column with a list, or several, of what may be chosen; the answer becomes a letter
+    turns: Names = ()  # one column with a conversation, or several of one after the other
     speaker: str = ""  # the key of a turn that says who speaks; else from or role
     said: str = ""  # the key of a turn with what is said; else value or content
     speakers: Mapping[str, Speaker] = field(default_factory=dict)  # who speaks -> user, assistant or system

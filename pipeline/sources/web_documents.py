@@ -49,8 +49,8 @@ class WebDocuments(RecordSource):
     kind: ClassVar[str] = "web_documents"
     fetches: ClassVar[bool] = True
 
-    images: str = "images"
-    texts: str = "texts"
+    images: str = "images"  # the list of images, in dotted keys, as long as that of texts; null where a text stands
+    texts: str = "texts"  # the list of texts, in dotted keys; null where an image stands
     url: str = "url"  # where the document's address is, in dotted keys; a row may lack it
     signals: tuple[str, ...] = ()  # dotted keys of numbers that travel with the sample, by the last of the keys
     paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one

@@ -108,6 +108,15 @@ raise SystemExit("nothing of this file runs")
 """
 
 
+def test_every_key_of_the_reference_has_a_meaning():
+    empty, section = [], ""
+    for line in write_reference(SCHEMA).splitlines():
+        section = line if line.startswith("#") else section
+        if line.startswith("| `") and not line.removesuffix("|").rpartition(" | ")[2].strip():
+            empty.append(f"{section}: {line}")
+    assert not empty, f"put a comment behind these fields in their classes: {empty}"
+
+
 def test_kinds_in_files_of_a_user_are_known_where_the_schema_is_written_with_them(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(SOURCE)
     recipe = copy.deepcopy(RECIPE)
