@@ -44,7 +44,15 @@ def explain_full_disk(error: BaseException, place: Path | None = None) -> str:
     )
 
 
-REFUSED = {errno.EROFS: "its file system is read-only", errno.EACCES: "you may not", errno.EPERM: "you may not"}
+REFUSED = {
+    errno.EROFS: "its file system is read-only",
+    errno.EACCES: "you may not",
+    errno.EPERM: "you may not",
+    errno.EEXIST: "it is there, and no folder",
+    errno.ENOTDIR: "a part of it is there, and no folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENOENT: "nothing can be made in its folder",
+}
 """Numbers of errors that say that a place takes no files, and why."""
 
 
@@ -56,9 +64,19 @@ def explain_refused_write(error: BaseException) -> str:
     if not isinstance(error, OSError) or error.errno not in REFUSED or not error.filename:
         return ""
     path = Path(os.fsdecode(error.filename))
+    if error.errno == errno.ENOENT and not (TEMPORARY_NAME.fullmatch(path.name) or _keeps_no_files(path.parent)):
+        return ""  # it was to be read
     if found := TEMPORARY_NAME.fullmatch(path.name):
         path = path.with_name(found[1])
     return f"{path} cannot be made or opened: {REFUSED[error.errno]}; what a command writes goes elsewhere with --out"
+
+
+def _keeps_no_files(folder: Path) -> bool:
+    """Whether a folder is of a file system without room for files, as `/proc` is."""
+    try:
+        return os.statvfs(folder).f_blocks == 0
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> Any:
@@ -82,6 +100,8 @@ def write_atomically(path: Path, value: Any, *, only_if_absent: bool = False) ->
         StoreError: the disk is full.
     """
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    if not isinstance(path, RunPath) and path.exists() and not path.is_file():
+        raise StoreError(f"{path} cannot be written: it is there, and no regular file; give another name")
     if not only_if_absent and path.exists() and path.read_bytes() == text.encode():
         return False
     if isinstance(path, RunPath):

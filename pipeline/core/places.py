@@ -6,7 +6,10 @@ Every command and every call of the API passes the folders and files that it was
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Callable
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from vlmill.pipeline.core.run_path import RunPath
 
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/+(?P<place>.*)", re.DOTALL)
 """An address of fsspec's form. `Path` makes one slash of two, so one is enough."""
+
+BESIDE, LONGEST, NEAR = 10_000, 80, 5
+"""Names that are compared with one that is wrong, its letters that are, and those that are looked at."""
 
 
 def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Path:
@@ -47,6 +53,23 @@ def resolve_place(place: str, base: Path) -> str:
     if "://" not in inside:
         return place if "://" in place else str((base / place).resolve())
     return f"{inside}{chain}{resolve_place(file, base)}"
+
+
+def suggest_near(place: str | PathLike[str], fits: Callable[[Path], bool] = Path.exists) -> str:
+    """`; did you mean 'x'?` where the folder of a place that is not there has one of a like name; else empty.
+
+    Args:
+        place: As a person gave it.
+        fits: Whether something is of the kind that was meant.
+    """
+    path = Path(place)
+    try:
+        beside = {one.name for one in islice(path.absolute().parent.iterdir(), BESIDE)}
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name[:LONGEST], beside, n=NEAR)
+    found = next((path.with_name(name) for name in near if fits(path.with_name(name))), None)
+    return f"; did you mean {str(found)!r}?" if found else ""
 
 
 def take_run_folder(place: str | PathLike[str]) -> Path:

@@ -9,6 +9,8 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.places import suggest_near
+from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.seal import CHANGED, find_seal_fault, seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.fetch import Fetch
@@ -118,7 +120,10 @@ def read_lock(root: Path) -> dict[str, Any]:
             "build/ and the recipe's name"
         )
     if not path.exists():
-        raise StoreError(f"{root} holds no run: {LOCK} is missing. Make one with: vlmill build RECIPE --out {root}")
+        near = suggest_near(root, lambda one: (one / LOCK).is_file()) if not isinstance(root, RunPath) else ""
+        raise StoreError(
+            f"{root} holds no run: {LOCK} is missing{near or '.'} Make one with: vlmill build RECIPE --out {root}"
+        )
     try:
         _refuse_changed(path)
         data = read_mapping(path)

@@ -5,7 +5,6 @@ The code in them is found here and not run.
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -14,11 +13,14 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.places import take_local_path, take_run_folder
+from vlmill.pipeline.core.places import suggest_near, take_local_path, take_run_folder
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
 LOCK = "recipe.lock.yaml"
+YAML = frozenset({".yaml", ".yml"})
+DATA = frozenset({".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".tar", ".gz", ".zip", ".pdf"})
+"""How files end that are recipes, and that are none."""
 
 SHOWN_DIGITS = 12
 """Of a sha256 of code, where two recipes are compared."""
@@ -37,12 +39,13 @@ def find_recipe(name: str) -> Path:
         RecipeError: there is neither.
     """
     path = take_local_path(name, "a recipe")
-    if path.is_file():
+    if path.is_file() and path.suffix.lower() not in DATA:
         return path
-    if path.suffix in {".yaml", ".yml"}:
-        beside = [str(path.with_name(one.name)) for one in path.absolute().parent.glob(f"*{path.suffix}")]
-        near = difflib.get_close_matches(str(path), beside, n=1)
-        raise RecipeError(f"{name}: there is no such recipe file" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if path.is_file():
+        raise RecipeError(f"{name} is no recipe; vlmill new {name} looks at data and writes a recipe for them")
+    if path.suffix in YAML:
+        near = suggest_near(path, lambda one: one.suffix in YAML and one.is_file())
+        raise RecipeError(f"{name}: there is no such recipe file{near}")
     shipped = {
         Path(str(item)).stem: Path(str(item))
         for item in files("vlmill.recipes").iterdir()
@@ -73,7 +76,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     data = read_yaml(path)
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
+        is_data = path.suffix not in YAML and isinstance(data, list)
+        advice = f"; vlmill new {path} looks at data and writes a recipe for them" if is_data else ""
+        raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}{advice}")
     return data
 
 

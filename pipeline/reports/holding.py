@@ -10,10 +10,15 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from vlmill.pipeline.core.checked import check_hash
-from vlmill.pipeline.core.names import SAMPLES_FILE
+from vlmill.pipeline.core.names import REFUSED_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.sample import SampleId, read_rows
 from vlmill.pipeline.engine.partition_tables import PartitionTables
+
+SEEN = 100
+"""Partitions of which the names of input files are read."""
 
 Place = tuple[str, int, int]
 """File, row and page."""
@@ -41,6 +46,16 @@ def find_holders(root: Path, tables: Sequence[PartitionTables], wanted: SampleId
     behind = _count_before(len(ordered), read_first, wanted[1:])
     stop = _find_next(behind, len(ordered), read_first)
     return ordered[max(behind - 1, 0) : stop + 1]
+
+
+def list_files(root: Path, tables: Sequence[PartitionTables]) -> set[str]:
+    """The input files that some rows of a source come from: of at most SEEN of its partitions, from all over them."""
+    found = set[str]()
+    for place in range(min(len(tables), SEEN)):
+        at = tables[place * len(tables) // min(len(tables), SEEN)]
+        for name in {SAMPLES_FILE, REFUSED_FILE} & at.files.keys():
+            found |= {*pq.read_table(root / at.files[name].path, columns=["file"])["file"].unique().to_pylist()}
+    return found
 
 
 def _count_before(count: int, read_first: Callable[[int], Place | None], wanted: Place) -> int:

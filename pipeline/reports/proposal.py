@@ -17,6 +17,7 @@ from typing import Any
 
 from vlmill.pipeline.boxes.recognition import SeenBoxes
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.places import suggest_near
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.reports.annotations import list_annotated
@@ -178,7 +179,10 @@ def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
             list_input_files("new", str(path.parent), glob.escape(path.name)),
         )
     if not path.is_dir():
-        raise SourceError(f"{place}: there is no such file or folder; a dataset on the Hub is hf://datasets/OWNER/NAME")
+        raise SourceError(
+            f"{place}: there is no such file or folder"
+            f"{suggest_near(place) or '; a dataset on the Hub is hf://datasets/OWNER/NAME'}"
+        )
     return str(path), _make_name(path.name), list_input_files("new", str(path), "**")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.checked import check_hash
+from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
@@ -27,10 +29,10 @@ from vlmill.pipeline.core.sample import (
     read_verdicts,
 )
 from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.partition_tables import list_filtered_tables
+from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.holding import find_holders
+from vlmill.pipeline.reports.holding import find_holders, list_files
 from vlmill.pipeline.reports.refused import Refused, find_refused
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
@@ -106,9 +108,17 @@ def trace_sample(root: Path, name: str) -> Traced:
             (sample,) = islice(read_samples(path), row, row + 1)
             return _trace_sample(root, recipe, tables.partition, tables.check(root), row, sample)
     raise StoreError(
-        f"{name}: no such sample, and no row or page of that name was refused. Ids of what was lost: vlmill "
-        f"report {root} --reason REASON"
+        f"{name}: {_explain_absence(root, recipe, wanted)} Ids of what was lost: vlmill report {root} --reason REASON"
     )
+
+
+def _explain_absence(root: Path, recipe: Recipe, wanted: SampleId) -> str:
+    """Why there is no sample of an id: its file is none of the source's, or there is no such row or page of it."""
+    files = list_files(root, list_raw_tables(root, recipe, wanted.source))
+    near = difflib.get_close_matches(wanted.file, files, n=1)
+    if wanted.file in files or not near:
+        return "no such sample, and no row or page of that name was refused."
+    return f"source {wanted.source!r} has no rows of {wanted.file!r}; did you mean {near[0]!r}?"
 
 
 def trace_refused(root: Path, name: str) -> list[Refused]:
@@ -125,7 +135,7 @@ def _read_recipe(root: Path, wanted: SampleId) -> Recipe:
     recipe = read_locked_recipe(root)
     if wanted.source not in recipe.sources:
         raise StoreError(
-            f"{wanted}: this run has no source {wanted.source!r}; it has {', '.join(sorted(recipe.sources))}"
+            f"{wanted}: this run has no source {wanted.source!r}; {suggest_names(wanted.source, recipe.sources)}"
         )
     return recipe
 

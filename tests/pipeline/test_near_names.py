@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,15 @@ def recipe(tmp_path):
 def first(recipe):
     """The name of a source of the recipe."""
     return next(iter(load_recipe(str(recipe))[0].sources))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run beside its recipe."""
+    folder = tmp_path_factory.mktemp("small")
+    recipe = write_recipe(folder)
+    assert vlmill("build", recipe, "--out", folder / "run", "--workers", 0) == 0
+    return folder / "run"
 
 
 @pytest.mark.parametrize("key", ["text_qualit.node.min_words", "langauge.in_doubt", "thresold.any.a.min"])
@@ -115,6 +126,62 @@ def test_a_place_that_takes_no_files_is_named_without_temporary_names(tmp_path, 
     assert f"{tmp_path / 'a.yaml'} cannot be made or opened" in said
     assert ".tmp-" not in said
     assert explain_refused_write(FileNotFoundError(errno.ENOENT, "no", "a")) == ""
+    assert explain_refused_write(FileNotFoundError(errno.ENOENT, "no", str(tmp_path / "a"))) == "", "was to be read"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+@pytest.mark.parametrize("option", ["stats --html", "report --html", "export --to parquet --out", "disclose --out"])
+def test_a_file_system_without_files_is_told_by_the_name_that_was_given(small, capsys, option):
+    command, *options = option.split()
+    place = "/proc/there.html"
+    assert vlmill(command, small, *options, place) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"error: {place} cannot be made or opened: nothing can be made in its folder")
+
+
+@pytest.mark.parametrize("command", ["stats", "report"])
+def test_a_page_is_not_written_in_the_place_of_a_device_or_pipe_nor_read_from_it(small, tmp_path, capsys, command):
+    os.mkfifo(tmp_path / "pipe")
+    assert vlmill(command, small, "--html", tmp_path / "pipe") == 1
+    assert "pipe cannot be written: it is there, and no regular file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_run_below_a_file_names_what_is_there(small, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert vlmill("build", small.parent / "recipe.yaml", "--out", tmp_path / "file") == 1
+    assert f"error: {tmp_path / 'file'} cannot be made or opened: it is there, and no folder" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (("new", "row.jsonl"), "rows.jsonl"),
+        (("status", "rum"), "run"),
+        (("train", "rum"), "run"),
+        (("check", "recipe.yml"), "recipe.yaml"),
+        (("trace", "run", "web/wep.parquet#0"), "web.parquet"),
+        (("trace", "run", "wep/web.parquet#0"), "web"),
+    ],
+)
+def test_a_misspelt_file_folder_or_run_is_named_with_what_is_there(small, monkeypatch, capsys, arguments, near):
+    monkeypatch.chdir(small.parent)
+    Path("rows.jsonl").write_text("{}\n")
+    Path("runs").write_text("no run")
+    assert vlmill(*arguments) == 1
+    said = capsys.readouterr().err
+    assert f"did you mean {near!r}?" in said
+    assert vlmill("trace", "run", "web/other_words_altogether#0") == 1
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_data_in_the_place_of_a_recipe_are_told_what_writes_one(tmp_path, name, capsys):
+    (tmp_path / name).write_text("[]\n")
+    assert vlmill("build", tmp_path / name) == 1
+    assert f"vlmill new {tmp_path / name} looks at data" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("stage", [{"name": "a", "policy": "smal", "mixture": {}}])
