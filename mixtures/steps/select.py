@@ -380,8 +380,8 @@ def _apply_condition(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
         there = ", ".join(table.columns)
         raise RecipeError(
             f"where of {entry.source!r}: {entry.where!r} is no condition ({wrong}); columns: {there}. These are "
-            "columns of shards and signals of the recipe; numbers that rows bring are none, a filter bounds them "
-            "(docs/sources.md, Tables of any making)"
+            "columns of shards and signals of the recipe; a number that rows bring is one by a signal of kind brought "
+            "(docs/signals.md)"
         )
     return held.fill_null(value=False).to_numpy()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from vlmill.pipeline.signals.answer_loss import AnswerLoss
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.base import Signal, SignalBatch, Unit
+from vlmill.pipeline.signals.brought import Brought
 from vlmill.pipeline.signals.classifier import ImageClassifier, OnnxClassifier
 from vlmill.pipeline.signals.clusters import Clusters
 from vlmill.pipeline.signals.faces import Faces
@@ -27,6 +28,7 @@ SIGNALS: dict[str, type[Signal]] = {
     "answer_loss": AnswerLoss,
     "text_in_image": TextInImage,
     "faces": Faces,
+    "brought": Brought,
     "ask": Ask,
 }
 

@@ -40,6 +40,7 @@ class Unit:
     texts: tuple[str, ...] = ()
     images: tuple[int, ...] = ()  # of a whole sample: Node.image of those that go along
     nodes: tuple[Node, ...] = ()  # of a conversation, for what is asked about it as a whole
+    numbers: tuple[float, ...] = ()  # that came with the row
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -60,6 +61,7 @@ class SignalBatch:
     texts: tuple[tuple[str, ...], ...] = ()  # `size` of them, empty where nothing is
     nodes: tuple[tuple[Node, ...], ...] = ()  # conversations, `size` of them
     pictures: tuple[tuple[np.ndarray, ...], ...] = ()  # whole ones, (height, width, 3) uint8 each; `size` of them
+    numbers: tuple[tuple[float, ...], ...] = ()  # that came with rows, `size` of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def make_batch(chunk: SignalChunk, units: Sequence[Unit], size: int, view: Pictu
         images,
         texts=(*(unit.texts for unit in units), *empty),
         nodes=(*(unit.nodes for unit in units), *empty),
+        numbers=(*(unit.numbers for unit in units), *empty),
         pictures=(*pictures, *((),) * (size - len(pictures))),
     )
 

@@ -351,7 +351,7 @@ def test_where_is_a_condition_on_the_columns_of_index_and_lengths(tmp_path):
 )
 def test_a_wrong_condition_is_refused_with_the_columns_there_are_before_there_are_shards_or_after(tmp_path, where, why):
     said = rf"where of 'web': '{re.escape(where)}' is no condition \(.*{re.escape(why)}.*\)"
-    message = f"{said}; columns: id, file.*; numbers that rows bring are none"
+    message = f"{said}; columns: id, file.*; a number that rows bring is one by a signal of kind brought"
     with pytest.raises(RecipeError, match=message):
         selected(tmp_path, {"where": where})
     with pytest.raises(RecipeError, match=message.replace("Int32", "Int64")):
