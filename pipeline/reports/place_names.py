@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -44,6 +44,16 @@ def describe_left(names: Sequence[str]) -> str:
     splits = sorted({find_split(name) for name in names})
     files = "1 file" if len(names) == 1 else f"{len(names):,} files"
     return f"left out, so that it stays unseen: {files} of {', '.join(splits)}"
+
+
+def describe_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a person should know of a column that says which split a row is of; nothing without one of other splits."""
+    for column in rows[0] if rows else ():
+        said = {str(row.get(column)).strip().lower() for row in rows} - {"none", ""}
+        if len(said) > 1 and said <= TRAIN | HELD_OUT:
+            splits = ", ".join(sorted(said))
+            return [f"column {column} says of rows that they are of {splits}; all are trained on: make a file of each"]
+    return []
 
 
 def spread_names(names: Sequence[Any], number: int) -> list[Any]:

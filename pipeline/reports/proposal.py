@@ -39,7 +39,14 @@ from vlmill.pipeline.reports.document_columns import (
     recognise_documents,
 )
 from vlmill.pipeline.reports.image_places import find_image_place
-from vlmill.pipeline.reports.place_names import describe_left, get_suffix, make_pattern, split_names, spread_names
+from vlmill.pipeline.reports.place_names import (
+    describe_left,
+    describe_splits,
+    get_suffix,
+    make_pattern,
+    split_names,
+    spread_names,
+)
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
 from vlmill.pipeline.sources import SOURCES
@@ -47,6 +54,8 @@ from vlmill.pipeline.sources.formats.records import read_first_records
 
 FIRST = 5
 """Files that are opened until a kind fits: the first, or of PDFs as many from all over the place."""
+
+SUFFIX = "the paths of images do not say what files end with: add it to the options of a table, such as suffix: .jpg"
 
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What `save_to_disk` of datasets and LLaMA-Factory have beside the rows."""
@@ -106,6 +115,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     images = find_image_place(root, best.paths) if best and SOURCES[best.kind].opens else None
     notes = [*_list_notes(suffixes, suffix, saved, best, images, root)]
     notes += [describe_left(left)] if left else []
+    notes += describe_splits(opened.cells.rows) if best and suffix != ".pdf" else []
     if best and suffix == ".pdf" and opened.refused:
         whys = "; ".join(opened.refused.values())
         notes.append(f"{len(opened.refused)} of {len(opened.refused) + 1} PDFs that were opened give no sample; {whys}")
@@ -285,3 +295,5 @@ def _list_notes(
             f"no image file that rows name, such as {best.paths[0]}, was found below {root}, in its folders or zip "
             "files; say where they are with `images`, and unpack other archives"
         )
+        if not any(PurePosixPath(path).suffix for path in best.paths):
+            yield SUFFIX

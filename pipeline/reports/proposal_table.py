@@ -12,6 +12,7 @@ from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.reports.attempts import Attempt
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
+from vlmill.pipeline.sources.known_keys import classify_key
 
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
@@ -22,6 +23,11 @@ NESTED = (
 )
 """What to do where no kind fits and a column holds objects."""
 OWN = "docs/adding.md, A custom source, has how a file of yours reads rows as they are"
+WITHOUT = (
+    "preferences, histories, tools, thoughts and videos are not trained on, and rows are not read without them (docs/"
+    "sources.md, Keys that rows may not be read without); where the other columns are worth it, make a file without"
+)
+"""What to do about columns that a row may not be read without; their names follow."""
 LINES = 10
 """Texts and images of a sample, and endings of files, that are shown."""
 
@@ -74,6 +80,8 @@ def explain_nothing(found: Proposal) -> str:
     advice = [NAMED, where, *([NESTED] if any("." in name for name in found.columns) else [])]
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
+    meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
+    advice += [f"{WITHOUT}: {', '.join(meant)}"] if meant else []
     parts = {
         "columns": [f"{name} ({said})" for name, said in found.columns.items()] or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),

@@ -18,6 +18,7 @@ from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.reports.columns import Cells
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.reports.proposal_table import explain_nothing
 
 ROWS = range(30)
 
@@ -331,3 +332,29 @@ def test_pictures_in_a_zip_file_are_found_and_built_by_a_recipe_that_may_be_move
     arguments = ("--out", tmp_path / "run", "--workers", 0, "--set", "dedupe=null", "--set", "stages=[]")
     assert vlmill("build", tmp_path / "mine.yaml", *arguments) == 0
     assert len(api.open_run(tmp_path / "run").samples("quiz").collect()) == len(ROWS)
+
+
+def test_what_is_not_trained_on_is_said_of_preferences_and_histories(tmp_path):
+    rows = [{"prompt": "What?", "chosen": "This.", "rejected": "That.", "history": [["a", "b"]]} for _ in ROWS]
+    said = explain_nothing(examine_place(str(json_lines(tmp_path / "dpo.jsonl", rows))))
+    assert "preferences, histories" in said
+    assert "make a file without: chosen, rejected, history" in said
+    other = [{"a": [1], "b": {"c": 2}} for _ in ROWS]
+    assert "preferences" not in explain_nothing(examine_place(str(json_lines(tmp_path / "other.jsonl", other))))
+
+
+def test_a_column_of_splits_and_paths_without_an_end_are_noted(tmp_path):
+    rows = [
+        {"photo": f"p{row}", "question": "What?", "answer": "A", "part": "test" if row % 5 == 0 else "Train"}
+        for row in ROWS
+    ]
+    place = str(separated(tmp_path / "quiz.csv", rows))
+    named = {"image": ["photo"], "question": ["question"], "answer": ["answer"]}
+    notes = " ".join(examine_place(place, named).notes)
+    assert "column part says of rows that they are of test, train; all are trained on" in notes
+    assert "such as suffix: .jpg" in notes
+    write_photos(tmp_path)
+    whole = [{"photo": f"{row}.png", "question": "What?", "answer": "A", "part": "train"} for row in ROWS]
+    assert examine_place(str(separated(tmp_path / "all.csv", whole)), named).notes == (
+        "columns that are not read: part",
+    )
