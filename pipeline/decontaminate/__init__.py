@@ -53,6 +53,12 @@ from vlmill.pipeline.sources.options import add_kind
 __all__ = ["Benchmark", "BuildIndex", "Decontaminate", "Decontamination", "FindContamination", "Split"]
 
 
+HINT = (
+    ". A benchmark is read by kinds of the package alone: write its questions as rows of kind evaluation, such as JSON "
+    "Lines with question, answer, choices, and image as base64"
+)
+
+
 @dataclass(frozen=True)
 class Split:
     """The files of a benchmark's split.
@@ -72,7 +78,7 @@ class Benchmark:
     files: str | Mapping[str, str] | None = None  # pattern below root; or split -> pattern
     subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
     split: str | tuple[str, ...] | None = None  # ... and split, or splits
-    kind: Annotated[str, KindOf(SOURCES)] = "evaluation"  # a row shape that carries its images
+    kind: Annotated[str, KindOf(SOURCES, HINT)] = "evaluation"  # a row shape that carries its images
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     options: Annotated[Source, OneOf(SOURCES)] = Field(
         default_factory=dict, validate_default=True

@@ -30,7 +30,7 @@ SEEN = 2000
 """Samples that a model that starts from nothing is shown at least, as far as `EPOCHS` go: some minutes of a core."""
 
 REPETITION = 4
-"""Passes from which a build asks whether they are meant (mixtures/report/warnings.py)."""
+"""Passes from which a build asks whether they are meant: DataComp-VLM lost 1.9 points at 4, 3.1 at 8."""
 
 EPOCHS = (3, 16)
 """Epochs of many samples, and of the fewest: as many as a mixture shows a sample unless it says more."""

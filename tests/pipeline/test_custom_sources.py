@@ -178,6 +178,11 @@ def test_a_kind_that_is_taken_or_unknown_is_refused(folder):
     unknown = r"sources\.shop\.kind: 'delivery' is unknown; allowed: .*--filter FILE; docs/adding.md"
     with pytest.raises(RecipeError, match=unknown):
         load_recipe(path)
+    (folder / "against.yaml").write_text(
+        (folder / "recipe.yaml").read_text() + "decontaminate: {against: {quiz: {kind: delivery, files: a.jsonl}}}\n"
+    )
+    with pytest.raises(RecipeError, match=r"'delivery' is unknown; .* write its questions as rows of kind evaluation"):
+        load_recipe(str(folder / "against.yaml"), filters=[("delivery.py", SOURCE)])
     faults = load_readable(path, sets={"seed": "x"}).faults  # beside what else is wrong
     assert len(faults) == 2
     (fault,) = load_readable(path, filters=[("delivery.py", "def (")]).faults  # not that its kind is unknown as well
