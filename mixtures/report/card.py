@@ -14,8 +14,7 @@ from typing import Any
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
-from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.engine.workdir import PINS
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
@@ -147,7 +146,7 @@ def _describe_sources(root: Path, recipe: Recipe) -> str:
 
 
 def _count_files(root: Path, source: str) -> int:
-    return total_counts(read_manifest(root, f"steps/{source}/survey"))["files"].came
+    return read_totals(root, f"steps/{source}/survey")["files"].came
 
 
 def _describe_counts(funnel: Mapping[str, LevelCounts]) -> str:

@@ -21,8 +21,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
-from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
 
 
@@ -77,8 +76,8 @@ def _describe_boxes(root: Path, recipe: Recipe, stage: str, sources: Sequence[st
     for source in sources:
         if recipe.sources[source].boxes is None:
             continue
-        found = total_counts(read_manifest(root, f"steps/{source}/boxes"))["boxes"]
-        shown = total_counts(read_manifest(root, f"shards/{source}/{policy}"))
+        found = read_totals(root, f"steps/{source}/boxes")["boxes"]
+        shown = read_totals(root, f"shards/{source}/{policy}")
         boxes, clipped = shown.get("boxes", Count()), shown.get("clipped_boxes", Count())
         bad, cut = found.came - found.kept, boxes.lost.get(Reason.BOX_CUT_AWAY, 0)
         yield (

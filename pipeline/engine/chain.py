@@ -18,7 +18,7 @@ from typing import Any, Self
 from vlmill.pipeline.core.errors import BadFileError, NotBuiltError, StoreError
 from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.names import name_input
-from vlmill.pipeline.core.step import Step
+from vlmill.pipeline.core.step import Count, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
 from vlmill.pipeline.inputs.files import InputFile, open_input
 
@@ -233,12 +233,26 @@ def read_manifest(root: Path, folder: str) -> list[Receipt]:
         NotBuiltError: the step is not complete.
         StoreError: its manifest is damaged.
     """
+    return read_manifest_counts(_find_manifest(root, folder))[0]
+
+
+def read_totals(root: Path, folder: str) -> dict[str, Count]:
+    """What the receipts of a complete step come to by level, without reading them.
+
+    Raises:
+        NotBuiltError: the step is not complete.
+        StoreError: its manifest is damaged.
+    """
+    return {level: Count.from_json(line) for level, line in read_counts(_find_manifest(root, folder)).items()}
+
+
+def _find_manifest(root: Path, folder: str) -> Path:
     path = root / folder / "manifest.json"
     if not path.exists():
         raise NotBuiltError(
             f"{root}: {folder} is not complete; run the build to its end: vlmill build RECIPE --out {root}"
         )
-    return read_manifest_counts(path)[0]
+    return path
 
 
 def read_counts(path: Path) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.decontaminate import Decontamination
 from vlmill.pipeline.decontaminate.contamination import ContaminationFinding, read_findings
 from vlmill.pipeline.decontaminate.index import FOLDER
-from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.engine.chain import read_manifest, read_totals
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 
@@ -142,7 +141,7 @@ def count_unread(root: Path, name: str) -> dict[str, UnreadOfBenchmark]:
         StoreError: it was not read to its end.
     """
     folder = f"steps/{FOLDER}/{name}"
-    rows, images = total_counts(read_manifest(root, f"{folder}/read"))["rows"], Count()
+    rows, images = read_totals(root, f"{folder}/read")["rows"], Count()
     for receipt in read_manifest(root, f"{folder}/image_stats"):
         for file in receipt.files:
             for stats in read_image_stats(root / file.path, ()):

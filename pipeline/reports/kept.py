@@ -15,8 +15,7 @@ from rich.table import Table
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
-from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import format_share
 from vlmill.pipeline.steps.retry_images import NOT_HAD
@@ -93,8 +92,8 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
     """
     found = []
     for source in sorted(recipe.sources):
-        read = total_counts(read_manifest(root, f"steps/{source}/read"))
-        outcome = total_counts(read_manifest(root, folders[source]))
+        read = read_totals(root, f"steps/{source}/read")
+        outcome = read_totals(root, folders[source])
         lost = read["pages"].lost + outcome["samples"].lost
         wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # what was taken down is not expected
         samples = Count(wanted, outcome["samples"].kept, lost)
@@ -102,7 +101,7 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         opens, fetches = recipe.source(source).opens, recipe.source(source).fetches
         images = outcome["images"] if fetches else Count()
         rows, pages = read["rows"].came, read["pages"].came
-        bad = total_counts(read_manifest(root, f"steps/{source}/survey"))["files"].lost[Reason.BAD_FILE]
+        bad = read_totals(root, f"steps/{source}/survey")["files"].lost[Reason.BAD_FILE]
         had = files if opens else Count()
         found.append(KeptOfSource(source, rows, pages, samples, had, images, bad, recipe.expected(source)))
     return found

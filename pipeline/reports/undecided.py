@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmill.pipeline.engine.chain import read_manifest
-from vlmill.pipeline.engine.store import total_counts
+from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 CAP = 0.01
@@ -54,7 +53,7 @@ def count_undecided(root: Path) -> Iterator[UndecidedCount]:
             folder = f"steps/{source}/{filter_.name}"
             if not (root / folder / "manifest.json").exists():
                 continue
-            totals = total_counts(read_manifest(root, folder))
+            totals = read_totals(root, folder)
             if "undecided" in totals and totals["undecided"].came:
                 setting = f"filters.{filter_.name}.in_doubt" if hasattr(filter_, "in_doubt") else None
                 yield UndecidedCount(source, filter_.name, totals["filtered"].came, totals["undecided"].came, setting)

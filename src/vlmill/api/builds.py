@@ -15,6 +15,7 @@ from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
+from vlmill.pipeline.core.collector import collect_rarely
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.places import take_run_folder
@@ -304,7 +305,7 @@ def build_recipe(
         outcome: Receives source -> the folder whose counts say what was kept, before mixtures are made.
         console: Where progress is shown; None shows nothing.
     """
-    with open_run_folder(root) as check_lock:
+    with collect_rarely(), open_run_folder(root) as check_lock:
         if accept_changes and console:
             _show_forecast(root, recipe, base, moved, console)
         disclosed = read_disclosure(root)
