@@ -197,13 +197,13 @@ def test_blocks_buckets_and_rounds_give_the_bytes_of_one_task(rows, sizes, pairs
 
 def test_no_task_decides_on_what_all_hold():
     """Of a run in which documents stand in others, and pictures are close, all over."""
-    rng, number = np.random.default_rng(5), 96
+    rng, number = np.random.default_rng(5), 80
     rows = [Row("web", "document", at, (at,)) for at in range(number)]
     ends = [tuple(sorted(pair)) for pair in rng.integers(0, number, (2 * number, 2)).tolist() if pair[0] != pair[1]]
     pairs = {"contained": dict.fromkeys(ends[:number], 0.9), "semantic": dict.fromkeys(ends[number:], 0.97)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "LINKS", 40)
-        verdicts, tasks = resolve_both(rows, rng.integers(50, 60, number).tolist(), pairs, shares=2)
+        verdicts, tasks = resolve_both(rows, rng.integers(50, 60, number).tolist(), pairs, cuts=4, shares=2)
     assert {str(verdict.reason) for verdict in verdicts.values()} == {"contained_text", "semantic_image"}
     held = {}
     for (name, _), counts in tasks.items():
@@ -247,19 +247,19 @@ def test_each_in_turn_stays_unless_one_that_stays_is_linked_to_it(weights, order
 
 
 def test_what_all_blocks_go_for_is_named_once_for_each_of_them():
-    """Of 96 copies, in 24 blocks."""
-    rows = [Row("web", "document", 0, ()) for _ in range(96)]
-    verdicts, tasks = resolve_both(rows, [9] * TEXTS, {})
+    """Of 48 copies, in 12 blocks."""
+    rows = [Row("web", "document", 0, ()) for _ in range(48)]
+    verdicts, tasks = resolve_both(rows, [9] * TEXTS, {}, cuts=4)
     assert {verdict.other for verdict in verdicts.values()} == {"web/00000.parquet#0"}
-    assert sum(counts["keepers_named"] for (name, _), counts in tasks.items() if name == "names") == 24
+    assert sum(counts["keepers_named"] for (name, _), counts in tasks.items() if name == "names") == 12
 
 
-@pytest.mark.parametrize(("links", "fewest", "most"), [(10, 3, 60), (1 << 20, 1, 1)])
+@pytest.mark.parametrize(("links", "fewest", "most"), [(5, 3, 30), (1 << 20, 1, 1)])
 def test_of_a_chain_every_second_one_goes_however_many_links_a_task_takes(monkeypatch, links, fewest, most):
     """Each picture is close to the next alone, in the order of preference: what is said of one hangs on the last."""
     monkeypatch.setattr(pieces, "LINKS", links)
-    rows = [Row("web", "page", at, (at,)) for at in range(60)]
-    pairs = {"semantic": {(at, at + 1): 0.96 for at in range(59)}}
-    verdicts, tasks = resolve_both(rows, [9] * 60, pairs, containment=None)
-    assert sorted(int(name[4:9]) * 2 + sample for name, sample, _ in verdicts) == list(range(1, 60, 2))
+    rows = [Row("web", "page", at, (at,)) for at in range(30)]
+    pairs = {"semantic": {(at, at + 1): 0.96 for at in range(29)}}
+    verdicts, tasks = resolve_both(rows, [9] * 30, pairs, cuts=3, containment=None)
+    assert sorted(int(name[4:9]) * 3 + sample for name, sample, _ in verdicts) == list(range(1, 30, 2))
     assert fewest <= len({name for name, _ in tasks if name.startswith("round_")}) <= most
