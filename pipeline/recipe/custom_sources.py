@@ -37,7 +37,7 @@ from vlmill.pipeline.filters.custom import (
     take_named_code,
 )
 from vlmill.pipeline.sources import SOURCES, Source, SourceRow
-from vlmill.pipeline.sources.page_faults import describe_value
+from vlmill.pipeline.sources.page_faults import describe_value, lose_faulty_pages
 
 METHODS = ("survey", "rows")
 """A class that has them, and says its `kind`, is a source."""
@@ -64,7 +64,7 @@ class CustomSource:
     captions: bool = field(default=False, metadata=RUNTIME)
     isolated: bool = field(default=False, metadata=RUNTIME, init=False)
 
-    version = 2  # the code is in the key
+    version = 3  # the code is in the key
 
     def __post_init__(self) -> None:
         if self.code is not None:
@@ -103,7 +103,7 @@ class CustomSource:
                     raise TypeError(f"rows gives {describe_value(row)}, expected a SourceRow")
             if row is None:
                 return
-            yield row
+            yield lose_faulty_pages(row, empty=True)
         with self._explain_break(f"behind the last row it was asked for of {path.name}"):
             row = next(rows, None)
         if row is not None:

@@ -282,6 +282,22 @@ def test_what_is_no_page_loses_its_row_and_says_why(tmp_path, given, message):
     assert (lost["row"], lost["detail"][: len(message)]) == (1, message)
 
 
+@pytest.mark.parametrize(
+    ("given", "detail"),
+    [
+        ("Page(())", "neither a text that is not blank nor an image"),
+        ("Page((Node('text', text=' \\n'),))", "neither a text that is not blank nor an image"),
+        ("Page((text, Node('text', 'assistant', supervised=True, text='')))", "its answers are blank"),
+        ("Page((Node('image', image=0),), (Picture(data=b'a'),))", None),
+        ("Page((text, Node('text', 'assistant', text=''), Node('text', 'assistant', text='b')))", None),
+    ],
+)
+def test_a_page_with_nothing_to_learn_is_an_empty_row(tmp_path, given, detail):
+    counts, lost = read_own(tmp_path, "...", f"return {given}")
+    assert counts["failed"] == ({"empty_row": 1} if detail else {})
+    assert [row["detail"] for row in lost] == ([detail] if detail else [])
+
+
 def test_pages_of_a_row_without_numbers_of_their_own_are_lost_but_one(tmp_path):
     one = "SourceRow(number, (Page((Node('text', text='a'),)),) * 2)"
     counts, lost = read_own(tmp_path, PAGES, f"({one} for number in numbers)")
