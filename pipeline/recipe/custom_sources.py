@@ -36,7 +36,8 @@ from vlmill.pipeline.filters.custom import (
     make_with_settings,
     take_named_code,
 )
-from vlmill.pipeline.sources import SOURCES, Source, SourceRow
+from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
+from vlmill.pipeline.sources.data_uris import is_data_uri
 from vlmill.pipeline.sources.page_faults import describe_value, lose_faulty_pages
 
 METHODS = ("survey", "rows")
@@ -101,9 +102,11 @@ class CustomSource:
                 row = next(rows, None)
                 if row is not None and not isinstance(row, SourceRow):
                     raise TypeError(f"rows gives {describe_value(row)}, expected a SourceRow")
+                row = None if row is None else lose_faulty_pages(row, empty=True)
+                _check_pictures(source, () if row is None else row.pages)
             if row is None:
                 return
-            yield lose_faulty_pages(row, empty=True)
+            yield row
         with self._explain_break(f"behind the last row it was asked for of {path.name}"):
             row = next(rows, None)
         if row is not None:
@@ -140,6 +143,18 @@ class CustomSource:
         kind = find_source_classes(self.file, take_named_code(self.code, refused, self.sha256))[self.kind]
         made: Source = make_with_settings(kind, self.settings, f"{where}.options", "hardest: int = 9")
         return made
+
+
+def _check_pictures(source: Source, pages: Sequence[Page]) -> None:
+    """Refuse pictures that the build would neither open nor fetch. Raises TypeError."""
+    for picture in (picture for page in pages for picture in page.pictures):
+        if picture.data is not None or picture.reason is not None or is_data_uri(picture.path or picture.url):
+            continue
+        trait, said, what = "fetches", source.fetches, "addresses"
+        if picture.path is not None:
+            trait, said, what = "opens", source.opens, "files"
+        if not said:
+            raise TypeError(f"its pictures are {what}; say so in its class: {trait}: ClassVar[bool] = True")
 
 
 def name_custom_source(kind: str, settings: Mapping[str, Any]) -> CustomSource:

@@ -289,6 +289,7 @@ def test_what_is_no_page_loses_its_row_and_says_why(tmp_path, given, message):
         ("Page((Node('text', text=' \\n'),))", "neither a text that is not blank nor an image"),
         ("Page((text, Node('text', 'assistant', supervised=True, text='')))", "its answers are blank"),
         ("Page((Node('image', image=0),), (Picture(data=b'a'),))", None),
+        ("Page((Node('image', image=0),), (Picture(url='data:image/png;base64,YQ=='),))", None),
         ("Page((text, Node('text', 'assistant', text=''), Node('text', 'assistant', text='b')))", None),
     ],
 )
@@ -347,6 +348,12 @@ def test_a_reason_that_there_is_not_names_its_line(tmp_path):
             r"\(own.py\) failed over .* survey gives callable_iterator, ",
         ),
         ("return [1, 1, 1]", "return [1, None]", "survey gives None for row 1, expected its bytes"),
+        ("...", "return Page((text,), (Picture(path='a.png'),))", r"are files; say so in its class: opens: .* = True$"),
+        (
+            "...",
+            "return Page((text,), (Picture(url='http://a.test/'),))",
+            r"are addresses; .* class: fetches: .* = True$",
+        ),
         ("return [1, 1, 1]", "raise ValueError", r"\(own.py, line 17\) failed over a.bin: ValueError$"),
     ],
 )

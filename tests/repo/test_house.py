@@ -24,7 +24,7 @@ MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 def test_a_file_is_one_idea_long_and_says_its_place(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
-    assert ast.get_docstring(ast.parse(text))
+    assert ast.get_docstring(ast.parse(text)), "begin the file with a docstring that says what it holds"
 
 
 def test_polars_takes_no_letter_of_a_run_folder_for_a_pattern():
