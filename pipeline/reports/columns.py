@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
@@ -93,7 +93,7 @@ class Cells:
 
     rows: Sequence[Mapping[str, Any]]
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """Names, in the order in which rows have them."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
@@ -116,7 +116,7 @@ class Cells:
         found = self._list_kinds(column)
         return bool(found) and {*found} <= {*kinds}
 
-    @property
+    @cached_property
     def dotted(self) -> list[str]:
         """The names of what lies within objects, as `meta.image.url`."""
         return list_dotted(self.rows)

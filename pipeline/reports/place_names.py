@@ -15,6 +15,12 @@ TRAIN = frozenset({"train", "training"})
 HELD_OUT = frozenset({"test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"})
 """What folders and files are called by the split that they are of."""
 
+PACKED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
+"""How files end that are unpacked before they are read."""
+
+WHOLE = "the whole file is one row, and what seem to be its rows lie within"
+UNWRAP = "to read these, make a file of them: jq -c '%s' FILE > rows.jsonl"
+
 
 def get_suffix(name: str) -> str:
     """How a name ends, in small letters."""
@@ -54,6 +60,33 @@ def describe_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             splits = ", ".join(sorted(said))
             return [f"column {column} says of rows that they are of {splits}; all are trained on: make a file of each"]
     return []
+
+
+def describe_whole(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a person should know of a file that is a single row with others in it: a list of objects, or objects alone.
+
+    Turns of a conversation are no rows.
+    """
+    if len(rows) != 1:
+        return []
+    for key, value in rows[0].items():
+        if isinstance(value, list) and len(value) > 1 and all(map(_is_record, value)):
+            return [f"{WHOLE}: {len(value):,} in its list {key}; {UNWRAP % f'.{key}[]'}"]
+    if len(rows[0]) > 1 and all(map(_is_record, rows[0].values())):
+        return [f"{WHOLE}: {len(rows[0]):,} at keys of their own; {UNWRAP % '.[]'}"]
+    return []
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is an object that is no turn and no part of a conversation."""
+    return isinstance(value, Mapping) and not {"from", "role", "content", "value", "type"} & value.keys()
+
+
+def list_packed(names: Sequence[str]) -> list[str]:
+    """Of these names those of packed files that hold rows, such as `a.jsonl.gz`."""
+    ends = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar"}
+    found = [name for name in names if get_suffix(name) in PACKED]
+    return [name for name in found if get_suffix(name.rpartition(".")[0]) in ends or get_suffix(name) == ".tgz"]
 
 
 def spread_names(names: Sequence[Any], number: int) -> list[Any]:

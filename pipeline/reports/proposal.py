@@ -42,7 +42,9 @@ from vlmill.pipeline.reports.image_places import find_image_place
 from vlmill.pipeline.reports.place_names import (
     describe_left,
     describe_splits,
+    describe_whole,
     get_suffix,
+    list_packed,
     make_pattern,
     split_names,
     spread_names,
@@ -115,6 +117,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     images = find_image_place(root, best.paths) if best and SOURCES[best.kind].opens else None
     notes = [*_list_notes(suffixes, suffix, saved, best, images, root)]
     notes += [describe_left(left)] if left else []
+    notes += describe_whole(opened.cells.rows) if suffix == ".json" else []
     notes += describe_splits(opened.cells.rows) if best and suffix != ".pdf" else []
     if best and suffix == ".pdf" and opened.refused:
         whys = "; ".join(opened.refused.values())
@@ -234,13 +237,15 @@ def _examine_pictures(
     """A folder of picture files, each with a `.txt` or `.json` file beside it that says what it shows."""
     beside, told = _find_said(files)
     if not beside.described:
+        packed = list_packed([file.name for file in files])
         said = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, (count, _) in suffixes.items())
         advice = (
             "pictures without texts give nothing to train on: put the caption of a.jpg into a.txt beside it, or into "
             'a.json as {"caption": "..."}, or name pictures and texts in the columns of a CSV file'
             if beside.rows
             else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
-            + (f"; of pages {PAGES}" if {*suffixes} & CRAWLED else "")
+            + (f"; of pages {PAGES}" if {*suffixes} & CRAWLED and not packed else "")
+            + (f"; unpack {packed[0]} first" if packed else "")
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
         raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.reports.attempts import Attempt
+from vlmill.pipeline.reports.place_names import WHOLE
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
 from vlmill.pipeline.sources.known_keys import classify_key
@@ -28,6 +29,8 @@ WITHOUT = (
     "sources.md, Keys that rows may not be read without); where the other columns are worth it, make a file without"
 )
 """What to do about columns that a row may not be read without; their names follow."""
+COLUMNS = 100
+"""Columns that are shown."""
 LINES = 10
 """Texts and images of a sample, and endings of files, that are shown."""
 
@@ -39,8 +42,10 @@ def make_proposal_table(found: Proposal) -> Table:
         table.add_row("files", f"{count:,} {suffix or 'without a suffix'}, {size:,} bytes")
     if len(found.suffixes) > LINES:
         table.add_row("files", f"and {len(found.suffixes) - LINES} other endings")
-    for column, said in found.columns.items():
+    for column, said in islice(found.columns.items(), COLUMNS):
         table.add_row("column", f"{column}: {said}")
+    if len(found.columns) > COLUMNS:
+        table.add_row("column", f"and {len(found.columns) - COLUMNS:,} more")
     if found.chosen:
         chosen = found.chosen
         first = (SOURCES[chosen.kind].__doc__ or "").split("\n")[0]
@@ -81,9 +86,14 @@ def explain_nothing(found: Proposal) -> str:
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
+    advice = [*(note for note in found.notes if note.startswith(WHOLE)), *advice]
     advice += [f"{WITHOUT}: {', '.join(meant)}"] if meant else []
     parts = {
-        "columns": [f"{name} ({said})" for name, said in found.columns.items()] or ["none"],
+        "columns": [
+            *(f"{name} ({said})" for name, said in islice(found.columns.items(), COLUMNS)),
+            *([f"and {len(found.columns) - COLUMNS:,} more"] if len(found.columns) > COLUMNS else []),
+        ]
+        or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),
         "ways on": advice if found.columns else [],
     }

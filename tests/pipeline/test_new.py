@@ -15,10 +15,13 @@ from tests.helpers.small import vlmill
 from tests.helpers.upstream import arrow, json_array, json_lines, parquet, pdf, picture, separated, talk, tar
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
+from vlmill.pipeline.reports import columns
 from vlmill.pipeline.reports.columns import Cells
 from vlmill.pipeline.reports.funnel import read_funnel
+from vlmill.pipeline.reports.nested_columns import list_dotted
 from vlmill.pipeline.reports.proposal import examine_place
 from vlmill.pipeline.reports.proposal_table import explain_nothing
+from vlmill.pipeline.sources import SOURCES
 
 ROWS = range(30)
 
@@ -358,3 +361,37 @@ def test_a_column_of_splits_and_paths_without_an_end_are_noted(tmp_path):
     assert examine_place(str(separated(tmp_path / "all.csv", whole)), named).notes == (
         "columns that are not read: part",
     )
+
+
+def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path, monkeypatch):
+    (tmp_path / "data.json").write_text(json.dumps({"data": [{"instruction": "Q", "output": "A"} for _ in ROWS]}))
+    notes = " ".join(examine_place(str(tmp_path / "data.json")).notes)
+    assert "the whole file is one row" in notes
+    assert "30 in its list data; to read these, make a file of them: jq -c '.data[]' FILE" in notes
+    looked = list[int]()
+    monkeypatch.setattr(columns, "list_dotted", lambda rows: looked.append(len(rows)) or list_dotted(rows))
+    keyed = {f"k{number}": {"image": f"{number}.png", "caption": "A shape."} for number in range(300)}
+    (tmp_path / "keyed.json").write_text(json.dumps(keyed))
+    said = explain_nothing(examine_place(str(tmp_path / "keyed.json")))
+    assert "300 at keys of their own; to read these, make a file of them: jq -c '.[]' FILE" in said
+    assert "and 264 more\n" in said, "of the columns a hundred are named"
+    assert "k39 and 260 more" in said
+    assert len(looked) < 5, "what lies within is not looked for once for each column"
+    (tmp_path / "talk.json").write_text(json.dumps({"conversations": talk("What?", "This.")}))
+    assert examine_place(str(tmp_path / "talk.json")).notes == ()
+
+
+def test_packed_data_are_to_be_unpacked(tmp_path):
+    (tmp_path / "rows.jsonl.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(SourceError, match=r"unpack rows\.jsonl\.gz first$"):
+        examine_place(str(tmp_path / "rows.jsonl.gz"))
+
+
+def test_a_table_that_is_not_in_utf_8_says_what_converts_it(tmp_path, monkeypatch, capsys):
+    lines = ["Frage;Antwort", *("Wie groß?;Größer" for _ in ROWS)]
+    (tmp_path / "excel.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    said = explain_nothing(examine_place(str(tmp_path / "excel.csv")))
+    assert "row 0: column Frage is not in UTF-8; convert the file, such as with: iconv -f WINDOWS-1252" in said
+    (tmp_path / "excel.csv").write_bytes("Größe;Antwort\na;b".encode("latin-1"))
+    with pytest.raises(SourceError, match="its header is not in UTF-8; convert the file"):
+        SOURCES["table"](question="Frage", answer="Antwort").survey(tmp_path / "excel.csv")

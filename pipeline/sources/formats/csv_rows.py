@@ -9,6 +9,7 @@ whichever makes the most columns.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,11 @@ from vlmill.pipeline.sources.formats.parquet import Columns
 
 DELIMITERS = {".tsv": ("\t",), ".csv": (",", ";", "\t")}
 """What may separate values, by the end of a file's name, the usual first."""
+
+LOST_BYTE = re.compile("[\udc80-\udcff]")
+"""A byte that is no UTF-8, as `surrogateescape` reads it."""
+
+NO_UTF8 = "is not in UTF-8; convert the file, such as with: iconv -f WINDOWS-1252 -t UTF-8 FILE > OTHER"
 
 LARGEST = 1 << 30
 """Characters of a value at most. Python's own limit of 128 KB is below an image in base64."""
@@ -69,6 +75,8 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
             delimiter = _choose_delimiter(file, DELIMITERS[path.suffix.lower()], columns)
             records = (record for record in csv.reader(file, delimiter=delimiter) if record)
             header = next(records, [])
+            if not all(map(_is_unicode, header)):
+                raise BadFileError(f"{path}: its header {NO_UTF8}")
             for name in columns:
                 if name not in header:
                     raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}")
@@ -90,7 +98,14 @@ def _choose_delimiter(file: TextIO, possible: Sequence[str], columns: Columns) -
     return possible[0 if usual else best]
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether it was UTF-8 in the file."""
+    return text.isascii() or not LOST_BYTE.search(text)
+
+
 def _make_row(header: list[str], record: list[str]) -> dict[str, str] | UnreadableRow:
     if len(record) != len(header):
         return UnreadableRow(f"it has {len(record)} values, expected {len(header)}", raw=record)
+    if bad := next((name for name, value in zip(header, record, strict=True) if not _is_unicode(value)), None):
+        return UnreadableRow(f"column {bad} {NO_UTF8}", raw=record)
     return dict(zip(header, record, strict=True))

@@ -13,6 +13,7 @@ import mmap
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ BETWEEN = re.compile(rb'["{}\[\],]')
 
 START, END = re.compile(rb"(?:\xef\xbb\xbf)?\s*(\[)?"), re.compile(rb"\s*\Z")
 
-SHOWN = 40  # bytes of a file that an error quotes
+SHOWN, KEYS = 40, 40  # bytes of a file that an error quotes, and keys of a row
 
 
 class JsonSource(KeyedSource, Protocol):
@@ -155,11 +156,15 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
             return
         first = row if first is None or (isinstance(first, UnreadableRow) and isinstance(row, dict)) else first
     if isinstance(first, dict):
-        raise BadFileError(
-            f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {', '.join(first) or 'none'}"
-        )
+        raise BadFileError(f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {_name_keys(first)}")
     if first is not None:
         raise BadFileError(
             f"{path}: expected a JSON array of objects, or an object per line (unpacked); it begins with "
             f"{bytes(data[:SHOWN])!r}"
         )
+
+
+def _name_keys(keys: Collection[str]) -> str:
+    """Keys in a message: the first of many."""
+    more = f" and {len(keys) - KEYS:,} more" if len(keys) > KEYS else ""
+    return f"{', '.join(islice(keys, KEYS)) or 'none'}{more}"

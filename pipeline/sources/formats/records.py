@@ -90,14 +90,18 @@ class _Collector(RecordSource):
 
 
 def read_first_records(path: Path, number: int) -> list[Mapping[str, Any]]:
-    """The first rows of a file, for people who look at it. Raises BadFileError where it is of none of the formats."""
+    """The first rows of a file, for people who look at it.
+
+    Raises BadFileError where it is of none of the formats, or none of these rows can be read.
+    """
     names: Sequence[str] = ()
     if is_table(str(path)):
         with open_table(path, {}, {}) as (table, _):
             names = table.schema.names
     reader = _Collector(names)
-    for _ in reader.rows(path, range(min(number, len(reader.survey(path))))):
-        pass
+    rows = list(reader.rows(path, range(min(number, len(reader.survey(path))))))
+    if not reader.found and (failed := [detail for row in rows for _, detail in row.failed if detail]):
+        raise BadFileError(f"{path}: row 0: {failed[0]}")
     return reader.found
 
 
