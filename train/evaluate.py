@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from vlmill.mixtures import get_source
 from vlmill.mixtures.reader import PlannedMixture, Segment
+from vlmill.mixtures.report.stats import make_grid
 from vlmill.pipeline.chat.encode import IGNORE, encode_prompt
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically
@@ -249,8 +250,9 @@ def find_majority(mixture: PlannedMixture, source: int, member: str = "") -> Cal
 def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
     """The scores for a person; of the metrics those that are named."""
     shown = [column for name in metrics for column in ((name, "majority") if name == "exact" else (name,))]
-    found = Table("source", "samples", "loss", "questions", title=f"{stage}: held-out samples")
-    for name in shown:
+    found = make_grid(f"{stage}: held-out samples")
+    found.add_column("source")
+    for name in ("samples", "loss", "questions", *shown):
         found.add_column("majority answer" if name == "majority" else name, justify="right")
     for name, score in scores.items():
         means = (getattr(score, column) for column in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.helpers import manual
 from tests.helpers.small import RECIPE, picture, vlmill, write_recipe
 from tests.helpers.stages import (
     COLOURS,
@@ -23,7 +25,7 @@ from tests.helpers.upstream import cauldron
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import loop
-from vlmill.train.evaluate import HeldOut, read_answers, summarise_scores, write_answers
+from vlmill.train.evaluate import HeldOut, Score, make_score_table, read_answers, summarise_scores, write_answers
 from vlmill.train.run import evaluate_stage, train_stages
 
 RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
@@ -173,3 +175,26 @@ def test_an_entry_of_several_sources_is_scored_as_a_whole_and_by_source(tmp_path
     assert [score.majority for score in each] == [1, 1], "the same question has another answer in each source"
     assert whole.majority < 1
     assert result(tmp_path / "run") == {name: asdict(score) for name, score in trained.scores.items()}
+
+
+PAGES = [block for page in manual.PAGES for block in manual.list_blocks(page) if "majority answer" in block.code]
+
+
+@pytest.mark.parametrize("block", PAGES, ids=str)
+def test_scores_that_a_page_shows_are_what_training_prints(block):
+    shown = [line.rstrip() for line in block.code.strip().splitlines()]
+    rows = [line.split() for line in shown[1 + next(place for place, line in enumerate(shown) if "majority" in line) :]]
+
+    def read(text):
+        return float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+
+    scores = {row[0]: Score(int(row[1]), int(row[3]), read(row[2]), *map(read, row[4:])) for row in rows}
+    console = Console(width=80, file=io.StringIO())
+    console.print(make_score_table(scores, "tune"))
+    printed = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert rows
+    assert manual.find_difference(["...", *shown], printed) == "", printed
+
+
+def test_pages_show_scores():
+    assert PAGES
