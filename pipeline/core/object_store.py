@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vlmill.pipeline.core.errors import StoreError
+
+T = TypeVar("T")
 
 SCHEME = "s3"
 """The scheme of addresses that a run's folder may have."""
@@ -32,7 +34,10 @@ PART = 16 << 20
 CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 STATUS = re.compile(r"status code: (\d{3})")
 
-RETRIES = {
+CUT = "response body error"
+"""What obstore says of an answer that was cut in its body."""
+
+RETRIES: dict[str, Any] = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=90),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=10), "base": 2},
@@ -87,12 +92,10 @@ class ObjectStore:
 
     def find(self, key: str) -> StoredObject | None:
         """An object without its bytes; None where there is none."""
-        with self._explained("look for", key):
-            try:
-                meta = self._obstore.head(self._store, key)
-            except FileNotFoundError:
-                return None
-        return _describe_object(meta)
+        try:
+            return _describe_object(self._ask("look for", key, lambda: self._obstore.head(self._store, key)))
+        except FileNotFoundError:
+            return None
 
     def read(self, key: str) -> bytes:
         """All of a small object.
@@ -100,8 +103,7 @@ class ObjectStore:
         Raises:
             FileNotFoundError: there is none.
         """
-        with self._explained("read", key):
-            return bytes(self._obstore.get(self._store, key).bytes())
+        return self._ask("read", key, lambda: bytes(self._obstore.get(self._store, key).bytes()))
 
     def download(self, found: StoredObject, target: Path) -> None:
         """All of an object into a new file, part by part.
@@ -110,10 +112,14 @@ class ObjectStore:
             FileNotFoundError: it is not there any more.
             StoreError: it was replaced meanwhile, or less came than it has.
         """
-        with self._explained("read", found.key), target.open("wb") as file:
+
+        def read(start: int) -> Any:
+            wanted = {"range": (start, min(start + PART, found.size)), "if_match": found.etag or None}
+            return self._obstore.get(self._store, found.key, options=wanted).bytes()
+
+        with target.open("wb") as file:
             for start in range(0, found.size, PART):
-                wanted = {"range": (start, min(start + PART, found.size)), "if_match": found.etag or None}
-                file.write(self._obstore.get(self._store, found.key, options=wanted).bytes())
+                file.write(self._ask("read", found.key, partial(read, start)))
             came = file.tell()
         if came != found.size:
             raise StoreError(f"{self.bucket}/{found.key}: {came} of {found.size} bytes came; {LATER}")
@@ -133,11 +139,9 @@ class ObjectStore:
 
         def read(path: str, start: int, end: int) -> bytes | Exception:
             key = path.partition("/")[2]
+            ask = partial(self._obstore.get_range, self._store, key, start=start, end=end)
             try:
-                with self._explained("read", key):
-                    return (
-                        bytes(self._obstore.get_range(self._store, key, start=start, end=end)) if end > start else b""
-                    )
+                return bytes(self._ask("read", key, ask)) if end > start else b""
             except (StoreError, OSError) as error:
                 return error
 
@@ -146,54 +150,82 @@ class ObjectStore:
 
     def write(self, key: str, data: bytes | Path) -> str:
         """Put an object, whole or in parts, in the place of what is there. Returns its tag."""
-        with self._explained("write", key):
-            return _get_tag(self._obstore.put(self._store, key, data, chunk_size=PART))
+        return _get_tag(self._ask("write", key, lambda: self._obstore.put(self._store, key, data, chunk_size=PART)))
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object only if there is none (`If-None-Match: *`). Says whether this call has put it.
 
         A connection that is cut after the service has put it makes the answer False, so compare what is there.
         """
-        with self._explained("write", key):
+
+        def put() -> bool:
             try:
                 self._obstore.put(self._store, key, data, mode="create")
             except self._obstore.exceptions.AlreadyExistsError:
                 return False
-        return True
+            return True
+
+        return self._ask("write", key, put)
 
     def list_folder(self, folder: str) -> tuple[list[str], list[StoredObject]]:
         """The folders and the objects right in a folder, ordered by name."""
-        with self._explained("list", folder):
-            found = self._obstore.list_with_delimiter(self._store, folder)
+        found = self._ask("list", folder, lambda: self._obstore.list_with_delimiter(self._store, folder))
         return sorted(found["common_prefixes"]), sorted(
             (_describe_object(meta) for meta in found["objects"]), key=lambda one: one.key
         )
 
     def list_below(self, folder: str, after: str | None = None) -> Iterator[StoredObject]:
         """All objects below a folder in the order of their keys, a thousand a request."""
-        with self._explained("list", folder):
-            for found in self._obstore.list(self._store, folder, offset=after):
-                yield from map(_describe_object, found)
+        pages = None
+
+        def turn() -> Any:
+            nonlocal pages
+            pages = iter(self._obstore.list(self._store, folder, offset=after)) if pages is None else pages
+            try:
+                return next(pages, None)
+            except self._obstore.exceptions.BaseError:
+                pages = None  # go on behind what has come
+                raise
+
+        while found := self._ask("list", folder, turn):
+            yield from map(_describe_object, found)
+            after = found[-1]["path"]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are not there are passed over."""
         if keys:
-            with self._explained("delete", keys[0]):
-                self._obstore.delete(self._store, list(keys))
+            self._ask("delete", keys[0], lambda: self._obstore.delete(self._store, list(keys)))
 
-    @contextmanager
-    def _explained(self, verb: str, key: str) -> Iterator[None]:
-        """Errors of the service as errors for people, without what it answered: that may name keys."""
-        try:
-            yield
-        except (self._obstore.exceptions.BaseError, OSError) as error:
-            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
-                raise FileNotFoundError(f"{self.bucket}/{key} is not there") from None
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the local disk
-            code = find_code(str(error))
-            cure = CURES.get(code, LATER)
-            raise StoreError(f"cannot {verb} {self.bucket}/{key} ({code}): {cure}") from None
+    def _ask(self, verb: str, key: str, request: Callable[[], T]) -> T:
+        """What a request comes to, which is made again where its answer was cut in the body.
+
+        obstore does that for objects alone, not for refusals, listings and what it has written.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: the service failed, told without what it answered: that may name keys.
+        """
+        for pause in (*list_pauses(), None):
+            try:
+                return request()
+            except (self._obstore.exceptions.BaseError, OSError) as error:
+                if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+                    raise FileNotFoundError(f"{self.bucket}/{key} is not there") from None
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # of the local disk
+                if CUT in str(error) and pause is not None:
+                    time.sleep(pause)
+                    continue
+                code = find_code(str(error))
+                cure = CURES.get(code, LATER)
+                raise StoreError(f"cannot {verb} {self.bucket}/{key} ({code}): {cure}") from None
+        raise AssertionError  # the last one returns or raises
+
+
+def list_pauses() -> list[float]:
+    """Seconds between one request and the next, as RETRIES has them."""
+    first, most, base = (RETRIES["backoff"][name] for name in ("init_backoff", "max_backoff", "base"))
+    return [min(first * base**number, most).total_seconds() for number in range(RETRIES["max_retries"])]
 
 
 def find_code(answer: str) -> str:
@@ -202,7 +234,7 @@ def find_code(answer: str) -> str:
         return found[1]
     if found := STATUS.search(answer):
         return f"status {found[1]}"
-    for words in ("timed out", "connection closed", "Connection refused", "connection error", "dns error"):
+    for words in ("timed out", "connection closed", CUT, "Connection refused", "connection error", "dns error"):
         if words.lower() in answer.lower():
             return words
     return "no answer"

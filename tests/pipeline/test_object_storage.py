@@ -246,6 +246,48 @@ def test_half_a_body_is_no_file(run, proxy):
     assert read_copy(run / "a") == bytes(range(256))
 
 
+def test_half_an_answer_of_another_kind_is_asked_for_again(run, proxy):
+    """A refusal, a listing, and the list of what was deleted."""
+    for name in "abc":
+        (run / name).write_text(name)
+    store, folder = object_store.open_bucket(str(run).removesuffix("/run"), os.getpid()), "run"
+
+    def ask(question):
+        proxy.make_faults(cut_short, 2)
+        found = question()
+        assert proxy.left == 0
+        return found
+
+    with pytest.raises(FileNotFoundError):
+        ask(lambda: store.read("run/nothing"))
+    assert proxy.left == 0
+    assert ask(lambda: store.create("run/a", b"other")) is False
+    assert [one.key for one in ask(lambda: store.list_folder(folder))[1]] == ["run/a", "run/b", "run/c"]
+    assert [one.key for one in ask(lambda: list(store.list_below(folder)))] == ["run/a", "run/b", "run/c"]
+    ask(lambda: store.delete(["run/a", "run/b"]))
+    assert [(path.name, path.read_text()) for path in run.iterdir()] == [("c", "c")]
+
+
+def test_half_an_answer_that_stays_is_an_error_that_says_so(run, proxy):
+    proxy.make_faults(cut_short, 1000)
+    with pytest.raises(StoreError, match="cannot list .*response body error.*run the same command again"):
+        list(run.iterdir())
+    proxy.left = 0
+
+
+def test_a_listing_of_several_answers_goes_on_behind_those_that_came(run, proxy):
+    for number in range(1001):
+        (run / f"{number:04d}").write_text("")
+    store, asked = object_store.open_bucket(str(run).removesuffix("/run"), os.getpid()), len(proxy.requests)
+    found, after = store.list_below("run"), []
+    after.append(next(found).key)
+    proxy.make_faults(cut_short, 1)
+    after += [one.key for one in found]
+    assert after == [f"run/{number:04d}" for number in range(1001)]
+    assert proxy.left == 0
+    assert len(proxy.requests) - asked == 3
+
+
 def test_a_receipt_whose_answer_was_lost_is_the_winner_of_itself(run, proxy, tmp_path):
     (tmp_path / "world").write_text("one")
     task = Task("steps/web/ask", "00000-0000", Ask(str(tmp_path / "world")), given_text(run))
