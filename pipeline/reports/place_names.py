@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,7 +22,10 @@ PACKED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
 """How files end that are unpacked before they are read."""
 
 WHOLE = "the whole file is one row, and what seem to be its rows lie within"
-UNWRAP = "to read these, make a file of them: jq -c '%s' FILE > rows.jsonl"
+UNWRAP = "to read these, make a file of them: jq -c %s %s > rows.jsonl"
+
+PART = frozenset({"type", "text", "image", "image_url", "content", "value", "name"})
+"""What a part of a message may have, and a turn without a role."""
 
 
 def get_suffix(name: str) -> str:
@@ -62,24 +68,44 @@ def describe_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return []
 
 
-def describe_whole(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a person should know of a file that is a single row with others in it: a list of objects, or objects alone.
+@dataclass(frozen=True)
+class Wrapped:
+    """Rows that lie within the single row of a file: a list of objects, or objects alone."""
+
+    key: str  # of the list; empty where they are at keys of their own
+    message: str  # what a person should know
+
+    def holds(self, options: Mapping[str, Any], unread: Collection[str]) -> bool:
+        """Whether a kind with these options, which leaves these columns unread, misses them or takes them for one."""
+        named = [name for value in options.values() for name in (value if isinstance(value, list) else [value])]
+        return any(str(one).startswith(f"{self.key}." if self.key else "") for one in [*named, *unread]) or (
+            self.key in unread
+        )
+
+
+def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]]) -> Wrapped | None:
+    """The rows within the single row of a file of this name; None where these rows are rows.
 
     Turns of a conversation are no rows.
     """
     if len(rows) != 1:
-        return []
+        return None
     for key, value in rows[0].items():
         if isinstance(value, list) and len(value) > 1 and all(map(_is_record, value)):
-            return [f"{WHOLE}: {len(value):,} in its list {key}; {UNWRAP % f'.{key}[]'}"]
+            inside = f".{key}[]" if key.isascii() and key.isidentifier() else f".[{json.dumps(key)}][]"
+            unwrap = UNWRAP % (shlex.quote(inside), shlex.quote(name))
+            return Wrapped(key, f"{WHOLE}: {len(value):,} in its list {key}; {unwrap}")
     if len(rows[0]) > 1 and all(map(_is_record, rows[0].values())):
-        return [f"{WHOLE}: {len(rows[0]):,} at keys of their own; {UNWRAP % '.[]'}"]
-    return []
+        unwrap = UNWRAP % ("'.[]'", shlex.quote(name))
+        return Wrapped("", f"{WHOLE}: {len(rows[0]):,} at keys of their own; {unwrap}")
+    return None
 
 
 def _is_record(value: Any) -> bool:
     """Whether a value is an object that is no turn and no part of a conversation."""
-    return isinstance(value, Mapping) and not {"from", "role", "content", "value", "type"} & value.keys()
+    if not isinstance(value, Mapping) or {"from", "role"} & value.keys():
+        return False
+    return not (value.keys() <= PART and {"type", "content", "value"} & value.keys())
 
 
 def list_packed(names: Sequence[str]) -> list[str]:

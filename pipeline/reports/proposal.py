@@ -42,7 +42,7 @@ from vlmill.pipeline.reports.image_places import find_image_place
 from vlmill.pipeline.reports.place_names import (
     describe_left,
     describe_splits,
-    describe_whole,
+    find_wrapped,
     get_suffix,
     list_packed,
     make_pattern,
@@ -112,12 +112,16 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     if suffix != ".pdf" and fits_rows(opened.attempts):
         names = [one for one in names if one not in opened.refused]
     best = choose_attempt(opened.attempts)
+    wrapped = find_wrapped(opened.file, opened.cells.rows) if suffix == ".json" else None
+    if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
+        raise SourceError(f"{place}: {wrapped.message}")
     ranked = tuple(sorted((one for one in opened.attempts if one is not best), key=lambda one: -one.share))
     saved = sum(PurePosixPath(file.name).name in ABOUT for file in files)
     images = find_image_place(root, best.paths) if best and SOURCES[best.kind].opens else None
     notes = [*_list_notes(suffixes, suffix, saved, best, images, root)]
     notes += [describe_left(left)] if left else []
-    notes += describe_whole(opened.cells.rows) if suffix == ".json" else []
+    if wrapped and not best:
+        notes.append(wrapped.message)
     notes += describe_splits(opened.cells.rows) if best and suffix != ".pdf" else []
     if best and suffix == ".pdf" and opened.refused:
         whys = "; ".join(opened.refused.values())
@@ -141,15 +145,16 @@ class _Opened:
     """What the first files gave."""
 
     attempts: Sequence[Attempt]
-    cells: Cells  # of the last file, which is the one that a kind fits, if any does
+    file: str  # the last file, which is the one that a kind fits, if any does
+    cells: Cells  # of it
     refused: Mapping[str, str]  # files before it -> why no kind fits
 
 
 def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Sequence[str]] | None) -> _Opened:
     """Try kinds on files until one fits."""
-    attempts, cells, refused = list[Attempt](), Cells(()), dict[str, str]()
+    attempts, cells, refused, name = list[Attempt](), Cells(()), dict[str, str](), ""
     for file in spread_names(files, FIRST) if suffix == ".pdf" else files[:FIRST]:
-        tried = list[Attempt]()
+        tried, name = list[Attempt](), file.name
         with open_input(_as_read(file)) as path:
             if named is None:
                 tried += try_kinds(path, suffix)
@@ -167,7 +172,7 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
         if fits_rows(tried):
             break
         refused[file.name] = max(tried, key=lambda one: one.rank).why if tried else "it holds no rows"
-    return _Opened(attempts, cells, refused)
+    return _Opened(attempts, name, cells, refused)
 
 
 def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> Iterable[tuple[str, Mapping[str, Any]]]:

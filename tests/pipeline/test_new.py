@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import zipfile
 
 import pytest
@@ -363,17 +364,46 @@ def test_a_column_of_splits_and_paths_without_an_end_are_noted(tmp_path):
     )
 
 
+WRAPPED = {
+    "data": {"instruction": "Q", "output": "A"},
+    "train-rows": {"id": "a", "image": "a.png", "conversations": talk("<image>\nWhat?", "This.")},
+    "annotations": {"image": "a.png", "type": "vqa", "question": "What?", "answer": "This."},
+}
+
+
+@pytest.mark.parametrize("key", WRAPPED)
+def test_rows_within_the_one_row_of_a_file_are_refused_with_what_takes_them_out(tmp_path, key):
+    file = tmp_path / "my rows.json"
+    file.write_text(json.dumps({"info": {"version": 1}, key: [WRAPPED[key] for _ in ROWS]}))
+    path = {"train-rows": '.["train-rows"][]'}.get(key, f".{key}[]")
+    with pytest.raises(SourceError) as refused:
+        examine_place(str(file))
+    said = str(refused.value)
+    assert f"the whole file is one row, and what seem to be its rows lie within: 30 in its list {key};" in said
+    assert said.endswith(f"make a file of them: jq -c {shlex.quote(path)} 'my rows.json' > rows.jsonl")
+    if key == "data":
+        named = {"question": ["data.instruction"], "answer": ["data.output"]}
+        assert examine_place(str(file), named).chosen.options == {
+            "question": "data.instruction",
+            "answer": "data.output",
+        }
+
+
+def test_rows_of_a_kind_that_reads_the_list_in_them_are_rows(tmp_path):
+    shown = [{"image_name": f"{n}.png", "raw_url": f"http://a.org/{n}.png", "matched_text_index": n} for n in (0, 1)]
+    page = {"url": "http://a.org", "text_list": ["One.", "Two."], "image_info": shown}
+    (tmp_path / "page.json").write_text(json.dumps(page | {"similarity_matrix": [[0.3, 0.1], [0.1, 0.3]]}))
+    found = examine_place(str(tmp_path / "page.json"))
+    assert (found.chosen.kind, found.notes) == ("mmc4", ())
+
+
 def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path, monkeypatch):
-    (tmp_path / "data.json").write_text(json.dumps({"data": [{"instruction": "Q", "output": "A"} for _ in ROWS]}))
-    notes = " ".join(examine_place(str(tmp_path / "data.json")).notes)
-    assert "the whole file is one row" in notes
-    assert "30 in its list data; to read these, make a file of them: jq -c '.data[]' FILE" in notes
     looked = list[int]()
     monkeypatch.setattr(columns, "list_dotted", lambda rows: looked.append(len(rows)) or list_dotted(rows))
     keyed = {f"k{number}": {"image": f"{number}.png", "caption": "A shape."} for number in range(300)}
     (tmp_path / "keyed.json").write_text(json.dumps(keyed))
     said = explain_nothing(examine_place(str(tmp_path / "keyed.json")))
-    assert "300 at keys of their own; to read these, make a file of them: jq -c '.[]' FILE" in said
+    assert "300 at keys of their own; to read these, make a file of them: jq -c '.[]' keyed.json" in said
     assert "and 264 more\n" in said, "of the columns a hundred are named"
     assert "k39 and 260 more" in said
     assert len(looked) < 5, "what lies within is not looked for once for each column"
