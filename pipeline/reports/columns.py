@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.reports.image_ids import ImageIds
 from vlmill.pipeline.reports.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, has_value
@@ -92,6 +93,7 @@ class Cells:
     """The first rows of a table."""
 
     rows: Sequence[Mapping[str, Any]]
+    ids: ImageIds | None = None  # the column of names of image files without a suffix
 
     @cached_property
     def columns(self) -> list[str]:
@@ -185,9 +187,11 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
     columns = names or cells.columns
     held = [name for name in columns if cells.hold(name, *IN_ROW)]
     linked = [name for name in columns if cells.hold(name, *LINKED)]
-    images: list[tuple[str, list[str]]] = [("table", held)] if held else [("web_table", linked)] if linked else []
+    ids = [cells.ids.column] if cells.ids and not held and not linked else []
+    images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
     for kind, named in images or [("table", [])]:
-        shown = {"image": named[0] if len(named) == 1 else named} if named else {}
+        shown: dict[str, Any] = {"image": named[0] if len(named) == 1 else named} if named else {}
+        shown |= {"suffix": cells.ids.suffix} if ids and cells.ids else {}
         licence = next((name for name in columns if name.lower() in LICENCES), None)
         common = {**shown, **({"licence": licence} if licence else {})}
         if turns := _find_column(cells, columns, TURNS, "list of objects", "list written as text"):
@@ -242,7 +246,10 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
     used = {column for columns in named.values() for column in columns}
     shown = named.get("image") or [name for name in held or linked if name not in used]
     kind = "web_table" if shown and {*shown} <= {*linked} else "table"
-    seen = {"image": shown[0] if len(shown) == 1 else list(shown)} if shown and "turn_image" not in named else {}
+    seen: dict[str, Any] = {"image": shown[0] if len(shown) == 1 else list(shown)} if shown else {}
+    if cells.ids and kind == "table" and cells.ids.column in (shown or {cells.ids.column} - used):
+        seen = {"image": cells.ids.column, "suffix": cells.ids.suffix}
+    seen = {} if "turn_image" in named else seen
     yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given}
 
 

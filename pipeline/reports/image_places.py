@@ -20,12 +20,17 @@ def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | N
     start = Path(root)
     if not named or not start.is_dir():
         return None
-    folders = [start, *sorted(path for path in (*start.glob("*"), *start.glob("*/*")) if path.is_dir())][:FOLDERS]
+    folders = list_folders(start)
     most, place = max(_count_files(folders, named), key=lambda one: one[0])
     if most < least:
         archives = [file for folder in folders for file in sorted(folder.glob("*.zip"))][:ARCHIVES]
         most, place = max((_search_archive(file, named) for file in archives), key=lambda one: one[0], default=(0, ""))
     return place if most >= least else None
+
+
+def list_folders(start: Path) -> list[Path]:
+    """This folder and those at most two below it, so many as are looked in."""
+    return [start, *sorted(path for path in (*start.glob("*"), *start.glob("*/*")) if path.is_dir())][:FOLDERS]
 
 
 def _count_files(folders: Sequence[Path], named: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -38,6 +38,7 @@ from vlmill.pipeline.reports.document_columns import (
     name_lists,
     recognise_documents,
 )
+from vlmill.pipeline.reports.image_ids import find_image_ids
 from vlmill.pipeline.reports.image_places import find_image_place
 from vlmill.pipeline.reports.place_names import (
     describe_left,
@@ -108,7 +109,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     suffix = max(data, key=lambda one: suffixes[one][1])
     found = [file.name for file in files if get_suffix(file.name) == suffix]
     names, left = split_names([one for one in found if PurePosixPath(one).name not in ABOUT] or found)
-    opened = _open_files([file for file in files if file.name in {*names}], suffix, named)
+    opened = _open_files(root, [file for file in files if file.name in {*names}], suffix, named)
     if suffix != ".pdf" and fits_rows(opened.attempts):
         names = [one for one in names if one not in opened.refused]
     best = choose_attempt(opened.attempts)
@@ -150,8 +151,10 @@ class _Opened:
     refused: Mapping[str, str]  # files before it -> why no kind fits
 
 
-def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Sequence[str]] | None) -> _Opened:
-    """Try kinds on files until one fits."""
+def _open_files(
+    root: str, files: Sequence[InputFile], suffix: str, named: Mapping[str, Sequence[str]] | None
+) -> _Opened:
+    """Try kinds on files until one fits; what finds images by ids goes before what does not."""
     attempts, cells, refused, name = list[Attempt](), Cells(()), dict[str, str](), ""
     for file in spread_names(files, FIRST) if suffix == ".pdf" else files[:FIRST]:
         tried, name = list[Attempt](), file.name
@@ -159,7 +162,8 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
             if named is None:
                 tried += try_kinds(path, suffix)
             try:
-                cells = Cells(read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ())
+                rows = read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ()
+                cells = Cells(rows, find_image_ids(root, rows))
             except SourceError as error:
                 tried.append(Attempt("table", {}, 0, (), why=str(error)))
             tried += [try_kind(path, kind, one) for kind, one in _list_options(cells, named)]
@@ -168,6 +172,8 @@ def _open_files(files: Sequence[InputFile], suffix: str, named: Mapping[str, Seq
                 tried = documents if fits_rows(documents) else [*tried, *documents]
             if named is None and not fits_rows(tried):
                 tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
+        by_ids = [one for one in tried if "suffix" in one.options]
+        tried = by_ids if fits_rows(by_ids) else tried
         attempts += tried
         if fits_rows(tried):
             break

@@ -347,6 +347,56 @@ def test_what_is_not_trained_on_is_said_of_preferences_and_histories(tmp_path):
     assert "preferences" not in explain_nothing(examine_place(str(json_lines(tmp_path / "other.jsonl", other))))
 
 
+TALK = talk("<image>\nWhat?", "This.")
+BY_ID = {
+    "questions": lambda row: {"image_id": f"a{row}", "id": row, "question": "What?", "answer": "This."},
+    "numbers": lambda row: {"answer": row, "question": "How many?", "imageId": row},
+    "captions": lambda row: {"image": f"a{row}", "caption": f"Shape {row}."},
+    "turns": lambda row: {"id": f"a{row}", "conversations": TALK},
+    "llava": lambda row: {"id": str(row), "image": f"a{row}", "conversations": TALK},
+}
+
+
+@pytest.mark.parametrize("form", BY_ID)
+@pytest.mark.parametrize("end", ["jpg", "PNG"])
+def test_ids_of_images_are_completed_by_what_their_files_end_with(tmp_path, form, end):
+    (folder := tmp_path / "photos" / "2017").mkdir(parents=True)
+    names = [f"{'' if form == 'numbers' else 'a'}{row}" for row in ROWS]
+    for name in names:
+        (folder / f"{name}.{end}").write_bytes(b"")
+    rows = json_lines(tmp_path / "rows.jsonl", map(BY_ID[form], ROWS))
+    for place in (tmp_path, rows):
+        found = examine_place(str(place))
+        assert (found.chosen.kind, found.chosen.options["suffix"], found.images) == ("table", f".{end}", str(folder))
+        assert found.chosen.paths == [f"{name}.{end}" for name in names[:20]]
+        assert not any("suffix" in note or "not read" in note for note in found.notes)
+
+
+def test_a_recipe_of_images_by_ids_builds(tmp_path):
+    (tmp_path / "photos").mkdir()
+    write_photos(tmp_path / "photos")
+    rows = [{"image_id": row, "question": "What?", "answer": f"Shape {row}."} for row in ROWS]
+    separated(tmp_path / "quiz.csv", rows)
+    assert vlmill("new", tmp_path / "quiz.csv", "--out", tmp_path / "mine.yaml") == 0
+    arguments = ("--out", tmp_path / "run", "--workers", 0, "--set", "dedupe=null", "--set", "stages=[]")
+    assert vlmill("build", tmp_path / "mine.yaml", *arguments) == 0
+    assert read_funnel(tmp_path / "run")["quiz"]["images"]["kept"] == len(ROWS)
+
+
+def test_ids_are_of_images_only_where_most_of_their_files_are_there(tmp_path):
+    write_photos(tmp_path)
+    rows = [{"image_id": row if row < 5 else f"b{row}", "question": "What?", "answer": row} for row in ROWS]
+    place = str(json_lines(tmp_path / "rows.jsonl", rows))
+    assert "suffix" not in examine_place(place).chosen.options
+    named = {"image": ["answer"], "question": ["question"], "answer": ["image_id"]}
+    assert "suffix" not in next(iter(columns.name_columns(Cells(rows), named)))[1]
+    right = str(json_lines(tmp_path / "right.jsonl", [{"image_id": row, "asked": "A", "said": "B"} for row in ROWS]))
+    options = examine_place(right, {"question": ["asked"], "answer": ["said"]}).chosen.options
+    assert (options["image"], options["suffix"]) == ("image_id", ".png")
+    options = examine_place(right, {"question": ["asked"], "answer": ["image_id"]}).chosen.options
+    assert "image" not in options
+
+
 def test_a_column_of_splits_and_paths_without_an_end_are_noted(tmp_path):
     rows = [
         {"photo": f"p{row}", "question": "What?", "answer": "A", "part": "test" if row % 5 == 0 else "Train"}
