@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 FOLDERS = 1000
 """Folders that are looked in."""
+ABSOLUTE = (
+    "its path is absolute and lies outside of the source's `images`: name with `images` a folder of this machine that it "
+    "lies in, or cut the paths of the rows so that they start from `images`"
+)
+OUTSIDE = "its path leads out of the source's `images`, by `..` or a link: name with `images` a folder that it lies in"
+ELSEWHERE = (
+    "an address of other storage, where rows name files of the source's `images`: cut it, and name its beginning"
+)
+"""What to do about a path that is not looked up."""
 ARCHIVES = 20
 """Archives whose lists of files are read."""
 
@@ -16,16 +26,36 @@ def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | N
     """Where the paths start that rows name; None where fewer than `least` of them are found anywhere.
 
     It is `root` or a folder at most two below it; else a zip file in one of these, as fsspec names what lies within.
+    Of absolute paths it is the folder that those files lie in that are there, wherever that is.
     """
     start = Path(root)
     if not named or not start.is_dir():
         return None
+    absolute = [path for one in named if (path := get_absolute(one))]
+    if 2 * len(absolute) > len(named):
+        there = [path for path in absolute if Path(path).is_file()]
+        inside = os.path.commonpath([Path(path).parent for path in there]) if len(there) >= least else "/"
+        if inside != "/":
+            return str(start) if Path(inside).is_relative_to(start) else inside
     folders = list_folders(start)
     most, place = max(_count_files(folders, named), key=lambda one: one[0])
     if most < least:
         archives = [file for folder in folders for file in sorted(folder.glob("*.zip"))][:ARCHIVES]
         most, place = max((_search_archive(file, named) for file in archives), key=lambda one: one[0], default=(0, ""))
     return place if most >= least else None
+
+
+def get_absolute(path: str) -> str | None:
+    """The absolute path that a row names, also in a `file://` address; None where it names another one."""
+    path = path.removeprefix("file://") if path.startswith("file:///") else path
+    return path if path.startswith("/") else None
+
+
+def explain_outside(path: str) -> str:
+    """Why a path of a row is a forbidden address, and what to do; nothing of an address on the web."""
+    if path.lower().startswith(("http://", "https://")):
+        return ""
+    return ABSOLUTE if get_absolute(path) else ELSEWHERE if "://" in path else OUTSIDE
 
 
 def list_folders(start: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.image_places import explain_outside
 from vlmill.pipeline.reports.refused import read_refused_rows
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 
@@ -176,6 +177,8 @@ def _make_loss(
     lost = sample.nodes if node == WHOLE_SAMPLE else sample.nodes[node : node + 1]
     shown = [node.image for node in lost if node.image is not None and image_stats[node.image].reason is None]
     text = "\n".join(node.text for node in lost if node.text)
+    url = (sample.url if node == WHOLE_SAMPLE else sample.nodes[node].url) or ""
+    outside = explain_outside(url) if reason is Reason.FORBIDDEN_ADDRESS and url else ""
     return Loss(
         source=tables.source,
         partition=tables.partition,
@@ -187,8 +190,8 @@ def _make_loss(
         other=verdict.other if verdict else "",
         kind="sample" if node == WHOLE_SAMPLE else sample.nodes[node].kind,
         text=text[:EXCERPT] + ("..." if len(text) > EXCERPT else ""),
-        url=(sample.url if node == WHOLE_SAMPLE else sample.nodes[node].url) or "",
-        detail=_name_failed(sample, reason, image_stats) if node == WHOLE_SAMPLE else "",
+        url=url,
+        detail=_name_failed(sample, reason, image_stats) if node == WHOLE_SAMPLE else outside,
         image=shown[0] if shown else None,
         sha256=image_stats[shown[0]].sha256 if shown else "",
     )
@@ -197,12 +200,13 @@ def _make_loss(
 def _name_failed(sample: Sample, reason: Reason, image_stats: Sequence[ImageStats]) -> str:
     """The images of a sample that failed for this reason, as its row names them."""
     named = [
-        f"node {place}, image: {node.url}"
+        (f"node {place}, image: {node.url}", node.url)
         for place, node in enumerate(sample.nodes)
         if node.image is not None and node.url and image_stats[node.image].reason is reason
     ]
     more = f" and {len(named) - CAUSES} more" if len(named) > CAUSES else ""
-    return f"{'; '.join(named[:CAUSES])}{more}"
+    whys = dict.fromkeys(explain_outside(url) for _, url in named) if reason is Reason.FORBIDDEN_ADDRESS else {}
+    return "; ".join([*(said for said, _ in named[:CAUSES]), *filter(None, whys)]) + more
 
 
 def choose_losses(found: Iterable[Loss], number: int) -> list[Loss]:

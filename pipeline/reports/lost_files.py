@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_rows
-from vlmill.pipeline.reports.image_places import find_image_place
+from vlmill.pipeline.reports.image_places import explain_outside, find_image_place
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
 
@@ -32,11 +32,13 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
     lost = [row["url"] for row in rows if row["reason"] in LOST and row["url"]]
     if not lost:
         return LostFiles()
+    outside = [row["url"] for row in rows if row["reason"] == Reason.FORBIDDEN_ADDRESS and row["url"]]
+    why = f" ({outside[0]}: {explain_outside(outside[0])})" if outside else ""
     if len(lost) == len(rows) > 1:
         there = find_image_place(images, lost, len(lost) // 2 + 1)
         say = f"--set sources.{source}.images={there or 'FOLDER'}"
         found = f"they are in {there}" if there else "say where they are"
         told = f"none of {len(lost):,} image files that rows name, such as {lost[0]}, is under {images}"
-        return LostFiles(faults=(f"source {source!r}: {told}; {found}: {say}",))
+        return LostFiles(faults=(f"source {source!r}: {told}; {found}: {say}{'' if there else why}",))
     count = f"{len(lost):,} of the first {len(rows):,} images"
-    return LostFiles(warnings=(f"{source}: {count} are not there, such as {lost[0]} under {images}",))
+    return LostFiles(warnings=(f"{source}: {count} are not there, such as {lost[0]} under {images}{why}",))

@@ -39,7 +39,7 @@ from vlmill.pipeline.reports.document_columns import (
     recognise_documents,
 )
 from vlmill.pipeline.reports.image_ids import find_image_ids
-from vlmill.pipeline.reports.image_places import find_image_place
+from vlmill.pipeline.reports.image_places import ABSOLUTE, find_image_place, get_absolute
 from vlmill.pipeline.reports.place_names import (
     describe_left,
     describe_splits,
@@ -311,5 +311,7 @@ def _list_notes(
             f"no image file that rows name, such as {best.paths[0]}, was found below {root}, in its folders or zip "
             "files; say where they are with `images`, and unpack other archives"
         )
+        if get_absolute(best.paths[0]):
+            yield f"{best.paths[0]}: {ABSOLUTE}"
         if not any(PurePosixPath(path).suffix for path in best.paths):
             yield SUFFIX

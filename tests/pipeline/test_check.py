@@ -17,6 +17,7 @@ from vlmill.pipeline.core.sample import read_images, read_samples
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.estimate import extrapolate_costs
+from vlmill.pipeline.reports.image_places import ABSOLUTE
 from vlmill.pipeline.reports.sample_costs import Costs
 
 URL = "http://img.small.test/"
@@ -391,3 +392,22 @@ def test_image_files_that_are_nowhere_are_a_fault_and_a_few_that_are_missing_a_w
         file.unlink()
     _, found, _ = read_check(capsys, recipe)
     assert found["faults"][0].endswith("say where they are: --set sources.talk.images=FOLDER")
+
+
+def test_absolute_paths_of_images_are_said_to_be_absolute_or_found_where_they_are(tmp_path, capsys):
+    recipe = write_talk(tmp_path, range(8))
+    (tmp_path / "other").mkdir()
+    rows = json.loads((tmp_path / "rows.json").read_text())
+
+    def check(folder, number, *options):
+        changed = [{**row, "image": f"{folder}/{row['image']}"} for row in rows[:number]]
+        json_array(tmp_path / "rows.json", [*changed, *rows[number:]])
+        return read_check(capsys, recipe, *options)[1]
+
+    small = tmp_path / "photos" / "small"
+    (warning,) = check("/data/alice", 3, "--set", "sources.talk.images=photos/small")["warnings"]
+    assert warning.endswith(f"such as /data/alice/0.png under {small} (/data/alice/0.png: {ABSOLUTE})")
+    (fault,) = check("/data/alice", 8)["faults"]
+    assert fault.endswith(f" (/data/alice/0.png: {ABSOLUTE})")
+    (fault,) = check(small, 8, "--set", "sources.talk.images=other")["faults"]
+    assert fault.endswith(f"they are in {small}: --set sources.talk.images={small}")

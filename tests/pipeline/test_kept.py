@@ -12,6 +12,7 @@ from tests.helpers.small import picture, product, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.recipe.lock import select_shaping
+from vlmill.pipeline.reports.image_places import ABSOLUTE, ELSEWHERE, OUTSIDE, explain_outside
 from vlmill.pipeline.steps.retry_images import RetryImages
 
 GONE = 6
@@ -68,8 +69,19 @@ def test_files_that_were_not_had_are_named_by_the_reason_that_a_report_takes(fol
         "3 images are lost because files are not under the source's `images` (forbidden_address 2, missing_file"
         in words
     )
-    assert f"vlmill report {folder / 'run'} --source talk --reason forbidden_address). Put" in words
-    assert vlmill("report", folder / "run", "--source", "talk", "--reason", "forbidden_address") == 0
+    assert f"vlmill report {folder / 'run'} --source talk --reason forbidden_address);" in words
+    assert "forbidden_address is a path that is absolute or leads out of that folder. Put" in words
+
+
+def test_a_path_out_of_the_folder_of_images_is_told_from_an_absolute_one(folder, capsys):
+    paths = {"/data/alice/x.png": ABSOLUTE, "../a.png": OUTSIDE, "s3://bucket/x.png": ELSEWHERE}
+    for path, why in paths.items():
+        (folder / "rows.json").write_text(json.dumps([talk(), talk(path)]))
+        assert build(folder, root=f"run{len(path)}") == 0
+        said(capsys)
+        assert vlmill("report", folder / f"run{len(path)}", "--source", "talk", "--reason", "forbidden_address") == 0
+        assert why in said(capsys)
+    assert explain_outside("HTTP://10.0.0.7/a.png") == "", "an address on the web is another matter"
 
 
 @pytest.mark.parametrize("options", [(), ("--set", "policies={}"), ("--until", "curate")])

@@ -383,6 +383,22 @@ def test_a_recipe_of_images_by_ids_builds(tmp_path):
     assert read_funnel(tmp_path / "run")["quiz"]["images"]["kept"] == len(ROWS)
 
 
+@pytest.mark.parametrize("start", ["", "file://"])
+def test_absolute_paths_are_of_this_machine_or_said_to_be_of_another(tmp_path, start):
+    (folder := tmp_path / "photos" / "here").mkdir(parents=True)
+    (rows := tmp_path / "rows").mkdir()
+    write_photos(folder)
+
+    def examine(path):
+        found = [{"image": f"{start}{path}/{row}.png", "caption": f"Shape {row}."} for row in ROWS]
+        return examine_place(str(json_lines(rows / "rows.jsonl", found)))
+
+    assert examine(folder).images == str(folder)
+    lost = examine("/data/alice")
+    assert lost.images is None
+    assert f"{start}/data/alice/0.png: its path is absolute and lies outside" in " ".join(lost.notes)
+
+
 def test_ids_are_of_images_only_where_most_of_their_files_are_there(tmp_path):
     write_photos(tmp_path)
     rows = [{"image_id": row if row < 5 else f"b{row}", "question": "What?", "answer": row} for row in ROWS]
