@@ -11,12 +11,16 @@ CAUSES = 20
 SAID = 3
 """Causes that a line names."""
 
-NUMBER = re.compile(r"\d+")
+GROUPS = 1000
+"""Causes that are told apart: messages beyond them are told by what stands before their first colon."""
+
+VALUE = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|"(?:[^"\\]|\\.)*"|\S*[/\\]\S+|\d+""")
+"""What of a message is of its row alone: quoted values, paths and addresses, numbers."""
 
 
 @dataclass(slots=True)
 class Cause:
-    """Messages that differ in numbers alone, or behind their first colon."""
+    """Messages that differ in values alone."""
 
     first: str  # what the first of them is about
     message: str  # of that
@@ -27,7 +31,10 @@ def group_causes(messages: Iterable[tuple[str, str]]) -> list[Cause]:
     """Messages, each with what it is about, alike ones as one; the most frequent first, of equal ones the earliest."""
     found = dict[str, Cause]()
     for about, message in messages:
-        found.setdefault(NUMBER.sub("0", message.partition(": ")[0]), Cause(about, message)).number += 1
+        key = VALUE.sub("0", message)
+        if len(found) >= GROUPS and key not in found:
+            key = VALUE.sub("0", message.partition(": ")[0])
+        found.setdefault(key, Cause(about, message)).number += 1
     return sorted(found.values(), key=lambda cause: -cause.number)
 
 

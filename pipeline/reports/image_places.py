@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 FOLDERS = 1000
 """Folders that are looked in."""
 ABSOLUTE = (
-    "its path is absolute and lies outside of the source's `images`: name with `images` a folder of this machine that it "
-    "lies in, or cut the paths of the rows so that they start from `images`"
+    "its path is absolute and lies outside of the source's `images`: name with `images` a folder of this machine that "
+    "it lies in, or cut the paths of the rows so that they start from `images`"
 )
 OUTSIDE = "its path leads out of the source's `images`, by `..` or a link: name with `images` a folder that it lies in"
 ELSEWHERE = (
