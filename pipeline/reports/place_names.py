@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -58,14 +58,23 @@ def describe_left(names: Sequence[str]) -> str:
     return f"left out, so that it stays unseen: {files} of {', '.join(splits)}"
 
 
-def describe_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def find_split_column(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The column that says of rows which split each is of, if only of one; None where there is none."""
+    return next((column for column in (rows[0] if rows else ()) if _list_splits(row.get(column) for row in rows)), None)
+
+
+def describe_splits(column: str, values: Iterable[Any]) -> list[str]:
     """What a person should know of a column that says which split a row is of; nothing without one of other splits."""
-    for column in rows[0] if rows else ():
-        said = {str(row.get(column)).strip().lower() for row in rows} - {"none", ""}
-        if len(said) > 1 and said <= TRAIN | HELD_OUT:
-            splits = ", ".join(sorted(said))
-            return [f"column {column} says of rows that they are of {splits}; all are trained on: make a file of each"]
-    return []
+    said = _list_splits(values)
+    if len(said) < 2:
+        return []
+    return [f"column {column} says of rows that they are of {', '.join(said)}; all are trained on: make a file of each"]
+
+
+def _list_splits(values: Iterable[Any]) -> list[str]:
+    """The splits that values name; none where one of them is something else."""
+    said = {str(value).strip().lower() for value in values} - {"none", ""}
+    return sorted(said) if said <= TRAIN | HELD_OUT else []
 
 
 @dataclass(frozen=True)

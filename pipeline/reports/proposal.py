@@ -43,6 +43,7 @@ from vlmill.pipeline.reports.image_places import ABSOLUTE, find_image_place, get
 from vlmill.pipeline.reports.place_names import (
     describe_left,
     describe_splits,
+    find_split_column,
     find_wrapped,
     get_suffix,
     list_packed,
@@ -53,7 +54,7 @@ from vlmill.pipeline.reports.place_names import (
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
 from vlmill.pipeline.sources import SOURCES
-from vlmill.pipeline.sources.formats.records import read_first_records
+from vlmill.pipeline.sources.formats.records import read_column, read_first_records
 
 FIRST = 5
 """Files that are opened until a kind fits: the first, or of PDFs as many from all over the place."""
@@ -123,7 +124,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     notes += [describe_left(left)] if left else []
     if wrapped and not best:
         notes.append(wrapped.message)
-    notes += describe_splits(opened.cells.rows) if best and suffix != ".pdf" else []
+    notes += opened.splits if best else []
     if best and suffix == ".pdf" and opened.refused:
         whys = "; ".join(opened.refused.values())
         notes.append(f"{len(opened.refused)} of {len(opened.refused) + 1} PDFs that were opened give no sample; {whys}")
@@ -149,6 +150,7 @@ class _Opened:
     file: str  # the last file, which is the one that a kind fits, if any does
     cells: Cells  # of it
     refused: Mapping[str, str]  # files before it -> why no kind fits
+    splits: Sequence[str] = ()  # what a person should know of a column of splits
 
 
 def _open_files(
@@ -172,13 +174,25 @@ def _open_files(
                 tried = documents if fits_rows(documents) else [*tried, *documents]
             if named is None and not fits_rows(tried):
                 tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
+            splits = _note_splits(path, cells) if fits_rows(tried) else []
         by_ids = [one for one in tried if "suffix" in one.options]
         tried = by_ids if fits_rows(by_ids) else tried
         attempts += tried
         if fits_rows(tried):
-            break
+            return _Opened(attempts, name, cells, refused, splits)
         refused[file.name] = max(tried, key=lambda one: one.rank).why if tried else "it holds no rows"
     return _Opened(attempts, name, cells, refused)
+
+
+def _note_splits(path: Path, cells: Cells) -> list[str]:
+    """What a person should know of a column of splits, by rows from all over the file."""
+    column = find_split_column(cells.rows)
+    if column is None:
+        return []
+    try:
+        return describe_splits(column, read_column(path, column))
+    except SourceError:  # a part of the file is damaged, which a build says
+        return describe_splits(column, cells.list_values(column))
 
 
 def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> Iterable[tuple[str, Mapping[str, Any]]]:

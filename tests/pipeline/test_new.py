@@ -347,6 +347,22 @@ def test_what_is_not_trained_on_is_said_of_preferences_and_histories(tmp_path):
     assert "preferences" not in explain_nothing(examine_place(str(json_lines(tmp_path / "other.jsonl", other))))
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder, rows: json_lines(folder / "a.jsonl", rows),
+        lambda folder, rows: json_array(folder / "a.json", rows),
+        lambda folder, rows: separated(folder / "a.csv", rows),
+        lambda folder, rows: parquet(folder / "a.parquet", rows),
+    ],
+)
+@pytest.mark.parametrize("last", ["validation", "train"])
+def test_a_column_of_splits_is_looked_at_all_over_a_file(tmp_path, write, last):
+    rows = [{"instruction": "Q", "output": "A", "split": "train" if row < 7900 else last} for row in range(8000)]
+    notes = " ".join(examine_place(str(write(tmp_path, rows))).notes)
+    assert ("column split says of rows that they are of train, validation" in notes) == (last == "validation")
+
+
 TALK = talk("<image>\nWhat?", "This.")
 BY_ID = {
     "questions": lambda row: {"image_id": f"a{row}", "id": row, "question": "What?", "answer": "This."},

@@ -62,6 +62,10 @@ class RecordSource(ParquetSource, JsonSource, SeparatedSource, Protocol):
         return find_format(path).rows(self, path, numbers)
 
 
+RUNS, RUN_ROWS = 20, 100
+"""Runs of rows from all over a file by which a column is looked at, and rows of each."""
+
+
 class _Collector(RecordSource):
     """Keeps rows as they are, with all their columns."""
 
@@ -88,6 +92,12 @@ class _Collector(RecordSource):
         self.found.append(row)
         return Page(())
 
+    def list_rows(self, path: Path, numbers: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+        """The rows of these numbers, none of which is held for longer than it takes to look at it."""
+        for _ in self.rows(path, numbers):
+            yield from self.found
+            self.found.clear()
+
 
 def read_first_records(path: Path, number: int) -> list[Mapping[str, Any]]:
     """The first rows of a file, for people who look at it.
@@ -103,6 +113,18 @@ def read_first_records(path: Path, number: int) -> list[Mapping[str, Any]]:
     if not reader.found and (failed := [detail for row in rows for _, detail in row.failed if detail]):
         raise BadFileError(f"{path}: row 0: {failed[0]}")
     return reader.found
+
+
+def read_column(path: Path, column: str) -> list[Any]:
+    """What is in a column of rows from all over a file, RUNS times so many one after the other; for people.
+
+    Rows that cannot be read are left out. Raises BadFileError where the file is of none of the formats.
+    """
+    reader = _Collector((column,))
+    total, run = len(reader.survey(path)), RUN_ROWS
+    starts = (place * max(0, total - run) // (RUNS - 1) for place in range(RUNS))
+    numbers = sorted({number for start in starts for number in range(start, min(start + run, total))})
+    return [row.get(column) for row in reader.list_rows(path, numbers)]
 
 
 def find_format(path: Path) -> Format:
