@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.page import make_data_url, render_page
 from vlmill.pipeline.reports.preview import PreviewedSample, SourcePreview
 from vlmill.pipeline.reports.preview_text import describe_tokens
@@ -40,7 +41,7 @@ def _describe_sample(one: PreviewedSample) -> dict[str, Any]:
         "tokens": describe_tokens(one),
         "nodes": [
             {
-                "role": node.role if node.role != "none" else "",
+                "role": node.role if node.role != "none" and not _goes_on(traced.sample.nodes, place) else "",
                 "text": node.text,
                 "supervised": node.supervised,
                 "written": one.texts.get(place, ""),
@@ -51,6 +52,12 @@ def _describe_sample(one: PreviewedSample) -> dict[str, Any]:
             for place, node in enumerate(traced.sample.nodes)
         ],
     }
+
+
+def _goes_on(nodes: Sequence[Node], place: int) -> bool:
+    """Whether a node is of the message of the one before it, which names the role."""
+    before = nodes[place - 1] if place else None
+    return before is not None and (before.role, before.turn) == (nodes[place].role, nodes[place].turn)
 
 
 def _make_url(data: bytes) -> str:

@@ -64,8 +64,11 @@ def list_samples(chosen: Attempt) -> Iterator[str]:
 
 
 def _list_nodes(page: Page) -> Iterator[str]:
+    before = ("", -1)
     for node in page.nodes:
         role = "" if node.role == "none" else f"{node.role}: "
+        said, before = before, (node.role, node.turn)
+        role = " " * len(role) if said == before else role  # of one message the role stands once
         if node.kind == "text":
             yield f"{role}{make_excerpt(node.text or '')}{' (supervised)' if node.supervised else ''}"
             continue

@@ -21,7 +21,7 @@ from vlmill.pipeline.reports.columns import Cells
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.nested_columns import list_dotted
 from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.reports.proposal_table import explain_nothing
+from vlmill.pipeline.reports.proposal_table import explain_nothing, list_samples
 from vlmill.pipeline.sources import SOURCES
 
 ROWS = range(30)
@@ -507,3 +507,20 @@ def test_a_table_that_is_not_in_utf_8_says_what_converts_it(tmp_path, monkeypatc
     (tmp_path / "excel.csv").write_bytes("Größe;Antwort\na;b".encode("latin-1"))
     with pytest.raises(SourceError, match="its header is not in UTF-8; convert the file"):
         SOURCES["table"](question="Frage", answer="Antwort").survey(tmp_path / "excel.csv")
+
+
+def test_a_sample_names_a_role_once_for_a_picture_and_the_text_beside_it(tmp_path):
+    rows = [{"image": f"{row}.png", "conversations": talk("<image>\nWhat?", "This.") * 2} for row in ROWS]
+    write_photos(tmp_path)
+    for row in rows:
+        row["conversations"] = [dict(turn) for turn in row["conversations"]]
+        row["conversations"][2]["value"] = "And?"
+    lines = list(list_samples(examine_place(str(json_lines(tmp_path / "rows.jsonl", rows))).chosen))[:6]
+    assert lines == [
+        "sample 0",
+        "  user: [image] 0.png",
+        "        What?",
+        "  assistant: This. (supervised)",
+        "  user: And?",
+        "  assistant: This. (supervised)",
+    ]

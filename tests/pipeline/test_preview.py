@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 import yaml
@@ -165,3 +166,21 @@ def test_a_host_that_keeps_its_files_is_not_asked_for_them(tmp_path, monkeypatch
     )
     (one,) = preview_source(loaded, tmp_path, "pairs", 1).samples
     assert one.traced.outcome.sample is Reason.ROBOTS_TXT
+
+
+def test_the_page_names_a_role_once_for_a_picture_and_the_text_beside_it(tmp_path):
+    turns = [("human", "<image>\nWhat?"), ("gpt", "This."), ("human", "And now?"), ("gpt", "That.")]
+    said = [{"from": speaker, "value": text} for speaker, text in turns]
+    json_lines(tmp_path / "rows.jsonl", [{"image": "0.png", "conversations": said}])
+    (tmp_path / "0.png").write_bytes(picture(0, (64, 64)))
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
+    recipe, _, base = load_recipe(str(write_recipe(tmp_path, sources=sources, stages=[], dedupe=None)))
+    page = write_preview(tmp_path / "out", "small", [preview_source(recipe, base, "talk", 1)]).read_text()
+    roles = re.findall(r"<b>(user|assistant)</b> ((?:<[^>]*>)?\w+)", page)
+    assert roles == [
+        ("user", '<span class="soft">image'),
+        ("assistant", "This"),
+        ("user", "And"),
+        ("assistant", "That"),
+    ]
+    assert "<p>What?</p>" in page
