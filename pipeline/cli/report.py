@@ -14,7 +14,7 @@ from vlmill.pipeline.core.errors import VlmillError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vlmill.pipeline.reports.sections import ContaminationSection, CurationReport
+    from vlmill.pipeline.reports.sections import ContaminationSection, CurationReport, FunnelSection
     from vlmill.pipeline.reports.signals import SignalCounts
 
 EXAMPLES = 20
@@ -84,20 +84,12 @@ def report(
 
 
 def _print_sections(directory: Path, found: CurationReport) -> None:
-    from vlmill.pipeline.reports.funnel import make_funnel_tables
     from vlmill.pipeline.reports.overlap import make_overlap_table
-    from vlmill.pipeline.reports.sections import format_funnel_notes
 
+    if found.unbuilt:
+        console.print(f"warning: {found.unbuilt}", markup=False, soft_wrap=True)
     if found.funnel is not None:
-        _print_heading("Funnel", "in = kept + dropped + failed")
-        for table in make_funnel_tables(directory, found.funnel.counts, console.width):
-            console.print(table)
-        for line in format_funnel_notes(found.funnel):
-            console.print(line, markup=False)
-        reasons = "Reasons of one source: --source SOURCE. " if len(found.funnel.counts) > 1 else ""
-        console.print(
-            f"{reasons}Examples: vlmill report {directory} --reason REASON. A page: --html FILE", markup=False
-        )
+        _print_funnel(directory, found.funnel)
     if found.overlap is not None:
         _print_heading("Overlap", "images and texts of one source that another has too, before dedupe dropped any")
         if any(pair.near for pair in found.overlap):
@@ -112,6 +104,19 @@ def _print_sections(directory: Path, found: CurationReport) -> None:
         _print_signals(found, found.signals)
     for name, why in (found.missing or {}).items():
         console.print(f"\nno {name}: {why}", markup=False)
+
+
+def _print_funnel(directory: Path, section: FunnelSection) -> None:
+    from vlmill.pipeline.reports.funnel import make_funnel_tables
+    from vlmill.pipeline.reports.sections import format_funnel_notes
+
+    _print_heading("Funnel", "in = kept + dropped + failed")
+    for table in make_funnel_tables(directory, section.counts, console.width):
+        console.print(table)
+    for line in format_funnel_notes(section):
+        console.print(line, markup=False)
+    reasons = "Reasons of one source: --source SOURCE. " if len(section.counts) > 1 else ""
+    console.print(f"{reasons}Examples: vlmill report {directory} --reason REASON. A page: --html FILE", markup=False)
 
 
 def _print_signals(found: CurationReport, signals: Sequence[SignalCounts]) -> None:

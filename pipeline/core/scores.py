@@ -96,7 +96,8 @@ def count_scored(path: Path) -> int:
             f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
         ) from error
     reasons = (about.row_group(group).column(PLACE.index("reason")) for group in range(about.num_row_groups))
-    return sum(int(column.statistics.null_count) for column in reasons)
+    # a row group without rows, of a source that has nothing the signal is asked of, has no statistics
+    return sum(int(column.statistics.null_count) for column in reasons if column.num_values)
 
 
 @dataclass(frozen=True)

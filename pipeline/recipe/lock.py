@@ -47,6 +47,9 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
 
 
+UNBUILT = "unbuilt.txt"
+"""In a run's folder from when a changed recipe is accepted until a build comes to its end: what differed."""
+
 UNKNOWN = (
     "The lock is as it was written, so another installation of vlmill wrote it, which knows what this one does not "
     "(vlmill --version; a row shape or filter that was added to the package there). Read the run with that one, or"
@@ -62,13 +65,36 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
     Raises:
         StoreError: it is locked to another; the message lists the differences and the ways out.
     """
-    if not accept_changes and (differences := list_lock_differences(root, data)):
+    try:
+        differences = list_lock_differences(root, data)
+    except StoreError as error:  # an accepted recipe takes the place of a damaged lock as well
+        if not accept_changes:
+            raise
+        differences = str(error)
+    if differences and not accept_changes:
         raise StoreError(
             f"{root} is locked to another recipe:\n{differences}\n"
             "Take another folder with --out, or change this one with --accept-changes: what the change does "
             "not touch is kept"
         )
+    if differences:  # before the lock: a kill between both leaves a hint too many, and none too few
+        write_atomically(root / UNBUILT, f"{differences}\n")
     write_atomically(root / LOCK, seal_yaml(format_yaml(select_shaping(data))))
+
+
+def clear_unbuilt(root: Path) -> None:
+    """Say that a run is built to the end of the recipe that it is locked to."""
+    (root / UNBUILT).unlink(missing_ok=True)
+
+
+def explain_unbuilt(root: Path) -> str | None:
+    """A warning where a changed recipe was accepted and no build has come to its end since; None where one has."""
+    if not (root / UNBUILT).exists():
+        return None
+    return (
+        f"{root} is locked to a changed recipe (--accept-changes) that is not built to its end: what is not made again "
+        "yet is shown as the earlier recipe left it. The same build goes on"
+    )
 
 
 def list_lock_differences(root: Path, data: Mapping[str, Any]) -> str:

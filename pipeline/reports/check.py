@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
-from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
+from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError, VlmillError
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
@@ -151,8 +151,15 @@ def _pin_repository(repository: str) -> str | VlmillError:
 
 
 def find_earlier_work(root: Path, recipe: Recipe, data: Mapping[str, object]) -> EarlierWork:
-    """What of a recipe's sources and benchmarks a folder holds; nothing where it is locked to another recipe."""
-    if not is_bound(root) or read_lock(root) != select_shaping(data):
+    """What of a recipe's sources and benchmarks a folder holds.
+
+    Nothing where it is locked to another recipe, or its lock is damaged, which the build says unless changes are
+    accepted.
+    """
+    try:
+        if not is_bound(root) or read_lock(root) != select_shaping(data):
+            return EarlierWork()
+    except StoreError:
         return EarlierWork()
     splits = recipe.decontaminate.against if recipe.decontaminate else {}
 

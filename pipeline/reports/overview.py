@@ -15,6 +15,7 @@ from typing import Any
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
 from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts
 from vlmill.pipeline.reports.signals import list_silent_signals
@@ -77,6 +78,7 @@ def _list_sizes(root: Path, folder: str) -> Iterator[tuple[str, int]]:
 
 def list_odd(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCounts]) -> Iterator[OddLine]:
     """What a person should look at first."""
+    yield from _list_unbuilt(root)
     for source, levels in funnel.items():
         line = levels.get("samples")
         if line and line["in"] and line["kept"] < LITTLE * line["in"]:
@@ -95,3 +97,8 @@ def list_odd(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCounts]) -> I
         yield OddLine(str(unread), unread.source, "")
     for said in list_silent_signals(root, recipe):
         yield OddLine(said, "", "")
+
+
+def _list_unbuilt(root: Path) -> Iterator[OddLine]:
+    if unbuilt := explain_unbuilt(root):
+        yield OddLine(unbuilt, "", "")

@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
-from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.reports.asked import AskedCounts, read_asked
 from vlmill.pipeline.reports.contamination import Contamination, list_warnings, read_contamination
 from vlmill.pipeline.reports.funnel import (
@@ -59,6 +59,7 @@ class CurationReport:
     silent: tuple[str, ...] | None = None  # warnings of signals without a value; a part of the section `signals`
     asked: tuple[AskedCounts, ...] | None = None  # of servers; a part of the section `signals`
     missing: Mapping[str, str] | None = None  # section that was asked for -> why the run does not have it
+    unbuilt: str | None = None  # a warning where the recipe was changed and is not built to its end
 
     def to_json(self) -> dict[str, Any]:
         """The sections for machines, without those that are not there."""
@@ -87,9 +88,10 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
         "contamination": lambda: _read_contamination_section(root, source, examples),
         "signals": lambda: tuple(one for one in read_signals(root) if source in {None, one.source}),
     }
+    unbuilt = explain_unbuilt(root)
     if section is not None:
         found: dict[str, Any] = {section: readers[section]()}
-        return CurationReport(**found, **_read_beside(root, source, found))
+        return CurationReport(**found, **_read_beside(root, source, found), unbuilt=unbuilt)
     if not read_locked_recipe(root).signals:
         del readers["signals"]  # most recipes ask no model
     found, missing = {}, dict[str, str]()
@@ -98,7 +100,7 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
             found[name] = read()
         except NotBuiltError as error:
             missing[name] = str(error)
-    return CurationReport(**found, **_read_beside(root, source, found), missing=missing or None)
+    return CurationReport(**found, **_read_beside(root, source, found), missing=missing or None, unbuilt=unbuilt)
 
 
 def _read_beside(root: Path, source: str | None, found: Mapping[str, Any]) -> dict[str, Any]:

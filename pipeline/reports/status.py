@@ -17,7 +17,7 @@ from vlmill.pipeline.dedupe.pieces import list_folders
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.engine.scaling import count_source_partitions
-from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
 from vlmill.pipeline.reports.hosts import HostCounts, count_hosts
@@ -48,6 +48,7 @@ class Status:
     undecided: tuple[UndecidedCount, ...]
     unread: tuple[UnreadKeys, ...]
     hosts: HostCounts  # that were asked for images
+    unbuilt: str | None  # a warning where the recipe was changed and is not built to its end
 
 
 def read_status(root: Path) -> Status:
@@ -62,6 +63,7 @@ def read_status(root: Path) -> Status:
         tuple(count_undecided(root)),
         tuple(list_unread_keys(root)),
         count_hosts(root, read_locked_recipe(root).sources),
+        explain_unbuilt(root),
     )
 
 

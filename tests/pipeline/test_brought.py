@@ -9,6 +9,7 @@ import pytest
 
 import vlmill
 from tests.helpers.small import RECIPE, write_recipe
+from tests.helpers.small import vlmill as command
 from vlmill.pipeline.core.sample import Node, Sample, SampleId
 from vlmill.pipeline.signals.brought import Brought
 from vlmill.pipeline.signals.chunks import SamplePiece, SignalChunk, list_asked, make_batch
@@ -61,3 +62,29 @@ def test_what_if_moves_its_bound(run):
     newly = run.what_if({"threshold.any.rated.min": 4})
     assert "quiz/rows.jsonl#2" in str(newly)
     assert "quiz/rows.jsonl#3" not in str(newly)
+
+
+def test_a_source_that_a_signal_is_not_asked_of_has_a_table_without_rows(tmp_path, capfd, monkeypatch):
+    """Which has no statistics to count by: the build, and what shows it, end as they should."""
+    rows = [{"q": f"What is {n}?", "a": f"It is number {n} of all.", "score": n} for n in range(6)]
+    (tmp_path / "rated.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "plain.jsonl").write_text("\n".join(json.dumps({**row, "q": f"And {row['q']}"}) for row in rows))
+    source = {"kind": "table", "licence": "CC0-1.0", "options": {"question": "q", "answer": "a"}}
+    rated = {**source, "files": "rated.jsonl", "options": {**source["options"], "signals": ["score"]}}
+    monkeypatch.delitem(RECIPE, "model")
+    recipe = write_recipe(
+        tmp_path,
+        sources={"plain": {**source, "files": "plain.jsonl"}, "rated": rated},
+        signals={"rating": {"kind": "brought", "number": "score"}},
+        filters=[{"threshold": {"any": {"rating": {"min": 2}}}}],
+        dedupe=None,
+        policies={},
+        stages=[],
+    )
+    run = tmp_path / "run"
+    assert command("build", recipe, "--out", run, "--workers", 0) == 0
+    assert command("report", run) == 0
+    printed = capfd.readouterr().out
+    assert "rating" in printed
+    assert "has no value in source" not in printed
+    assert command("verify", run) == 0

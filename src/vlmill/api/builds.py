@@ -29,7 +29,7 @@ from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
 from vlmill.pipeline.recipe.load import ReadableRecipe
-from vlmill.pipeline.recipe.lock import is_bound, lock_folder, read_kept_sources
+from vlmill.pipeline.recipe.lock import clear_unbuilt, is_bound, lock_folder, read_kept_sources
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
@@ -336,6 +336,7 @@ def build_recipe(
                     outcome(folders)
             if until in (None, "mixture"):
                 build_stages(run)
+                clear_unbuilt(root)
         check_lock()
         remove_card(root)
         if until is None:

@@ -23,7 +23,7 @@ from vlmill.pipeline.engine.fetching import HOST_LIMITS
 from vlmill.pipeline.engine.outcomes import count_outcomes
 from vlmill.pipeline.engine.workdir import open_run_folder, remove_unused
 from vlmill.pipeline.filters.custom import explain_refusal, find_named_code, list_untrusted
-from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.lock import clear_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
 from vlmill.pipeline.recipe.mapping import read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
@@ -117,6 +117,7 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
             finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
                 remove_unused(root, run.folders)
             write_card(root)
+            clear_unbuilt(root)
             after = _read_locks(root, recipe)
     changed = [name for name in after if after[name] != before.get(name)]
     return {name: (root / "train" / name).exists() for name in changed}
