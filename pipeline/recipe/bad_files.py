@@ -5,12 +5,17 @@ What reads a file knows its path alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 
 from vlmill.pipeline.core.errors import BadFileError, list_faults
 from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.schema import Recipe
+
+MISSING = re.compile(r"column '(?P<column>.+?)' is missing")
+"""What formats say of a column that a file does not have."""
 
 
 @contextmanager
@@ -37,7 +42,19 @@ def list_bad_files(recipe: Recipe, name: str, faults: Sequence[str]) -> tuple[st
         return tuple(faults)
     word, block = ("source", "sources") if owner in recipe.sources else ("benchmark", "decontaminate.against")
     *others, last = (f"{word} {owner} (kind {settings.kind}): {fault}" for fault in faults)
-    return (*others, f"{last}; if the files are of another row shape: --set {block}.{owner}.kind=KIND")
+    named = _find_option(settings.options, faults[-1])
+    renamed = f"; if it is called otherwise: --set {block}.{owner}.options.{named}=COLUMN" if named else ""
+    return (*others, f"{last}{renamed}; if the files are of another row shape: --set {block}.{owner}.kind=KIND")
+
+
+def _find_option(options: object, fault: str) -> str:
+    """The option of a row shape that names the column which a fault misses; empty where there is none."""
+    missing = MISSING.search(fault)
+    if missing is None or not is_dataclass(options):
+        return ""
+    held = {option.name: getattr(options, option.name) for option in fields(options)}
+    columns = {name: value if isinstance(value, list | tuple) else (value,) for name, value in held.items()}
+    return next((name for name, named in columns.items() if missing["column"] in named), "")
 
 
 def raise_bad_files(recipe: Recipe, found: Sequence[tuple[Sequence[InputFile], BadFileError]]) -> None:

@@ -1,15 +1,20 @@
-"""Which image files, of those that the first rows of a source name, are not under its `images`."""
+"""Which images of the first rows of a source are lost: files that are not under its `images`, and what is no image."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import read_rows
+from vlmill.pipeline.core.sample import read_image_stats, read_rows
 from vlmill.pipeline.reports.image_places import explain_outside, find_image_place
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
+UNKNOWN = frozenset({Reason.FETCH_ERROR, Reason.NOT_FETCHED})
+"""Reasons that stand for images that nobody has asked for."""
+MOST = 0.5
+"""The share of images from which their loss is worth a line, as after a build."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,21 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
         return LostFiles(faults=(f"source {source!r}: {told}; {found}: {say}{'' if there else why}",))
     count = f"{len(lost):,} of the first {len(rows):,} images"
     return LostFiles(warnings=(f"{source}: {count} are not there, such as {lost[0]} under {images}{why}",))
+
+
+def warn_of_lost_images(table: Path, source: str, *, opens: bool) -> tuple[str, ...]:
+    """A line where most images are lost, of those whose bytes are known.
+
+    Args:
+        table: The image stats of these rows.
+        source: Its name, in the recipe.
+        opens: Whether `find_lost_files` tells of images that are not there.
+    """
+    told_elsewhere = UNKNOWN | LOST if opens else UNKNOWN
+    had = [stats.reason for stats in read_image_stats(table, ("reason",)) if stats.reason not in told_elsewhere]
+    lost = Counter(str(reason) for reason in had if reason is not None)
+    if lost.total() <= MOST * len(had):
+        return ()
+    causes = ", ".join(f"{reason} {number:,}" for reason, number in lost.most_common())
+    told = f"{lost.total():,} of the first {len(had):,} images are lost ({causes})"
+    return (f"{source}: {told}; vlmill preview RECIPE shows them",)

@@ -43,7 +43,7 @@ from vlmill.pipeline.fetch.address import find_private_host
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.reports.causes import describe_causes
-from vlmill.pipeline.reports.lost_files import LostFiles, find_lost_files
+from vlmill.pipeline.reports.lost_files import LostFiles, find_lost_files, warn_of_lost_images
 from vlmill.pipeline.reports.seen_boxes import recognise_in_tables, warn_of_boxes
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
@@ -230,6 +230,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
         amounts["image_bytes"] = sum(len(row["bytes"] or b"") for row in read_rows(run.files[IMAGES_FILE], batch=32))
     for step in _list_steps(work):
         run.perform(step)
+    unusable = warn_of_lost_images(run.files[IMAGE_STATS_FILE], work.name, opens=work.source.opens)
     for name, signal in work.asked.items():
         amounts.update(_count_asked(run, name, signal))
     for policy, rendered in work.policies.items():
@@ -242,7 +243,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
         Costs(rows, dict(amounts), dict(run.seconds)),
         lost=said,
         faults=files.faults,
-        warnings=(*files.warnings, *warnings, *boxes),
+        warnings=(*files.warnings, *warnings, *unusable, *boxes),
     )
 
 

@@ -124,3 +124,28 @@ def test_a_disk_or_network_that_fails_is_no_bad_file():
     assert _choose_error(OSError("Corrupt snappy compressed data")) is BadFileError
     assert _choose_error(OSError(5, "Input/output error")) is SourceError
     assert _choose_error(NetworkError("503")) is SourceError
+
+
+def test_a_missing_column_is_offered_the_option_that_names_it(tmp_path, capsys):
+    table = pa.table({"URL": ["http://img.example.test/0.png"], "TEXT": ["Reeds by the river."]})
+    pq.write_table(table, tmp_path / "laion.parquet")
+    (tmp_path / "front.csv").write_text("front,asked,said\na.png,What?,A reed.\n")
+    options = {"image": ["front", "back"], "question": "asked", "answer": "said"}
+    sources = {
+        "pairs": {"kind": "pairs", "files": "laion.parquet"},
+        "cards": {"kind": "table", "files": "front.csv", "options": options},
+        "shots": {"kind": "websight", "files": "laion.parquet"},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "cut", "sources": sources, "dedupe": None}))
+    assert vlmill("check", path) == 1
+    said = capsys.readouterr().err
+    assert (
+        "column 'url' is missing; it has URL, TEXT; if it is called otherwise: --set sources.pairs.options.url=COL"
+        in said
+    )
+    assert "column 'back' is missing; it has front, asked, said; if it is called otherwise: --set sources.cards" in said
+    assert said.count("called otherwise") == 2, "no option of a screenshot's names its columns"
+    named = [f"--set=sources.pairs.options.{key}={column}" for key, column in (("url", "URL"), ("caption", "TEXT"))]
+    assert vlmill("check", path, *named) == 1
+    assert "sources.pairs" not in capsys.readouterr().err

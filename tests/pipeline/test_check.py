@@ -10,7 +10,7 @@ import pytest
 
 import vlmill as api
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from tests.helpers.upstream import cauldron, json_array, pdf, pdfa_json, picture, talk, tar
+from tests.helpers.upstream import cauldron, json_array, obelics, pdf, pdfa_json, picture, talk, tar
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.estimate import estimate_stage_tokens
 from vlmill.pipeline.core.sample import read_images, read_samples
@@ -411,3 +411,59 @@ def test_absolute_paths_of_images_are_said_to_be_absolute_or_found_where_they_ar
     assert fault.endswith(f" (/data/alice/0.png: {ABSOLUTE})")
     (fault,) = check(small, 8, "--set", "sources.talk.images=other")["faults"]
     assert fault.endswith(f"they are in {small}: --set sources.talk.images={small}")
+
+
+# -- images that are lost wherever they come from ----------------------------------------------------------------------
+
+BARE = """
+from dataclasses import dataclass
+from typing import ClassVar
+from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.sources.base import Page, Picture
+from vlmill.pipeline.sources.formats.json_rows import JsonSource
+
+
+@dataclass(frozen=True)
+class Bare(JsonSource):
+    kind: ClassVar[str] = "bare"
+
+    def keys(self):
+        return (("text",),)
+
+    def reads(self):
+        return ("text",)
+
+    def shows(self):
+        return ()
+
+    def page(self, row):
+        return Page((Node("text", text=row["text"]), Node("image", image=0)), (Picture(reason=Reason.MISSING_FILE),))
+"""
+
+
+def test_images_of_which_most_cannot_be_used_are_a_warning_wherever_their_bytes_are(tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    for number in range(4):
+        (tmp_path / "own" / f"{number}.png").write_bytes(b"<title>Sign in</title>%d" % number)
+    obelics(tmp_path / "pages.parquet", [[f"Page {n}", f"http://img.small.test/{n}.png"] for n in range(4)])
+    broken = [([b"GIF, but for its bytes, %d" % n], [(f"What is {n}?", "Nothing")]) for n in range(4)]
+    cauldron(tmp_path / "asked.parquet", [*broken, ([picture(1)], [("And?", "A picture")])])
+    (tmp_path / "bare.jsonl").write_text("\n".join(json.dumps({"text": f"Page {n}"}) for n in range(4)))
+    (tmp_path / "bare.py").write_text(BARE)
+    sources = {
+        "web": {"kind": "obelics", "files": "pages.parquet", "serve": {"http://img.small.test/": "own"}},
+        "quiz": {"kind": "cauldron", "files": "asked.parquet"},
+        "bare": {"kind": "bare", "files": "bare.jsonl"},
+    }
+    recipe = write_recipe(tmp_path, sources=sources, stages=[], dedupe=None)
+    _, found, _ = read_check(capsys, recipe, "--filter", tmp_path / "bare.py")
+    assert found["faults"] == []
+    assert sorted(line.partition(";")[0] for line in found["warnings"]) == [
+        "bare: 4 of the first 4 images are lost (missing_file 4)",
+        "quiz: 4 of the first 5 images are lost (undecodable 4)",
+        "web: 4 of the first 4 images are lost (undecodable 4)",
+    ]
+    cauldron(tmp_path / "asked.parquet", [*broken[:2], *(([picture(n)], [("And?", "A picture")]) for n in range(2))])
+    _, found, _ = read_check(capsys, recipe, "--filter", tmp_path / "bare.py")
+    assert not any(line.startswith("quiz") for line in found["warnings"]), "no more than a half"
