@@ -26,7 +26,7 @@ LINE = json.dumps({"messages": [{"role": "user", "content": "What is it?"}, {"ro
 
 @pytest.fixture
 def proxy(s3_server, s3, monkeypatch):
-    monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(object_store, "RETRIES", {**object_store.RETRIES, "max_retries": 0})
     proxy = Proxy(s3_server)
     with proxy.serve() as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")

@@ -320,7 +320,7 @@ RATED = {"kind": "table", "files": "a", "options": {"image": "a", "caption": "b"
             {"signals": {"wow": {"kind": "exclamations", "marc": "?"}}},
             r"signals.wow .*: unknown key",
         ),
-        ({"signals": {"wow": {"kind": "exclamations", "mark": 3}}}, "signals.wow.mark: "),
+        ({"signals": {"wow": {"kind": "exclamations", "mark": 3}}}, r"signals.wow \(kind .*\).mark: .*not 3"),
         (
             {"filters": [{"threshold": {"any": {"rednes": {"min": 1}}}}]},
             "no signal of the recipe gives 'rednes'; did you mean 'redness'",
