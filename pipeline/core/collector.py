@@ -1,8 +1,8 @@
-"""How often this process looks for objects that only hold each other: rarely, while a run is built.
+"""How often Python's garbage collector looks for reference cycles: rarely, while a run is built.
 
-A driver holds some ten objects for each partition and step for as long as the build takes, and Python goes through all
-of them again whenever a quarter more has come: 40 % of the CPU time of a build with nothing to do over 15,000
-partitions. What is in no cycle, as images and tables are, is freed at once as ever.
+A driver holds some ten objects for each partition and step for as long as the build takes, and the collector goes
+through all of them again whenever a quarter more has come: 40 % of the CPU time of a build with nothing to do over
+15,000 partitions. What is in no cycle, as images and tables are, is freed at once as ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RARELY = 100_000
 
 @contextmanager
 def collect_rarely() -> Iterator[None]:
-    """Have it so in this block; a program's own threshold counts where it is higher, or 0 for never."""
+    """Raise the threshold in this block; a program's own counts where it is higher, or 0 for never."""
     before = gc.get_threshold()
     gc.set_threshold(before[0] and max(before[0], RARELY), *before[1:])
     try:

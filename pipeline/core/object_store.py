@@ -205,7 +205,8 @@ class ObjectStore:
             FileNotFoundError: there is no such object.
             StoreError: the service failed, told without what it answered: that may name keys.
         """
-        for pause in (*list_pauses(), None):
+        pauses = iter(list_pauses())
+        while True:
             try:
                 return request()
             except (self._obstore.exceptions.BaseError, OSError) as error:
@@ -213,13 +214,12 @@ class ObjectStore:
                     raise FileNotFoundError(f"{self.bucket}/{key} is not there") from None
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # of the local disk
-                if CUT in str(error) and pause is not None:
+                if CUT in str(error) and (pause := next(pauses, None)) is not None:
                     time.sleep(pause)
                     continue
                 code = find_code(str(error))
                 cure = CURES.get(code, LATER)
                 raise StoreError(f"cannot {verb} {self.bucket}/{key} ({code}): {cure}") from None
-        raise AssertionError  # the last one returns or raises
 
 
 def list_pauses() -> list[float]:
