@@ -83,6 +83,12 @@ def read_stages(name: str) -> dict[str, Stats]:
     }
 
 
+def find_side_run(name: str) -> Path | None:
+    """The folder of the run that a person named, with a stage of it or without; None where it is no folder."""
+    whole = name if _is_known_name(name) else name.rpartition(":")[0]
+    return folder if whole and (folder := take_run_folder(whole)).is_dir() else None
+
+
 def _read_stats(path: Path) -> Stats:
     """What a lock or a file of statistics holds."""
     try:

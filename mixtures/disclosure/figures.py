@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from vlmill.pipeline.core.config import suggest_names
-from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.errors import NotBuiltError, StoreError
 from vlmill.pipeline.core.event_log import EVENTS
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.names import INDEX_SUFFIX, LINEAGE_SUFFIX, SAMPLES_FILE
@@ -27,6 +27,7 @@ from vlmill.pipeline.dedupe.text import make_text_key
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_tables_with_stats
 from vlmill.pipeline.filters.language.lid import predict_languages
+from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.shards.lineage import parse_picture_keys
@@ -92,6 +93,8 @@ def compute_figures(root: Path, recipe: Recipe) -> dict[str, Any]:
     Raises:
         StoreError: the run is not complete.
     """
+    if unbuilt := explain_unbuilt(root):
+        raise NotBuiltError(unbuilt)
     funnel = read_funnel(root)
     sources = {}
     everything = list[np.ndarray]()

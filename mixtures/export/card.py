@@ -12,6 +12,7 @@ from vlmill.mixtures.export.record import REMARKS
 from vlmill.mixtures.report.card import choose_licence, format_table, make_mixture_table, name_size
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.yaml_format import format_yaml
+from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
 
 Shards = Mapping[str, Sequence[ExportedShard]]
@@ -20,7 +21,7 @@ Shards = Mapping[str, Sequence[ExportedShard]]
 def make_export_card(
     root: Path, recipe: Recipe, stage: str | None, made: ExportFormat, parts: Sequence[ExportPart], shards: Shards
 ) -> str:
-    """The text of the card; pure but for reading the statistics of the stage."""
+    """The text of the card; pure but for reading the statistics of the stage, and whether the run is built."""
     every = [shard for part in parts for shard in shards.get(part.folder, ())]
     records = sum(shard.records for shard in every)
     shown = any(shard.pictures for shard in every)
@@ -35,6 +36,7 @@ def make_export_card(
     title = f"the mixture of stage {stage}" if stage else "all samples that were kept"
     sections = (
         f"# {recipe.name}\n\nExported by vlmill: {title}. {made.about}",
+        *([f"**Warning**: {unbuilt}"] if (unbuilt := explain_unbuilt(root)) else []),
         f"## Contents\n\n{_make_contents(parts, shards)}",
         f"## Sources\n\n{_make_sources(recipe, used)}",
         *([f"## Mixture\n\n{_make_mixture(root, stage)}"] if stage else []),

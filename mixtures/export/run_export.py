@@ -21,7 +21,7 @@ from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file, hash_value
 from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.engine.store import Store
-from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
@@ -77,6 +77,8 @@ def export_run(
             else StageRecords(root, settings.stage, settings.order, settings.images)
         )
         about = {**asdict(settings), "inputs": found.inputs, "format_version": made.version, "made_by": made.made_by()}
+        if explain_unbuilt(root):
+            about["unbuilt"] = True  # its card says so, and the export of the run that is built replaces it
         folder = ExportFolder(out, hash_value(about))
         with folder.locked():
             return _Export(root, found, settings, made, folder, tell).run()

@@ -83,7 +83,10 @@ def render_mixture_page(
         "page.html.jinja",
         name=recipe.name,
         stages=[_describe_stage(root, stats[name], mixtures[name], colours) for name in stats],
-        missing=list(missing.list_missing(root, recipe, [*stats] if stage else None, losses)),
+        missing=[
+            *missing.list_unbuilt(root),
+            *missing.list_missing(root, recipe, [*stats] if stage else None, losses),
+        ],
         sources=missing.list_sources(root, recipe),
         plots=plots.plot_run(
             read_funnel(root),

@@ -12,10 +12,17 @@ from typing import Any
 from vlmill.mixtures.build import is_mixed
 from vlmill.mixtures.page import search
 from vlmill.pipeline.chat.encode import Loss
+from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LEVELS, read_funnel
 
 ON = "run the build to its end: vlmill build RECIPE --out DIR"
+
+
+def list_unbuilt(root: Path) -> Iterator[str]:
+    """The warning of a run that is not what its recipe makes, where it is not."""
+    if unbuilt := explain_unbuilt(root):
+        yield f"Warning: {unbuilt}"
 
 
 def list_missing(root: Path, recipe: Recipe, wanted: Sequence[str] | None, losses: Mapping[str, Loss]) -> Iterator[str]:

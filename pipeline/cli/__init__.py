@@ -31,6 +31,7 @@ from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
 from vlmill.pipeline.cli.training import ablate, evaluate, train
+from vlmill.pipeline.cli.unbuilt import warn_unbuilt
 from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.arrow import keep_pandas_out
 from vlmill.pipeline.core.errors import VlmillError
@@ -123,13 +124,16 @@ def _join_lines(text: str) -> str:
 def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
     """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing.
 
-    A path that is an address is refused before the command begins, unless it is that of a run.
+    Before the command begins, a path that is an address is refused, unless it is that of a run, and it is said where a
+    run that it reads is not built to its end.
     """
 
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
         try:
-            command(*arguments, **{name: _take_path(command.__name__, name, value) for name, value in options.items()})
+            taken = {name: _take_path(command.__name__, name, value) for name, value in options.items()}
+            warn_unbuilt(command.__name__, taken)
+            command(*arguments, **taken)
         except KeyboardInterrupt:
             way = " What is done is kept: run the same command again to go on." if command.__name__ in RESUMED else ""
             make_console(stderr=True, wrap=False).print(f"interrupted.{way}")

@@ -30,8 +30,6 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(asdict(found))
         return
-    if found.unbuilt:
-        console.print(f"warning: {found.unbuilt}", markup=False, soft_wrap=True)
     console.print(make_status_table(found.steps))
     if found.hosts.hosts:
         console.print(make_host_table(found.hosts, HOSTS))
@@ -77,7 +75,7 @@ def stats(
     """
     from vlmill.mixtures.report.stats import make_schedule_table, make_stats_table
     from vlmill.mixtures.steps.repetition import summarise_repetition
-    from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
     from vlmill.pipeline.reports.signals import list_silent_signals
     from vlmill.train.loss_shares import read_weighted_stats
 
@@ -85,9 +83,7 @@ def stats(
         _write_page(directory, stage, html)
         return
     found = read_weighted_stats(directory, stage)
-    unbuilt = explain_unbuilt(directory)
-    silent = () if as_json else list_silent_signals(directory, read_locked_recipe(directory))
-    for warning in (*([unbuilt] if unbuilt and not as_json else []), *silent):
+    for warning in () if as_json else list_silent_signals(directory, read_locked_recipe(directory)):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if not found:
         raise NotBuiltError(

@@ -86,8 +86,6 @@ def report(
 def _print_sections(directory: Path, found: CurationReport) -> None:
     from vlmill.pipeline.reports.overlap import make_overlap_table
 
-    if found.unbuilt:
-        console.print(f"warning: {found.unbuilt}", markup=False, soft_wrap=True)
     if found.funnel is not None:
         _print_funnel(directory, found.funnel)
     if found.overlap is not None:

@@ -48,7 +48,9 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 UNBUILT = "unbuilt.txt"
-"""In a run's folder from when a changed recipe is accepted until a build comes to its end: what differed."""
+"""In a run's folder from an accepted change of its recipe, or a takedown, until a build or takedown has ended."""
+TAKEDOWN = "a takedown"
+"""What that file holds where a takedown began; else it says what differed."""
 
 UNKNOWN = (
     "The lock is as it was written, so another installation of vlmill wrote it, which knows what this one does not "
@@ -82,18 +84,31 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
     write_atomically(root / LOCK, seal_yaml(format_yaml(select_shaping(data))))
 
 
+def mark_takedown(root: Path) -> None:
+    """Say that a takedown begins, so that what a run holds is that of before."""
+    write_atomically(root / UNBUILT, f"{TAKEDOWN}\n")
+
+
 def clear_unbuilt(root: Path) -> None:
-    """Say that a run is built to the end of the recipe that it is locked to."""
+    """Say that a run is built to the end of the recipe that it is locked to, without what was taken down."""
     (root / UNBUILT).unlink(missing_ok=True)
 
 
 def explain_unbuilt(root: Path) -> str | None:
-    """A warning where a changed recipe was accepted and no build has come to its end since; None where one has."""
+    """A warning where a changed recipe or a takedown has not come to its end, the same for all that read a run.
+
+    None where the run is what its recipe and list of takedowns make.
+    """
     if not (root / UNBUILT).exists():
         return None
+    if (root / UNBUILT).read_text(encoding="utf-8").startswith(TAKEDOWN):
+        return (
+            f"{root} has a takedown that has not come to its end: what is not made again yet may hold what it takes. "
+            f"It goes on with: vlmill takedown {root}"
+        )
     return (
         f"{root} is locked to a changed recipe (--accept-changes) that is not built to its end: what is not made again "
-        "yet is shown as the earlier recipe left it. The same build goes on"
+        "yet is as the earlier recipe left it. The same build goes on"
     )
 
 

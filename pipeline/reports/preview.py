@@ -2,7 +2,7 @@
 
 The steps of a build run over some rows of the first file of a source, in a temporary folder: read, fetch, image stats,
 filters, render, token lengths. No input file is hashed, nothing is compared with other rows, and no model is asked, so
-duplicates and bounds of signals are not among the verdicts.
+duplicates are not among the verdicts, nor bounds of signals but those of numbers that rows bring.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ from vlmill.pipeline.images import Policy
 from vlmill.pipeline.inputs.files import COPIED, InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.estimate import make_work
-from vlmill.pipeline.reports.sample_costs import SourceWork, StepPass, read_served
+from vlmill.pipeline.reports.lost_files import find_lost_files
+from vlmill.pipeline.reports.preview_filters import choose_filters
+from vlmill.pipeline.reports.sample_costs import SourceWork, StepPass, read_served, warn_of_private_hosts
 from vlmill.pipeline.reports.trace import Traced
 from vlmill.pipeline.shards.writer import parse_members
 from vlmill.pipeline.sources import Source
@@ -101,17 +103,29 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
             f"its folder with --source {name}=FOLDER"
         )
     work = make_work(recipe, base, name, file)
+    asked = choose_filters(recipe, work)
+    work = replace(work, filters=asked.filters)
     with open_input(file) as path, tempfile.TemporaryDirectory(prefix="vlmill-preview-") as folder:
         run = StepPass(Path(folder), {**work.files, name_input(0): path})
         run.perform(_choose_rows(work, file, path, wanted, spread=spread))
+        notes = [*asked.notes, *_list_lost(run, work)]
         if source.fetches:
             _bring_images(run, work, recipe.fetch_step(name))
         run.perform(work.image_stats)
         if work.boxes:
             run.perform(FindBoxes(work.boxes))
-        for filter_ in work.filters:
-            run.perform(FilterStep(filter_))
-        return _describe_pass(run, recipe, work, wanted)
+        for step in (*asked.scores, *map(FilterStep, work.filters)):
+            run.perform(step)
+        return _describe_pass(run, work, wanted, notes)
+
+
+def _list_lost(run: StepPass, work: SourceWork) -> Iterator[str]:
+    """What check says of images that are not there, or that fetch does not ask for."""
+    if work.source.fetches:
+        yield from warn_of_private_hosts(run, work)
+    if work.source.opens:
+        found = find_lost_files(run.files[IMAGES_FILE], work.name, work.images)
+        yield from (*found.faults, *found.warnings)
 
 
 def _choose_rows(work: SourceWork, file: InputFile, path: Path, wanted: int, *, spread: bool) -> Read:
@@ -153,7 +167,7 @@ def _bring_images(run: StepPass, work: SourceWork, fetch: Fetch) -> None:
     run.perform(fetch, side_inputs=fetch.side_inputs)
 
 
-def _describe_pass(run: StepPass, recipe: Recipe, work: SourceWork, wanted: int) -> SourcePreview:
+def _describe_pass(run: StepPass, work: SourceWork, wanted: int, notes: Sequence[str]) -> SourcePreview:
     """What the steps left of the first samples."""
     names = work.list_verdict_steps()
     samples = [sample for _, sample in zip(range(wanted), read_samples(run.files[SAMPLES_FILE]), strict=False)]
@@ -169,10 +183,8 @@ def _describe_pass(run: StepPass, recipe: Recipe, work: SourceWork, wanted: int)
         found = drawn.get(str(sample.id), _Drawn())
         shown.append(PreviewedSample(traced, found.pictures, counted, found.texts))
     refused = (f"row {row['row']}: {row['reason']}: {row['detail']}" for row in read_rows(run.files[REFUSED_FILE]))
-    left = sorted({filter_.name for filter_ in recipe.filters} - {*names})
-    notes = [f"{', '.join(left)} is not asked: it needs models, or code that was not named"] if left else []
-    notes += [] if "tokenizer.json" in run.files else ["tokens are not counted: the recipe names no tokenizer"]
-    return SourcePreview(work.name, work.file, tuple(shown), tuple(refused), tuple(notes))
+    uncounted = [] if "tokenizer.json" in run.files else ["tokens are not counted: the recipe names no tokenizer"]
+    return SourcePreview(work.name, work.file, tuple(shown), tuple(refused), (*notes, *uncounted))
 
 
 def _count_tokens(run: StepPass, work: SourceWork, policy: str, filters: Sequence[str]) -> dict[str, tuple[int, int]]:

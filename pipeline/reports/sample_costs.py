@@ -218,7 +218,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
         )
     )
     amounts, said = _count_samples(run.files, work.signals)
-    warnings = _warn_of_private_hosts(run, work) if work.source.fetches else ()
+    warnings = warn_of_private_hosts(run, work) if work.source.fetches else ()
     files = find_lost_files(run.files[IMAGES_FILE], work.name, work.images) if work.source.opens else LostFiles()
     if work.source.fetches:
         for filter_ in work.before_fetch:
@@ -377,7 +377,7 @@ def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:
     return amounts
 
 
-def _warn_of_private_hosts(run: StepPass, work: SourceWork) -> tuple[str, ...]:
+def warn_of_private_hosts(run: StepPass, work: SourceWork) -> tuple[str, ...]:
     """A line on the hosts of addresses that fetch refuses without asking, where there are any."""
     rows = read_rows(run.files[IMAGES_FILE], ["url", "reason"])
     urls = {row["url"] for row in rows if row["url"] is not None and row["reason"] is None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from tests.helpers.upstream import json_lines, parquet, picture
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.host_files import HostFiles
+from vlmill.pipeline.filters.threshold import Bound
 from vlmill.pipeline.page.preview import write_preview
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.reports.preview import preview_source
@@ -91,6 +93,58 @@ def test_images_are_requested_by_the_rules_of_fetching(tmp_path):
         write_small(tmp_path, {"pairs": {"kind": "pairs", "files": "a.parquet"}}), tmp_path, "pairs", 5
     )
     assert [one.traced.outcome.sample for one in found.samples] == [Reason.FORBIDDEN_ADDRESS, Reason.BAD_URL]
+    assert found.notes[0] == (
+        "pairs: images at 127.0.0.1 will not be fetched: no public host. If it is yours, allow it: "
+        "--set sources.pairs.fetch='{allow_hosts: [127.0.0.1]}'"
+    )
+
+
+def test_image_files_that_are_not_there_are_named_with_the_option_that_says_where(tmp_path):
+    rows = [{"image": f"{n}.png", "question": "What?", "answer": "A dog"} for n in range(2)]
+    for name in ("data", "pictures"):
+        (tmp_path / name).mkdir()
+    json_lines(tmp_path / "data/a.jsonl", rows)
+    for row in rows:
+        (tmp_path / "pictures" / row["image"]).write_bytes(picture(1))
+    options = {"image": "image", "question": "question", "answer": "answer"}
+    sources = {"quiz": {"kind": "table", "root": "data", "files": "a.jsonl", "images": "data", "options": options}}
+    found = preview_source(write_small(tmp_path, sources), tmp_path, "quiz", 2)
+    assert [one.traced.outcome.sample for one in found.samples] == [Reason.MISSING_FILE] * 2
+    assert "none of 2 image files that rows name, such as 0.png, is under" in found.notes[0]
+    assert "--set sources.quiz.images=" in found.notes[0]
+
+
+def test_bounds_of_numbers_that_rows_bring_are_asked_and_others_named_with_their_cause(tmp_path):
+    rows = [{"q": f"What is {n}?", "a": f"Number {n}", "score": n, "other": 1} for n in range(4)]
+    json_lines(tmp_path / "a.jsonl", rows)
+    options = {"question": "q", "answer": "a", "signals": ["score", "other"]}
+    settings = {
+        "name": "mine",
+        "sources": {"quiz": {"kind": "table", "files": "a.jsonl", "options": options}},
+        "signals": {
+            "rated": {"kind": "brought", "number": "score"},
+            "rest": {"kind": "brought", "number": "other"},
+            "ppl": {"kind": "perplexity", "model": "nowhere"},
+        },
+        "filters": [
+            {"threshold": {"any": {"rated": {"min": 2}, "ppl": {"max": 9}, "rest": {"min_quantile": 0.5}},
+                           "all": [{"rated": {"max": 2}, "rest": {"max": 0}}, {"ppl": {"min": 1}, "rest": {"max": 0}}],
+                           "drops": "samples"}}
+        ],
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
+    recipe, _, base = load_recipe(str(tmp_path / "mine.yaml"))
+    found = preview_source(recipe, base, "quiz", 4)
+    outcomes = [str(one.traced.outcome.sample or "") for one in found.samples]
+    assert outcomes == ["signal:rated", "signal:rated", "", "signal:rated"]
+    assert found.notes[:-1] == (
+        "threshold: bounds of ppl are not asked: a preview asks no model",
+        "threshold: bounds of rest are not asked: a quantile is one of all rows",
+    )
+    only = replace(recipe.filters[0], any={"ppl": Bound(max=9, sources=("web",))}, all=())
+    found = preview_source(replace(recipe, filters=(only,)), base, "quiz", 4)
+    assert [one.traced.outcome.sample for one in found.samples] == [None] * 4
+    assert found.notes == ("tokens are not counted: the recipe names no tokenizer",), "it is not asked of this source"
 
 
 def test_rows_from_all_over_are_chosen_by_hash_and_are_the_same_again(tmp_path):

@@ -29,7 +29,7 @@ from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
 from vlmill.pipeline.recipe.load import ReadableRecipe
-from vlmill.pipeline.recipe.lock import clear_unbuilt, is_bound, lock_folder, read_kept_sources
+from vlmill.pipeline.recipe.lock import clear_unbuilt, explain_unbuilt, is_bound, lock_folder, read_kept_sources
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
@@ -309,11 +309,11 @@ def build_recipe(
         if accept_changes and console:
             _show_forecast(root, recipe, base, moved, console)
         disclosed = read_disclosure(root)
-        lock_folder(root, data, accept_changes=accept_changes)
+        _lock_run(root, data, accept_changes=accept_changes)
         recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
         if rebuild:
             forget_versions(root)
-        remove_disclosure(root)  # a build that is killed leaves none: they would be of another run
+        _remove_descriptions(root)  # a build that is killed leaves none: they would be of another run
         shown = console or make_console(quiet=True)
 
         def tell(line: str) -> None:
@@ -338,9 +338,21 @@ def build_recipe(
                 build_stages(run)
                 clear_unbuilt(root)
         check_lock()
-        remove_card(root)
         if until is None:
             remove_unused(root, run.folders if run.rules else None)
             write_card(root)
             if disclosed and not restore_disclosure(root, disclosed) and console:
                 console.print(f"the run has changed since its disclosure: vlmill disclose {root}", markup=False)
+
+
+def _lock_run(root: Path, data: Mapping[str, Any], *, accept_changes: bool) -> None:
+    """Lock the run's folder; where the recipe changes, nothing stays that describes the run under the earlier one."""
+    lock_folder(root, data, accept_changes=accept_changes)
+    if explain_unbuilt(root):
+        _remove_descriptions(root)
+
+
+def _remove_descriptions(root: Path) -> None:
+    """Remove the drafts of a disclosure and the card, which a build writes or puts back at its end."""
+    remove_disclosure(root)
+    remove_card(root)

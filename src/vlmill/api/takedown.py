@@ -11,7 +11,7 @@ from rich.console import Console
 from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.build import build_stages
 from vlmill.mixtures.disclosure import remove_disclosure
-from vlmill.mixtures.report.card import write_card
+from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.files import remove_folder, write_atomically
@@ -23,7 +23,7 @@ from vlmill.pipeline.engine.fetching import HOST_LIMITS
 from vlmill.pipeline.engine.outcomes import count_outcomes
 from vlmill.pipeline.engine.workdir import open_run_folder, remove_unused
 from vlmill.pipeline.filters.custom import explain_refusal, find_named_code, list_untrusted
-from vlmill.pipeline.recipe.lock import clear_unbuilt, read_locked_recipe
+from vlmill.pipeline.recipe.lock import clear_unbuilt, mark_takedown, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
 from vlmill.pipeline.recipe.mapping import read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
@@ -103,8 +103,10 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
         with log.span("takedown"), ProgressBars(console, log) as watcher:
             before = _read_locks(root, recipe)
             listed = TakedownList.read(root) | rules  # another takedown may have come first
+            mark_takedown(root)
             write_atomically(root / LIST, listed.to_yaml())
             remove_disclosure(root)
+            remove_card(root)
             run = Build(root, recipe, None, pool, watcher, {})
             run.adopt()
             for phase in (run.write, run.curate, run.signals, run.dedupe, run.shard):
