@@ -38,6 +38,7 @@ from vlmill.pipeline.engine.scaling import compute_read_fraction
 from vlmill.pipeline.engine.store import File, Receipt
 from vlmill.pipeline.images.connector import TILE_TOKENS, read_tile_tokens
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe, Stage
 from vlmill.pipeline.steps.signal_columns import list_signal_columns
 
@@ -349,7 +350,7 @@ def read_stats(root: Path, stage: str | None) -> dict[str, Any]:
     recipe = read_locked_recipe(root)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
-        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage, names)}")
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {offer_names(recipe, stage, names)}")
     found = {}
     for name in names if stage is None else [stage]:
         folder = root / "mixtures" / name

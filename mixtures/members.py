@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vlmill.mixtures.config import MixtureSettings
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 
 
@@ -14,7 +14,7 @@ def list_unknown(recipe: Recipe, names: Iterable[str], where: str) -> list[str]:
     """Of these names of entries, which the recipe has no source or group for, and what is near."""
     return [
         f"{where}: the recipe has no source {name!r}, and no group of sources; "
-        f"{suggest_names(name, recipe.list_groups())}"
+        f"{offer_names(recipe, name, recipe.list_groups())}"
         for name in names
         if not recipe.find_members(name)
     ]

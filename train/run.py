@@ -17,7 +17,6 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from vlmill.mixtures.reader import PlannedMixture
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.keys import hash_value, to_json
 from vlmill.pipeline.core.progress import Watcher
@@ -26,6 +25,7 @@ from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.connector import NUMBERED
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
 from vlmill.train.device import prepare_torch, take_device
@@ -88,7 +88,7 @@ def _train_stages(directory: Path, stage: str | None, machine: Machine | None, c
     recipe = read_locked_recipe(directory)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
-        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage, names)}")
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {offer_names(recipe, stage, names)}")
     model, results = read_model_settings(recipe), list[Result]()
     for item in recipe.stages:
         if stage not in (None, item.name):
@@ -297,7 +297,7 @@ def evaluate_stage(
     recipe, machine = read_locked_recipe(directory), machine or Machine()
     names = [item.name for item in recipe.stages]
     if not names or stage not in (None, *names):
-        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {suggest_names(stage or '', names)}")
+        raise RecipeError(f"--stage {stage}: the recipe has no such stage; {offer_names(recipe, stage or '', names)}")
     chosen = recipe.stages[names.index(stage) if stage else -1]
     training, device = read_training_settings(chosen, recipe.scale), take_device(machine)
     mixture = PlannedMixture(directory, chosen.name, machine.shards)

@@ -13,9 +13,9 @@ import numpy as np
 
 from vlmill.mixtures.lineage import LineageTables
 from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Stage
 from vlmill.train.settings import read_training_settings
 from vlmill.train.steps import StepSequences, count_steps
@@ -92,7 +92,7 @@ def _find_stage(root: Path, name: str | None) -> tuple[Stage, float]:
     if name is None:
         raise RecipeError(f"--step: the recipe has several stages, say which with --stage: {', '.join(stages)}")
     if name not in stages:
-        raise RecipeError(f"--stage {name}: the recipe has no such stage; {suggest_names(name, list(stages))}")
+        raise RecipeError(f"--stage {name}: the recipe has no such stage; {offer_names(recipe, name, stages)}")
     return stages[name], recipe.scale
 
 

@@ -23,6 +23,7 @@ from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 CARD = "README.md"
@@ -92,11 +93,12 @@ READ_BY = (
 
 
 def _check_settings(root: Path, settings: ExportSettings) -> None:
-    stages = [stage.name for stage in read_locked_recipe(root).stages]
+    recipe = read_locked_recipe(root)
+    stages = [stage.name for stage in recipe.stages]
     if settings.to not in FORMATS:
         raise RecipeError(f"--to {settings.to}: {suggest_names(settings.to, list(FORMATS))}. {READ_BY}")
     if settings.stage is not None and settings.stage not in stages:
-        raise StoreError(f"{root}: there is no stage {settings.stage!r}; {suggest_names(settings.stage, stages)}")
+        raise StoreError(f"{root}: there is no stage {settings.stage!r}; {offer_names(recipe, settings.stage, stages)}")
     if settings.stage is None and settings.images == "policy":
         raise RecipeError("--images policy: an image policy belongs to a stage; name one with --stage")
     if min(settings.shard_samples, settings.shard_bytes) < 1:

@@ -42,6 +42,7 @@ def preview(
     from vlmill.pipeline.page.preview import write_preview
     from vlmill.pipeline.recipe.load import load_recipe
     from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
+    from vlmill.pipeline.recipe.other_names import offer_names
     from vlmill.pipeline.reports.preview import SourcePreview, preview_source
     from vlmill.pipeline.reports.preview_text import list_lines
 
@@ -49,7 +50,9 @@ def preview(
     code = find_named_code(filter_ or [], [], read_held_code(find_recipe(name)))
     loaded, _, base = load_recipe(name, parse_pairs(source, "--source"), sets=parse_pairs(set_, "--set"), filters=code)
     if unknown := [one for one in only or [] if one not in loaded.sources]:
-        raise RecipeError(f"--only {unknown[0]}: the recipe has {', '.join(loaded.sources)}")
+        raise RecipeError(
+            f"--only {unknown[0]}: the recipe has no such source; {offer_names(loaded, unknown[0], loaded.sources)}"
+        )
     found, faults = list[SourcePreview](), list[str]()
     for one in only or loaded.sources:
         try:

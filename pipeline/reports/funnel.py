@@ -17,11 +17,12 @@ from rich.table import Table
 
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.reasons import FAMILIES, Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_counts, read_manifest
 from vlmill.pipeline.filters import Shape
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.causes import Cause, group_causes
 from vlmill.pipeline.reports.losses import (
@@ -152,9 +153,11 @@ def check_source(root: Path, source: str | None) -> None:
     Raises:
         StoreError: it has none of that name; names the nearest.
     """
-    sources = sorted(read_locked_recipe(root).sources)
-    if source is not None and source not in sources:
-        raise StoreError(f"--source {source}: the run has no such source; {suggest_names(source, sources)}")
+    recipe = read_locked_recipe(root)
+    if source is not None and source not in recipe.sources:
+        raise StoreError(
+            f"--source {source}: the run has no such source; {offer_names(recipe, source, recipe.sources)}"
+        )
 
 
 def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, LevelCounts]:
@@ -173,10 +176,22 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
         {found for name, lines in funnel.items() for found in {*_list_reasons(lines), *_list_page_reasons(root, name)}}
     )
     if reason is not None and reason not in occurring:
-        of_filter = f"filter:{reason}"
-        asked = of_filter if of_filter in occurring else reason
-        raise StoreError(f"--reason {reason}: nothing was lost for it here; {suggest_names(asked, occurring)}")
+        raise StoreError(
+            f"--reason {reason}: nothing was lost for it here; {_offer_reasons(root, funnel, reason, occurring)}"
+        )
     return funnel
+
+
+def _offer_reasons(root: Path, funnel: Mapping[str, LevelCounts], name: str, occurring: Sequence[str]) -> str:
+    """All reasons that occur; of a filter, another step or a signal, if that is its name, its own as those meant."""
+    if name in {str(reason) for reason in Reason}:
+        return suggest_names(name, occurring)
+    recipe = read_locked_recipe(root)
+    by_source = (find_steps_by_reason(root, source) for source in funnel)
+    own = {reason for steps in by_source for reason, found in steps.items() if name in found}
+    own |= {f"{family}:{name}" for family in FAMILIES}
+    own |= {f"signal:{value}" for value in recipe.signals[name].columns(name)} if name in recipe.signals else set()
+    return offer_names(recipe, name, occurring, sorted(own & {*occurring}))
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -278,12 +293,14 @@ def _make_source_table(funnel: Mapping[str, LevelCounts], levels: Sequence[str],
         table.add_column(level, justify="right", no_wrap=True)
     for source, counts in funnel.items():
         lines = (counts.get(level, {"kept": 0, "in": 0}) for level in levels)
-        table.add_row(source, *(_format_cell(line["kept"], line["in"], wide=wide) for line in lines))
+        cells = (_format_cell(line["kept"], line["in"], wide=wide, zero=line["in"] > 0) for line in lines)
+        table.add_row(source, *cells)
     return table
 
 
-def _format_cell(number: int, came: int, *, wide: bool) -> str:
-    return f"{number:,} {format_share(number, came, int(wide)):>{6 if wide else 4}}" if number else "-"
+def _format_cell(number: int, came: int, *, wide: bool, zero: bool = False) -> str:
+    """A number with its share; nothing as a dash, unless `zero` says that it is a number."""
+    return f"{number:,} {format_share(number, came, int(wide)):>{6 if wide else 4}}" if number or zero else "-"
 
 
 def _list_reasons_by_step(found: Lines) -> str:

@@ -6,8 +6,8 @@ It is said at the end, whatever phase the build stopped at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich import box
@@ -17,6 +17,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.consequences import Causes, select_causes, spread_losses
 from vlmill.pipeline.reports.funnel import format_share
 from vlmill.pipeline.steps.retry_images import NOT_HAD
 
@@ -38,6 +39,7 @@ class KeptOfSource:
     images: Count  # places where an image is shown, of sources whose images are addresses; else none
     skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
+    causes: Causes = field(default_factory=dict)  # what is behind losses that follow from others
 
     @property
     def share(self) -> float:
@@ -56,13 +58,13 @@ class KeptOfSource:
 
     @property
     def why(self) -> list[tuple[Reason, int]]:
-        """What lost samples, the most first."""
-        return _sort_reasons(self.samples)
+        """What lost samples, the most first; of one that fell with another thing, what lost that."""
+        return _sort_reasons(spread_losses(self.samples.lost, self.causes))
 
     @property
     def not_had(self) -> list[tuple[Reason, int]]:
         """Why images failed, the most first, where so many did that it is worth a warning; a web document stays."""
-        failed = [(why, number) for why, number in _sort_reasons(self.images) if why.failed]
+        failed = [(why, number) for why, number in _sort_reasons(self.images.lost) if why.failed]
         return failed if sum(number for _, number in failed) > (1 - USUAL) * self.images.came else []
 
     def reasons(self) -> str:
@@ -70,10 +72,9 @@ class KeptOfSource:
         return _name_reasons(self.why)
 
 
-def _sort_reasons(count: Count) -> list[tuple[Reason, int]]:
-    """What lost these things, the most first."""
-    lost = ((why, number) for why, number in count.lost.items() if number)
-    return sorted(lost, key=lambda item: (-item[1], item[0]))
+def _sort_reasons(lost: Mapping[Reason, int]) -> list[tuple[Reason, int]]:
+    """What lost something, the most first."""
+    return sorted(((why, number) for why, number in lost.items() if number), key=lambda item: (-item[1], item[0]))
 
 
 def _name_reasons(why: Sequence[tuple[Reason, int]]) -> str:
@@ -103,7 +104,8 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         rows, pages = read["rows"].came, read["pages"].came
         bad = read_totals(root, f"steps/{source}/survey")["files"].lost[Reason.BAD_FILE]
         had = files if opens else Count()
-        found.append(KeptOfSource(source, rows, pages, samples, had, images, bad, recipe.expected(source)))
+        expected, causes = recipe.expected(source), select_causes(outcome)
+        found.append(KeptOfSource(source, rows, pages, samples, had, images, bad, expected, causes))
     return found
 
 
@@ -135,7 +137,7 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
                 f"warning: {one.source}: bad input files were skipped, {one.skipped:,} in all "
                 f"({_make_command(one, shown, Reason.BAD_FILE)}); the shares above count the rows of the others"
             )
-        if why := _sort_reasons(one.files):
+        if why := _sort_reasons(one.files.lost):
             total = sum(number for _, number in why)
             outside = Reason.FORBIDDEN_ADDRESS in dict(why)
             absolute = "; forbidden_address is a path that is absolute or leads out of that folder" if outside else ""

@@ -26,9 +26,8 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.image_places import explain_outside
 from vlmill.pipeline.reports.refused import read_refused_rows
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
+from vlmill.pipeline.verdicts.audit import CONSEQUENCES
 
-CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
-"""Reasons of what fell with something else."""
 CAUSES = 3
 """Causes of a consequence that are named."""
 EXCERPT = 300

@@ -14,9 +14,11 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.names import IMAGES_FILE, SUPPLEMENT_FILE
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.consequences import name_causes, read_causes
 from vlmill.pipeline.reports.funnel import LevelCounts
 from vlmill.pipeline.reports.signals import list_silent_signals
 from vlmill.pipeline.reports.undecided import count_undecided
@@ -80,7 +82,7 @@ def list_odd(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCounts]) -> I
     """What a person should look at first."""
     yield from _list_unbuilt(root)
     for source, levels in funnel.items():
-        line = levels.get("samples")
+        line, causes = levels.get("samples"), read_causes(root, recipe, source)
         if line and line["in"] and line["kept"] < LITTLE * line["in"]:
             share = f"{line['kept'] / line['in']:.1%}"
             yield OddLine(f"{source}: {share} of {line['in']:,} samples are kept", source, "lost")
@@ -88,7 +90,9 @@ def list_odd(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCounts]) -> I
             line = levels.get(level)
             for reason, number in {**line["dropped"], **line["failed"]}.items() if line else ():
                 if line and number > LARGE * line["in"]:
-                    said = f"{source}: {reason} loses {number / line['in']:.0%} of {line['in']:,} {level}"
+                    behind = causes.get(Reason(reason)) if level == "samples" else None
+                    named = f"{reason} ({name_causes(behind)})" if behind else reason
+                    said = f"{source}: {named} loses {number / line['in']:.0%} of {line['in']:,} {level}"
                     yield OddLine(said, source, reason)
     for undecided in count_undecided(root):
         if undecided.over:

@@ -114,8 +114,10 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
         run.perform(work.image_stats)
         if work.boxes:
             run.perform(FindBoxes(work.boxes))
-        for step in (*asked.scores, *map(FilterStep, work.filters)):
-            run.perform(step)
+        for score in asked.scores:
+            run.perform(score)
+        for filter_ in work.filters:
+            run.perform(FilterStep(filter_))
         return _describe_pass(run, work, wanted, notes)
 
 

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
 from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.reports.asked import AskedCounts, read_asked
+from vlmill.pipeline.reports.consequences import Causes, describe_causes, read_causes
 from vlmill.pipeline.reports.contamination import Contamination, list_warnings, read_contamination
 from vlmill.pipeline.reports.funnel import (
     LevelCounts,
@@ -35,6 +36,7 @@ class FunnelSection:
 
     counts: Mapping[str, LevelCounts]  # by source
     steps: Mapping[str, Mapping[str, Sequence[str]]]  # source -> reason -> the steps that lost something for it
+    causes: Mapping[str, Causes]  # source -> what is behind losses that follow from others
     lost_pages: Mapping[str, Mapping[str, int]]  # source -> reason -> pages that left no sample
     unread: tuple[UnreadKeys, ...]
 
@@ -80,7 +82,9 @@ def read_report(root: Path, section: str | None = None, source: str | None = Non
         StoreError: nothing is read yet, there is no such source, the run does not have the one section, or is damaged.
     """
     if section is not None and section not in SECTIONS:
-        raise RecipeError(f"--section {section}: there is no such section; {suggest_names(section, SECTIONS)}")
+        raise RecipeError(
+            f"--section {section}: there is no such section; {offer_names(read_locked_recipe(root), section, SECTIONS)}"
+        )
     check_source(root, source)
     readers: dict[str, Callable[[], Any]] = {
         "funnel": lambda: _read_funnel_section(root, select_funnel(root, source, None)),
@@ -115,7 +119,9 @@ def _read_beside(root: Path, source: str | None, found: Mapping[str, Any]) -> di
 def _read_funnel_section(root: Path, funnel: Mapping[str, LevelCounts]) -> FunnelSection:
     pages = {name: lost for name in funnel if (lost := count_lost_pages(root, name))}
     unread = tuple(line for line in list_unread_keys(root) if line.source in funnel)
-    return FunnelSection(funnel, {name: find_steps_by_reason(root, name) for name in funnel}, pages, unread)
+    recipe, steps = read_locked_recipe(root), {name: find_steps_by_reason(root, name) for name in funnel}
+    causes = {name: found for name in funnel if (found := read_causes(root, recipe, name))}
+    return FunnelSection(funnel, steps, causes, pages, unread)
 
 
 def _read_contamination_section(root: Path, source: str | None, examples: int) -> ContaminationSection:
@@ -129,7 +135,8 @@ def _read_contamination_section(root: Path, source: str | None, examples: int) -
 
 
 def format_funnel_notes(funnel: FunnelSection) -> Iterator[str]:
-    """Keys that were not read and pages that left no sample, a line for each source."""
+    """What is behind consequences; keys that were not read and pages that left no sample, a line for each source."""
+    yield from describe_causes(funnel.causes.values())
     yield from map(str, funnel.unread)
     for source, lost in funnel.lost_pages.items():
         why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.checked import check_hash
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
@@ -31,6 +30,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.holding import find_holders, list_files
 from vlmill.pipeline.reports.refused import Refused, find_refused
@@ -135,7 +135,7 @@ def _read_recipe(root: Path, wanted: SampleId) -> Recipe:
     recipe = read_locked_recipe(root)
     if wanted.source not in recipe.sources:
         raise StoreError(
-            f"{wanted}: this run has no source {wanted.source!r}; {suggest_names(wanted.source, recipe.sources)}"
+            f"{wanted}: this run has no source {wanted.source!r}; {offer_names(recipe, wanted.source, recipe.sources)}"
         )
     return recipe
 

@@ -20,7 +20,7 @@ from vlmill.pipeline.core.names import (
     name_verdicts,
 )
 from vlmill.pipeline.core.progress import Watcher
-from vlmill.pipeline.core.step import Counts
+from vlmill.pipeline.core.step import Count, Counts
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
@@ -30,7 +30,7 @@ from vlmill.pipeline.reports.ordered import map_in_order
 from vlmill.pipeline.steps.count_outcomes import CountOutcomes
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 from vlmill.pipeline.takedown.steps import match_partition
-from vlmill.pipeline.verdicts.audit import Recount, count_read, recount_partition
+from vlmill.pipeline.verdicts.audit import FALLEN, Recount, count_read, recount_partition
 
 
 def are_complete(root: Path, *folders: str) -> bool:
@@ -150,7 +150,7 @@ class CountedSource:
         keys = {at.partition: Task.over(at.files, folder, at.partition, step).key() for at in self.tables}
         for receipt in read_manifest(self.root, folder) if are_complete(self.root, folder) else ():
             counts = self.found[receipt.partition].counts if keys.get(receipt.partition) == receipt.key else {}
-            for level, line in counts.items():
+            for level, line in _select_levels(counts, receipt):
                 if line.to_json() != receipt.counts[level]:
                     yield (
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
@@ -175,8 +175,7 @@ class CountedSource:
         recount = RecountPartition(self.root, (*self.recipe.all_verdict_steps(), "render"))
         for receipt, found in zip(receipts, map_in_order(self.executor, recount, rendered), strict=True):
             files = {file.name: self.root / file.path for file in receipt.files}
-            counts = found.counts
-            for level, line in counts.items():
+            for level, line in _select_levels(found.counts, receipt):
                 if line.to_json() != receipt.counts[level]:
                     yield (
                         f"{folder} {receipt.partition}: counts {level} {receipt.counts[level]}, the verdicts come to "
@@ -206,6 +205,11 @@ class CountedSource:
                 )
                 if kept != measured:
                     yield f"{folder} {receipt.partition}: kept {kept} {level}, measured {measured}"
+
+
+def _select_levels(counts: Counts, receipt: Receipt) -> Iterator[tuple[str, Count]]:
+    """The levels to compare; a receipt of before may lack those of consequences."""
+    return ((level, line) for level, line in counts.items() if level in receipt.counts or level not in FALLEN)
 
 
 def _add_file(tables: PartitionTables, receipt: Receipt, name: str) -> PartitionTables:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Sample, read_image_stats, read_rows, read_samples
 from vlmill.pipeline.core.step import Count, Counts
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
+
+CONSEQUENCES = frozenset({Reason.REQUIRED_LOST, Reason.TURN_LOST, Reason.NOTHING_LEFT})
+"""Reasons of what fell with something else."""
+FALLEN = CONSEQUENCES | {Reason.TOO_FEW_IMAGES}
+"""Reasons that may have another behind them."""
 
 
 @dataclass
@@ -35,7 +41,10 @@ class Recount:
 
 
 def count_sample(counts: Counts, sample: Sample, outcome: Outcome) -> None:
-    """Enter a sample in the counts, at all three levels; images are image nodes."""
+    """Enter a sample in the counts, at all three levels; images are image nodes.
+
+    What fell with something else is also entered in a level of its reason, as lost for what it fell with.
+    """
     fates = [("samples", outcome.sample), *(("nodes", reason) for reason in outcome.nodes)]
     fates += [
         ("images", reason) for node, reason in zip(sample.nodes, outcome.nodes, strict=True) if node.kind == "image"
@@ -45,6 +54,31 @@ def count_sample(counts: Counts, sample: Sample, outcome: Outcome) -> None:
             counts[level].keep()
         else:
             counts[level].lose(reason)
+    for reason, cause in list_causes(sample, outcome):
+        counts.setdefault(str(reason), Count()).lose(cause)
+
+
+def list_causes(sample: Sample, outcome: Outcome) -> Iterator[tuple[Reason, Reason]]:
+    """Each consequence of a sample, of itself or of a node, with its cause; pure.
+
+    REQUIRED_LOST has that of the first required image that was lost, TURN_LOST that of the first text of its turn,
+    NOTHING_LEFT what most nodes went for. TOO_FEW_IMAGES is one where images were lost before: it has what most of
+    these went for.
+    """
+    nodes = [(node, why) for node, why in zip(sample.nodes, outcome.nodes, strict=True) if why not in FALLEN]
+    whole = outcome.sample
+    if whole is Reason.REQUIRED_LOST:
+        yield from [(whole, why) for node, why in nodes if node.required and why][:1]
+    elif whole is Reason.NOTHING_LEFT:
+        yield from ((whole, why) for why, _ in Counter(why for _, why in nodes if why).most_common(1))
+    elif whole is Reason.TOO_FEW_IMAGES:
+        images = Counter(why for node, why in nodes if node.kind == "image" and why)
+        yield from ((whole, why) for why, _ in images.most_common(1))
+    for node, lost in zip(sample.nodes, outcome.nodes, strict=True):
+        if lost is Reason.TURN_LOST:
+            texts = (why for one, why in nodes if one.kind == "text" and one.turn == node.turn and why)
+            if cause := next(texts, None):
+                yield lost, cause
 
 
 def count_read(inputs: Mapping[str, Path]) -> Counts:

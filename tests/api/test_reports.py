@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import vlmill
 from tests.helpers.small import product, write_recipe
+from tests.helpers.small import vlmill as vlmill_command
 from tests.helpers.upstream import json_array, picture, separated, talk
 from vlmill.pipeline.cli import app
 
@@ -90,6 +91,27 @@ def test_examples_of_losses_are_those_of_the_command(run):
     assert [loss.id] == [example["id"] for example in shown]
     with pytest.raises(vlmill.StoreError, match="did you mean 'language'"):
         run.sample_losses("langage")
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["stats", "train", "evaluate", "trace --step 0", "export --to llava --out nowhere"],
+)
+def test_a_source_where_a_stage_is_wanted_is_said_to_be_one(run, options, capsys):
+    command, *others = options.split()
+    assert vlmill_command(command, run.folder, *others, "--stage", "web") == 1
+    assert "web is a source; allowed: align" in " ".join(capsys.readouterr().err.split())
+
+
+def test_tables_say_what_a_name_is_that_is_not_theirs(run):
+    with pytest.raises(vlmill.StoreError, match="align is a stage; allowed: papers"):
+        run.samples("align")
+    with pytest.raises(vlmill.StoreError, match="web is a source; allowed: dedupe"):
+        run.verdicts(step="web")
+    with pytest.raises(vlmill.StoreError, match="shape is a filter; allowed: none"):
+        run.scores("shape")
+    with pytest.raises(vlmill.StoreError, match="small is an image policy; allowed: align"):
+        run.stage("small")
 
 
 def test_verdicts_of_a_filter_are_there_before_dedupe_is_done(tmp_path):

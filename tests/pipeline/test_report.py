@@ -193,6 +193,26 @@ def test_a_misspelt_reason_or_source_gets_the_nearest_and_the_list(built, capsys
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("report", "--reason", "boats"), "boats is a filter; did you mean 'filter:boats'? allowed: "),
+        (("report", "--reason", "dedupe"), "dedupe is a step; did you mean 'exact_text'? allowed: "),
+        (("report", "--reason", "shape"), "shape is a filter; allowed: "),  # it dropped nothing
+        (("report", "--reason", "fetch"), "here; did you mean 'http_client_error' or 'not_an_image'? allowed: "),
+        (("report", "--reason", "quiz"), "quiz is a source; allowed: "),
+        (("report", "--source", "language"), "language is a filter and a reason; allowed: "),
+        (("report", "--source", "obelics"), "obelics is the kind of web; allowed: "),
+        (("report", "--section", "small"), "small is an image policy; allowed: contamination"),
+        (("trace", "small/web.parquet#0"), "small is an image policy; allowed: "),
+    ],
+)
+def test_the_name_of_something_else_is_said_to_be_that(built, capsys, arguments, words):
+    command, *options = arguments
+    assert vlmill(command, built, *options) == 1
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (("report", "--examples", 3), "give --reason R or --section contamination"),
         (("report", "--section", "overlaps"), "did you mean 'overlap'?"),
         (("report", "--section", "overlap", "--reason", "language"), "leave out --section overlap"),

@@ -15,12 +15,12 @@ import polars as pl
 from PIL import Image
 
 from vlmill.api import tables
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import read_images
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_raw_tables
 from vlmill.pipeline.images.decode import Undecodable, decode_image
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.contamination import check_decontaminated
 from vlmill.pipeline.reports.funnel import read_funnel
@@ -159,7 +159,7 @@ class RunTables:
 
     def _check_signal(self, signal: str, known: Collection[str]) -> None:
         if signal not in known:
-            raise StoreError(f"{self.folder}: no signal {signal!r}; {suggest_names(signal, list(known))}")
+            raise StoreError(f"{self.folder}: no signal {signal!r}; {offer_names(self.recipe, signal, known)}")
 
     def verdicts(self, source: str | None = None, *, step: str | None = None) -> pl.LazyFrame:
         """What filters, decontamination and dedupe drop: `source partition sample node filter reason score other`.
@@ -180,7 +180,7 @@ class RunTables:
         """
         steps = self.recipe.all_verdict_steps()
         if step is not None and step not in steps:
-            raise StoreError(f"{self.folder}: no step {step!r} drops anything; {suggest_names(step, list(steps))}")
+            raise StoreError(f"{self.folder}: no step {step!r} drops anything; {offer_names(self.recipe, step, steps)}")
         wanted = steps if step is None else (step,)
         return tables.scan_verdicts(self.folder, self.recipe, self._chosen(source), wanted)
 
@@ -258,7 +258,7 @@ class RunTables:
             return self.sources
         if source not in self.sources:
             raise StoreError(
-                f"{self.folder}: there is no source {source!r}; {suggest_names(source, list(self.sources))}"
+                f"{self.folder}: there is no source {source!r}; {offer_names(self.recipe, source, self.sources)}"
             )
         return (source,)
 

@@ -16,11 +16,11 @@ from vlmill.api.exports import RunExports
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.mixtures.report.card import verify_card
-from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
+from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.reports.contamination import Contamination, read_contamination
 from vlmill.pipeline.reports.funnel import sample_losses, select_funnel
 from vlmill.pipeline.reports.losses import Loss, list_losses, list_refused_losses
@@ -65,7 +65,9 @@ class Run(RunExports):
             StoreError: the recipe has no such stage, or it is not mixed yet.
         """
         if name not in self.stages:
-            raise StoreError(f"{self.folder}: there is no stage {name!r}; {suggest_names(name, list(self.stages))}")
+            raise StoreError(
+                f"{self.folder}: there is no stage {name!r}; {offer_names(self.recipe, name, self.stages)}"
+            )
         return StageMixture(self.folder, name)
 
     @property
