@@ -15,7 +15,7 @@ from vlmill.pipeline.engine.chain import read_counts
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.verdicts.audit import FALLEN
 
-Causes = Mapping[Reason, Counter[Reason]]
+Causes = Mapping[Reason, Mapping[Reason, int]]
 """Consequence -> cause -> how many samples, or nodes, it took."""
 
 SAID = {
@@ -28,15 +28,13 @@ SAID = {
 
 def select_causes(counts: Mapping[str, Count]) -> Causes:
     """Those among the counts of what applied verdicts; pure. None in runs that were built before they were counted."""
-    return {reason: Counter(counts[reason].lost) for reason in sorted(FALLEN) if reason in counts}
+    return {reason: dict(counts[reason].lost) for reason in sorted(FALLEN) if reason in counts}
 
 
 def read_causes(root: Path, recipe: Recipe, source: str) -> Causes:
     """The causes of a source, under the first policy that it is rendered under."""
-    folders = (
-        *(f"shards/{source}/{policy}" for policy in recipe.list_policies(source)[:1]),
-        f"steps/{source}/outcomes",
-    )
+    drawn = [f"shards/{source}/{policy}" for policy in recipe.list_policies(source)[:1]]
+    folders = (*drawn, f"steps/{source}/outcomes")
     manifest = next((path for one in folders if (path := root / one / "manifest.json").exists()), None)
     counts = read_counts(manifest) if manifest else {}
     return select_causes({level: Count.from_json(line) for level, line in counts.items()})
@@ -47,7 +45,7 @@ def spread_losses(lost: Mapping[Reason, int], causes: Causes) -> Counter[Reason]
     found = Counter(lost)
     for reason, behind in causes.items():
         if reason in lost:
-            found[reason] -= behind.total()
+            found[reason] -= sum(behind.values())
             found.update(behind)
     return +found
 
@@ -62,7 +60,7 @@ def describe_causes(found: Iterable[Causes]) -> Iterator[str]:
         yield f"{reason}: {behind.total():,} {SAID[reason]} {name_causes(behind)}"
 
 
-def name_causes(behind: Counter[Reason]) -> str:
+def name_causes(behind: Mapping[Reason, int]) -> str:
     """The causes in words, those that took most first."""
     ordered = sorted(behind.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} {number:,}" for reason, number in ordered)

@@ -26,13 +26,13 @@ from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.causes import Cause, group_causes
 from vlmill.pipeline.reports.losses import (
-    CONSEQUENCES,
     Loss,
     choose_losses,
     list_bad_files,
     list_losses,
     list_refused_losses,
 )
+from vlmill.pipeline.verdicts.audit import CONSEQUENCES
 
 LEVELS = ("files", "rows", "samples", "nodes", "images", "boxes")
 DRAWING = frozenset(

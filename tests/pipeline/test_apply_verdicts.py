@@ -20,6 +20,7 @@ from vlmill.pipeline.core.sample import (
     write_verdicts,
 )
 from vlmill.pipeline.verdicts.apply import apply_verdicts, read_verdicts_by_sample
+from vlmill.pipeline.verdicts.audit import list_causes
 
 GOOD = ImageStats(0, None, width=10, height=10)
 DEAD = ImageStats(0, Reason.UNDECODABLE)
@@ -120,6 +121,24 @@ def test_a_document_of_which_every_node_fell_is_nothing():
     outcome = apply_verdicts(sample(image(0), image(1)), [drop(1)], [DEAD, GOOD])
     assert outcome.sample is Reason.NOTHING_LEFT
     assert outcome.nodes == (Reason.UNDECODABLE, Reason.IMAGE_RATIO)
+
+
+def test_a_consequence_has_the_cause_that_a_person_can_change():
+    def find(one, verdicts, stats=()):
+        return list(list_causes(one, apply_verdicts(one, verdicts, stats)))
+
+    asked = sample(text("user"), image(0, "user", required=True), text("assistant"))
+    assert find(asked, [drop(1)], [GOOD]) == [(Reason.REQUIRED_LOST, Reason.IMAGE_RATIO)]
+    assert find(asked, [], [GOOD]) == []
+    page = sample(text(), image(0), image(1), text())
+    language = [drop(0, "language", Reason.LANGUAGE), drop(3, "language", Reason.LANGUAGE)]
+    assert find(page, [*language, drop(1), drop(2)], [GOOD, GOOD]) == [(Reason.NOTHING_LEFT, Reason.LANGUAGE)]
+    lost = [ImageStats(0, Reason.HTTP_CLIENT_ERROR), GOOD]
+    few = Verdict(0, LEAST_IMAGES, "shape", Reason.TOO_FEW_IMAGES, 2.0)
+    assert find(page, [few], lost) == [(Reason.TOO_FEW_IMAGES, Reason.HTTP_CLIENT_ERROR)]
+    assert find(sample(text(), image(0)), [few], [GOOD]) == [], "it never had more"
+    talk = sample(text("user", 0), text("assistant", 0), text("user", 1), text("assistant", 1))
+    assert find(talk, [drop(1, "language", Reason.LANGUAGE)]) == [(Reason.TURN_LOST, Reason.LANGUAGE)]
 
 
 def test_the_first_filter_of_the_recipe_gets_the_attribution():

@@ -9,8 +9,10 @@ import pytest
 
 from tests.helpers.killing import killed_at
 from tests.helpers.small import picture, product, vlmill, write_recipe
-from tests.helpers.upstream import obelics
+from tests.helpers.stages import write_tokenizer
+from tests.helpers.upstream import cauldron, obelics
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
+from vlmill.pipeline.page.report import render_report_page
 from vlmill.pipeline.recipe.lock import select_shaping
 from vlmill.pipeline.reports.image_places import ABSOLUTE, ELSEWHERE, OUTSIDE, explain_outside
 from vlmill.pipeline.steps.retry_images import RetryImages
@@ -46,6 +48,33 @@ def build(folder, *options, root="run", **changes):
 def said(capsys):
     streams = capsys.readouterr()
     return " ".join((streams.out + streams.err).split())
+
+
+@pytest.mark.parametrize("options", [(), ("--set", "policies={}")])
+def test_what_fell_with_a_required_image_is_counted_by_what_the_image_went_for(tmp_path, capsys, options):
+    sizes = [(200, 60), (24, 24), (24, 20), (600, 40)]
+    rows = [([picture(50 + n, size)], [(f"What is in field {n}?", f"Thing {n}")]) for n, size in enumerate(sizes)]
+    cauldron(tmp_path / "quiz.parquet", [*rows, ([picture(1, (90, 90)), picture(2, (9, 9))], [("Both?", "Yes")])])
+    shape = {"shape": {"min_side": 32, "max_ratio": 10}}
+    sources = {"quiz": {"kind": "cauldron", "files": "quiz.parquet"}}
+    write_tokenizer(tmp_path / "tokenizer.json")
+    (tmp_path / "web.parquet").touch()
+    assert build(tmp_path, *options, sources=sources, filters=[shape]) == 0
+    words = said(capsys)
+    assert "quiz 5 1 20.0% image_too_small 3, image_ratio 1 " in words
+    assert "kept 1 of 5 samples, 20.0% (image_too_small 3, image_ratio 1): vlmill report" in words
+    assert "--source quiz --reason image_too_small" in words
+    assert "required_lost" not in words
+    assert vlmill("report", tmp_path / "run", "--source", "quiz", "--section", "funnel") == 0
+    line = "required_lost: 4 samples went with a required image, which went for image_too_small 3, image_ratio 1"
+    assert line in said(capsys)
+    assert vlmill("report", tmp_path / "run", "--section", "funnel", "--json") == 0
+    causes = json.loads(capsys.readouterr().out)["funnel"]["causes"]
+    assert causes == {"quiz": {"required_lost": {"image_too_small": 3, "image_ratio": 1}}}
+    page = render_report_page(tmp_path / "run")
+    assert line in page
+    assert "quiz: required_lost (image_too_small 3, image_ratio 1) loses 80% of 5 samples" in page
+    assert vlmill("verify", tmp_path / "run") == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--set", "policies={}"), ("--until", "curate")])
