@@ -15,6 +15,12 @@ from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
 
+UNBUILT = (
+    "**Warning**: the run was not built to the end of its recipe or its takedowns when this was exported. Some of it may "
+    "be what an earlier recipe kept. Export it again once the run is built."
+)
+"""What the card of such a run says; it names no folder, for it leaves the machine."""
+
 Shards = Mapping[str, Sequence[ExportedShard]]
 
 
@@ -36,7 +42,7 @@ def make_export_card(
     title = f"the mixture of stage {stage}" if stage else "all samples that were kept"
     sections = (
         f"# {recipe.name}\n\nExported by vlmill: {title}. {made.about}",
-        *([f"**Warning**: {unbuilt}"] if (unbuilt := explain_unbuilt(root)) else []),
+        *([UNBUILT] if explain_unbuilt(root) else []),
         f"## Contents\n\n{_make_contents(parts, shards)}",
         f"## Sources\n\n{_make_sources(recipe, used)}",
         *([f"## Mixture\n\n{_make_mixture(root, stage)}"] if stage else []),

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.page.colours import REASONS, SOURCES, choose_colours, choose_reason_colours
+from vlmill.pipeline.page.colours import REASONS, SOURCES, choose_colours, choose_reason_colours, fill_reasons
 
 FREQUENT = (
     *("language", "exact_image", "near_image", "exact_text", "near_text", "boilerplate_image", "image_too_small"),
@@ -38,6 +38,17 @@ def test_a_reason_has_its_colour_whatever_others_there_are():
 
 def test_reasons_that_most_runs_have_are_told_apart():
     assert len(set(choose_reason_colours(FREQUENT).values())) == len(FREQUENT) == len(REASONS)
+
+
+def test_reasons_of_one_colour_in_one_chart_are_told_apart_by_stripes():
+    colours, filled = choose_reason_colours(map(str, Reason)), fill_reasons(map(str, Reason))
+    assert all(colours[name] in fill for name, fill in filled.items()), "the colour is that of every chart"
+    alone = fill_reasons(["http_client_error", "near_text"])
+    assert alone == choose_reason_colours(alone)
+    both = fill_reasons(["language", "http_client_error", "contained_text", "near_text"])
+    assert len({*both.values()}) == 4
+    assert both["language"] == colours["language"] == colours["http_client_error"] == colours["contained_text"]
+    assert both["near_text"] == colours["near_text"]
 
 
 def test_a_source_has_the_colour_of_its_place():

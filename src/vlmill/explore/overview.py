@@ -9,7 +9,7 @@ from typing import Any
 from vlmill.explore.index import Index
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.filters import CustomFilter
-from vlmill.pipeline.page.colours import choose_colours, choose_reason_colours
+from vlmill.pipeline.page.colours import choose_colours, choose_reason_colours, fill_reasons
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.overview import count_bytes, list_odd, sum_levels
@@ -18,6 +18,8 @@ from vlmill.pipeline.reports.overview import count_bytes, list_odd, sum_levels
 def describe_run(root: Path, recipe: Recipe) -> dict[str, Any]:
     """The figures of a run as it stands."""
     funnel = read_funnel(root)
+    totals = sum_levels(funnel)
+    lost = (reason for line in totals.values() for how in ("dropped", "failed") for reason in line[how])
     return {
         "name": recipe.name,
         "folder": str(root),
@@ -30,7 +32,8 @@ def describe_run(root: Path, recipe: Recipe) -> dict[str, Any]:
             }
             for source in sorted(recipe.sources)
         ],
-        "totals": sum_levels(funnel),
+        "totals": totals,
+        "fills": fill_reasons(lost),
         "bytes": count_bytes(root, recipe),
         "policies": list(recipe.policies),
         "stages": [stage.name for stage in recipe.stages],

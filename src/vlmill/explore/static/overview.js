@@ -1,5 +1,5 @@
 // View 1: what came in, what was kept, why not the rest, sizes, licences, and what is odd.
-import { ask, formatBytes, formatNumber, formatShare, formatShort, make, makeDot, makeSource, makeStack, makeTable, Preparing, reasonColour, run } from "./dom.js";
+import { ask, formatBytes, formatNumber, formatShare, formatShort, make, makeDot, makeSource, makeStack, makeTable, Preparing, run } from "./dom.js";
 
 const LEVELS = ["rows", "samples", "nodes", "images"];
 
@@ -48,12 +48,12 @@ function drawFunnel(about) {
   for (const level of LEVELS.filter((name) => about.totals[name])) {
     const line = about.totals[level];
     const lost = [...Object.entries(line.dropped), ...Object.entries(line.failed)].sort((one, other) => other[1] - one[1]);
-    const parts = [{ name: "kept", number: line.kept, colour: "var(--kept)" }, ...lost.map(([name, number]) => ({ name, number, colour: reasonColour(name) }))];
+    const parts = [{ name: "kept", number: line.kept, colour: "var(--kept)" }, ...lost.map(([name, number]) => ({ name, number, colour: about.fills[name] }))];
     section.append(make("div", { className: "level" },
       make("div", { className: "level-name" }, make("b", {}, level), make("span", { className: "soft" }, formatNumber(line.in))),
       make("div", {}, makeStack(parts, line.in),
         make("div", { className: "legend" }, make("span", { className: "named" }, makeDot("var(--kept)"), `kept ${formatNumber(line.kept)} (${formatShare(line.kept, line.in)})`),
-          ...lost.map(([name, number]) => make(level === "rows" ? "span" : "a", level === "rows" ? { className: "named" } : { className: "named", href: linkSamples("", name) }, makeDot(reasonColour(name)), `${name} ${formatNumber(number)}`))))));
+          ...lost.map(([name, number]) => make(level === "rows" ? "span" : "a", level === "rows" ? { className: "named" } : { className: "named", href: linkSamples("", name) }, makeDot(about.fills[name]), `${name} ${formatNumber(number)}`))))));
   }
   return section;
 }
@@ -63,7 +63,7 @@ function drawSources(about) {
     const line = source.funnel.samples ?? { in: 0, kept: 0, dropped: {}, failed: {} }, images = source.funnel.images ?? { in: 0, kept: 0 };
     const lost = [...Object.entries(line.dropped), ...Object.entries(line.failed)].sort((one, other) => other[1] - one[1]);
     return [make("a", { href: linkSamples(source.name, "") }, makeSource(source.name)), make("span", { className: "soft" }, source.kind),
-      makeStack([{ name: "kept", number: line.kept, colour: "var(--kept)" }, ...lost.map(([name, number]) => ({ name, number, colour: reasonColour(name) }))], line.in),
+      makeStack([{ name: "kept", number: line.kept, colour: "var(--kept)" }, ...lost.map(([name, number]) => ({ name, number, colour: about.fills[name] }))], line.in),
       formatNumber(line.in), formatNumber(line.kept), formatShare(line.kept, line.in), formatNumber(images.kept), formatShare(images.kept, images.in)];
   });
   return make("section", {}, make("h2", {}, "Sources"), makeTable(["source", "kind", "samples", "in", "kept", "", "images kept", ""], rows, 3));
