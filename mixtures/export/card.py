@@ -16,8 +16,8 @@ from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.schema import Recipe
 
 UNBUILT = (
-    "**Warning**: the run was not built to the end of its recipe or its takedowns when this was exported, so some of it "
-    "may be what an earlier recipe kept. Export it again once the run is built."
+    "**Warning**: the run was not built to the end of its recipe or its takedowns when this was exported, so some of "
+    "it may be what an earlier recipe kept. Export it again once the run is built."
 )
 """What the card of such a run says; it names no folder, for it leaves the machine."""
 
