@@ -34,6 +34,7 @@ from vlmill.pipeline.reports.attempts import (
 from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns, recognise_nested
 from vlmill.pipeline.reports.document_columns import (
     PAGES,
+    SCANS,
     hold_marked_images,
     name_lists,
     recognise_documents,
@@ -52,7 +53,14 @@ from vlmill.pipeline.reports.place_names import (
     spread_names,
 )
 from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
-from vlmill.pipeline.reports.sidecars import Beside, describe_numeric, has_sidecars, list_described, name_by_folders
+from vlmill.pipeline.reports.sidecars import (
+    Beside,
+    describe_numeric,
+    has_sidecars,
+    list_described,
+    list_pages,
+    name_by_folders,
+)
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.records import read_column, read_first_records
 
@@ -105,7 +113,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     root, name, files = _list_files(place)
     suffixes = _count_suffixes(files)
     data = [suffix for suffix in FORMATS if suffix in suffixes]
-    if not data or has_sidecars(files) or (set(data) == {".json"} and list_annotated(files).rows):
+    if not data or has_sidecars(files) or (set(data) == {".json"} and _tell_of_pictures(files)):
         return _examine_pictures(place, root, name, files, suffixes, named)
     suffix = max(data, key=lambda one: suffixes[one][1])
     found = [file.name for file in files if get_suffix(file.name) == suffix]
@@ -266,7 +274,8 @@ def _examine_pictures(
         said = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, (count, _) in suffixes.items())
         advice = (
             "pictures without texts give nothing to train on: put the caption of a.jpg into a.txt beside it, or into "
-            'a.json as {"caption": "..."}, or name pictures and texts in the columns of a CSV file'
+            'a.json as {"caption": "..."}, or name pictures and texts in the columns of a CSV file; '
+            f"{SCANS}"
             if beside.rows
             else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
             + (f"; of pages {PAGES}" if {*suffixes} & CRAWLED and not packed else "")
@@ -292,9 +301,16 @@ def _find_said(files: Sequence[InputFile]) -> tuple[Beside, list[str]]:
     if annotated.rows:
         return Beside(annotated.rows, ()), annotated.list_notes()
     beside = list_described(files)
+    if not beside.described and (pages := list_pages(files)).rows:
+        return pages, []
     if not beside.described and (labelled := name_by_folders(files)):
         return Beside(labelled, ()), ["the caption of each picture is the name of its folder: change it in the list"]
     return beside, []
+
+
+def _tell_of_pictures(files: Sequence[InputFile]) -> bool:
+    """Whether files of JSON are about pictures here: annotations, or what OCR read on them."""
+    return bool(list_annotated(files).rows or list_pages(files).rows)
 
 
 def _list_notes(

@@ -10,10 +10,12 @@ from rich.table import Table
 
 from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.reports.attempts import Attempt
+from vlmill.pipeline.reports.document_columns import SCANS
 from vlmill.pipeline.reports.place_names import WHOLE
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
 from vlmill.pipeline.sources.known_keys import classify_key
+from vlmill.pipeline.sources.pdf import LAYERLESS
 
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
@@ -29,6 +31,8 @@ WITHOUT = (
     "sources.md, Keys that rows may not be read without); where the other columns are worth it, make a file without"
 )
 """What to do about columns that a row may not be read without; their names follow."""
+UNREAD_PAGES = f"`ocrmypdf -s IN.pdf OUT.pdf` adds a text layer, and {SCANS}"
+"""What to do about PDFs without a text layer: nothing is recognised here."""
 COLUMNS = 100
 """Columns that are shown."""
 LINES = 10
@@ -98,7 +102,11 @@ def explain_nothing(found: Proposal) -> str:
         ]
         or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),
-        "ways on": advice if found.columns else [],
+        "ways on": advice
+        if found.columns
+        else [UNREAD_PAGES]
+        if any(LAYERLESS in one.why for one in found.others)
+        else [],
     }
     lines = [f"  {head}:\n    " + "\n    ".join(said) for head, said in parts.items() if said]
     return "\n".join([f"{found.place}: no kind makes samples of these rows", *lines])

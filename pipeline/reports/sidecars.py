@@ -1,15 +1,21 @@
-"""Pictures with a file beside each that says what it shows, for `vlmill new`: a `.txt` with a caption, or a `.json`."""
+"""Pictures with a file of each that says what it shows, for `vlmill new`: a `.txt` with a caption, or a `.json`.
+
+It lies beside the picture, or by the same name in another folder. Of a scan it may be what an OCR program wrote
+(page_texts.py), also in one file for all pages.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.reports.page_texts import list_read_pages, read_page_text
 from vlmill.pipeline.reports.place_names import get_suffix
 from vlmill.pipeline.sources.known_keys import PICTURES
 
@@ -22,13 +28,14 @@ WORDS = re.compile(r"[^\W_]+")
 
 NAMED = 3
 """Files that a note names."""
+LARGEST = 1 << 29
+"""Bytes of a file that is read whole."""
 
 
 def has_sidecars(files: Sequence[InputFile]) -> bool:
     """Whether most JSON files have the name of a picture, and no file holds rows of another form."""
     data = [file.name for file in files if get_suffix(file.name) == ".json"]
-    pictures = {drop_suffix(file.name) for file in files if get_suffix(file.name) in KNOWN}
-    named = sum(drop_suffix(name) in pictures for name in data)
+    named = len({file.name for (_, suffix), file in match_files(files).items() if suffix == ".json"})
     others = {get_suffix(file.name) for file in files} - {*KNOWN, ".json", ".txt", ".md", ""}
     return bool(named) and named > len(data) / 2 and not others
 
@@ -42,6 +49,7 @@ class Beside:
     nothing is said has no more than its name; a build counts it as failed."""
     alone: Sequence[str]  # names of `.txt` and `.json` files without a picture
     numeric: int = 0  # `.txt` files without a letter, such as boxes for detectors: no captions
+    read: int = 0  # pages whose text was made of the words and lines of OCR
 
     @property
     def described(self) -> list[Mapping[str, Any]]:
@@ -56,28 +64,68 @@ class Beside:
                 f"{len(bare):,} of {len(self.rows):,} pictures have no .txt or .json file that says anything, and give "
                 f"no sample: {_name_some(bare)}"
             )
+        if self.read:
+            yield (
+                f"the texts of {self.read:,} pages were made of the words and lines in results of OCR, in their order "
+                "and without their boxes: look at some"
+            )
         if self.numeric:
             yield f"{describe_numeric(self.numeric)}, and are no captions"
         if self.alone:
             yield f"{len(self.alone):,} of .txt and .json files are beside no picture: {_name_some(self.alone)}"
 
 
-def list_described(files: Sequence[InputFile]) -> Beside:
-    """The pictures among files, with what is said beside them."""
-    beside = {(drop_suffix(file.name), get_suffix(file.name)): file for file in files}
+def match_files(files: Sequence[InputFile]) -> dict[tuple[str, str], InputFile]:
+    """Picture and `.txt` or `.json` -> the file that says what it shows.
+
+    That is `a.json` or `a.png.json` beside `a.png`; else the only one called so, where one picture alone is.
+    """
     pictures = [file.name for file in files if get_suffix(file.name) in KNOWN]
-    stems = {drop_suffix(name) for name in pictures}
-    rows, numeric = list[Mapping[str, Any]](), 0
+    texts = [(_name_described(file.name), get_suffix(file.name), file) for file in files if _is_text(file.name)]
+    beside = {(stem, suffix): file for stem, suffix, file in texts}
+    stems = Counter(PurePosixPath(drop_suffix(name)).name for name in pictures)
+    names = Counter((PurePosixPath(stem).name, suffix) for stem, suffix, _ in texts)
+    elsewhere = {(PurePosixPath(stem).name, suffix): file for stem, suffix, file in texts}
+    found = dict[tuple[str, str], InputFile]()
     for name in pictures:
         stem = drop_suffix(name)
-        said = _read_object(beside[stem, ".json"]) if (stem, ".json") in beside else {}
-        caption = _read_text(beside[stem, ".txt"]).strip() if (stem, ".txt") in beside else ""
+        last = PurePosixPath(stem).name
+        for suffix in (".txt", ".json"):
+            if (stem, suffix) in beside:
+                found[name, suffix] = beside[stem, suffix]
+            elif stems[last] == 1 == names[last, suffix]:
+                found[name, suffix] = elsewhere[last, suffix]
+    return found
+
+
+def list_described(files: Sequence[InputFile]) -> Beside:
+    """The pictures among files, with what is said of each."""
+    matched = match_files(files)
+    rows, numeric, read = list[Mapping[str, Any]](), 0, 0
+    for name in (file.name for file in files if get_suffix(file.name) in KNOWN):
+        said = _read_json(matched[name, ".json"]) if (name, ".json") in matched else {}
+        text = read_page_text(said)
+        read += bool(text)
+        caption = _read_text(matched[name, ".txt"]).strip() if (name, ".txt") in matched else ""
         if caption and not LETTER.search(caption):
             caption, numeric = "", numeric + 1
-        row = {**said, **({"caption": caption} if caption else {})}
+        told = _describe_page(said, text) if text else said if isinstance(said, dict) else {}
+        row = {**told, **({"caption": caption} if caption else {})}
         rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
-    texts = [file.name for file in files if get_suffix(file.name) in {".txt", ".json"}]
-    return Beside(rows, [name for name in texts if drop_suffix(name) not in stems], numeric)
+    used = {file.name for file in matched.values()}
+    alone = [file.name for file in files if _is_text(file.name) and file.name not in used]
+    return Beside(rows, alone, numeric, read)
+
+
+def list_pages(files: Sequence[InputFile]) -> Beside:
+    """The pictures that results of OCR in other files name, with what is written on them; none where none do so."""
+    pictures = {PurePosixPath(file.name).name: file.name for file in files if get_suffix(file.name) in KNOWN}
+    told = [file for file in files if get_suffix(file.name) == ".json" and file.on_disk and file.size <= LARGEST]
+    texts = dict(pair for file in told if pictures for pair in list_read_pages(_read_json(file), pictures))
+    if not texts:
+        return Beside((), ())
+    rows = [{"image": name, **({"text": texts[name]} if name in texts else {})} for name in pictures.values()]
+    return Beside(rows, (), read=len(texts))
 
 
 def name_by_folders(files: Sequence[InputFile]) -> list[Mapping[str, Any]]:
@@ -104,16 +152,32 @@ def drop_suffix(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
+def _is_text(name: str) -> bool:
+    return get_suffix(name) in {".txt", ".json"}
+
+
+def _name_described(name: str) -> str:
+    """The name, without its end, of the picture that a file of this name is about."""
+    stem = drop_suffix(name)
+    return drop_suffix(stem) if get_suffix(stem) in KNOWN else stem
+
+
+def _describe_page(said: Any, text: str) -> Mapping[str, Any]:
+    """The text of a page, and what else is said of it in a word or number."""
+    about = said if isinstance(said, dict) else {}
+    simple = {key: value for key, value in about.items() if isinstance(value, str | int | float)}
+    return {**simple, "text": text}
+
+
 def _read_text(file: InputFile) -> str:
     """The text in a file."""
     with open_input(file) as path:
         return path.read_text("utf-8", "replace")
 
 
-def _read_object(file: InputFile) -> Mapping[str, Any]:
-    """The object in a file; empty where there is none."""
+def _read_json(file: InputFile) -> Any:
+    """What a file holds; an empty object where it is no JSON."""
     try:
-        found = json.loads(_read_text(file))
+        return json.loads(_read_text(file))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
