@@ -24,7 +24,7 @@ def spread(make):
 FORMS = {
     "words": {"words": spread(lambda word, x, y: {"text": word, "bbox": [x, y, x + 40, y + 20], "conf": 0.9})},
     "sizes": {"words": spread(lambda word, x, y: {"text": word, "left": x, "top": y, "width": 40, "height": 20})},
-    "widths": spread(lambda word, x, y: {"text": word, "box": [x, y, 40, 20]}),
+    "widths": spread(lambda word, x, y: {"text": word, "box": [x, y + 100, 40, 20]}),
     "lines": {"page": 1, "lines": [{"text": "Dear Sir,"}, {"text": "yours."}]},
     "textract": {
         "Blocks": [
