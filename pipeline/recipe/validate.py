@@ -246,6 +246,11 @@ def _check_boxes(recipe: Recipe, name: str) -> None:
         raise RecipeError(f"sources.{name}.boxes: {fault}")
 
 
+def names_files(settings: SourceSettings | Benchmark) -> bool:
+    """Whether a source or benchmark says which files are its own, where these can be asked for."""
+    return settings.files is not None or bool(settings.split and is_hub(settings.root))
+
+
 def _check_files(block: str, name: str, settings: SourceSettings | Benchmark) -> None:
     """One way or the other, a source or benchmark says which files are its own."""
     where, named = f"{block}.{name}", settings.subset is not None or settings.split is not None

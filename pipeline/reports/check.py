@@ -28,6 +28,8 @@ from vlmill.pipeline.inputs.ranges import find_filesystem
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
+from vlmill.pipeline.recipe.validate import names_files
+from vlmill.pipeline.reports.benchmark_pictures import check_pictures
 from vlmill.pipeline.signals.endpoint import read_key
 from vlmill.pipeline.signals.weights import check_weights
 from vlmill.pipeline.sources import Source
@@ -68,7 +70,9 @@ def check_inputs(
     files, earlier = dict[str, Sequence[InputFile]](), earlier or EarlierWork()
     against = recipe.decontaminate.against if recipe.decontaminate else {}
     sources = {name: settings for name, settings in recipe.sources.items() if name not in passed}
-    known = {*passed, *earlier.surveyed}
+    nameless = {name for name, one in sources.items() if not names_files(one)}
+    nameless |= {name for name, one in against.items() if not names_files(one)}
+    known = {*passed, *earlier.surveyed, *nameless}  # that these have no files is a fault of the recipe itself
     roots = {name: root for name, root in recipe.roots().items() if name not in known}
     commits, refused, lost = _pin_roots({name: root for name, root in roots.items() if is_hub(root)})
     roots = {name: commits.get(name, resolve_place(root, base)) for name, root in roots.items() if name not in lost}
@@ -265,6 +269,8 @@ def _check_benchmark(name: str, benchmark: Benchmark, root: str) -> None:
 def _check_split(source: Source, name: str, root: str, files: Split) -> None:
     listed = list_input_files(name, root, files.pattern, subset=files.subset, split=files.split, ranged=source.ranged)
     _check_file(source, listed[0])
+    if not is_copied(listed[0]) and not source.isolated:
+        check_pictures(source, name, root, listed[0])
 
 
 def _explain_access(name: str, root: str, look: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import vlmill as api
 from tests.helpers.small import RECIPE, vlmill, write_recipe
-from tests.helpers.upstream import cauldron, json_array, obelics, pdf, pdfa_json, picture, talk, tar
+from tests.helpers.upstream import cauldron, json_array, json_lines, obelics, pdf, pdfa_json, picture, talk, tar
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.estimate import estimate_stage_tokens
 from vlmill.pipeline.core.sample import read_images, read_samples
@@ -98,6 +98,55 @@ def test_each_kind_of_fault_is_found_alone_and_ends_a_build_before_it_writes(kin
     assert vlmill("build", sound, "--out", run, "--workers", 0, *set_all(sets)) == 1
     assert message in capsys.readouterr().err
     assert not run.exists()
+
+
+NAMELESS = ["{files: null, subset: en, split: train}", "{files: null}"]
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        *(("sources.quiz", place) for place in (*NAMELESS, "{files: null, subsets: [en]}")),
+        *(("decontaminate.against.held", place) for place in NAMELESS),
+    ],
+)
+def test_a_source_or_benchmark_without_files_is_one_fault(block, place, sound, capsys):
+    sets = {f"{block}.{key}": value for key, value in (part.split(": ", 1) for part in place[1:-1].split(", "))}
+    held = {"decontaminate": "{against: {held: {kind: cauldron}}}"} if block != "sources.quiz" else {}
+    _, said, _ = read_check(capsys, sound, *set_all({**held, **sets}))
+    assert len(said["faults"]) == 1, said["faults"]
+
+
+NAMED = "{image: image, question: question, answer: answer}"
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ("{files: held.jsonl}", "none can be read (undecodable: no bytes in the row)"),
+        (
+            f"{{files: held.jsonl, kind: table, root: gone, options: {NAMED}}}",
+            "none can be read (missing_file: a/2.png)",
+        ),
+        (f"{{files: held.jsonl, kind: table, options: {NAMED}}}", ""),
+        ("{files: held.jsonl, options: {images: []}}", ""),
+    ],
+)
+def test_a_benchmark_none_of_whose_pictures_can_be_read_is_a_fault_before_a_build(held, message, tmp_path, capsys):
+    path = write_recipe(tmp_path)
+    for folder in (tmp_path, tmp_path / "gone"):
+        (folder / "a").mkdir(parents=True)
+        rows = [{"question": f"What is {row}?", "answer": "It.", "image": f"a/{row}.png"} for row in range(3)]
+        json_lines(folder / "held.jsonl", rows)
+    (tmp_path / "a" / "1.png").write_bytes(picture(1))  # one of three is enough
+    against = ("--set", f"decontaminate={{against: {{held: {held}}}}}")
+    _, said, _ = read_check(capsys, path, *against)
+    assert [fault for fault in said["faults"] if "benchmark 'held'" in fault and message in fault] == said["faults"]
+    assert bool(said["faults"]) == bool(message)
+    if message:
+        assert vlmill("build", path, "--out", tmp_path / "run", "--workers", 0, *against) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
 
 
 def test_all_kinds_of_faults_in_one_recipe_are_said_at_once_by_check_and_build(recipe, capsys, tmp_path):
