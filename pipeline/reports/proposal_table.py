@@ -15,7 +15,6 @@ from vlmill.pipeline.reports.place_names import WHOLE
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
 from vlmill.pipeline.sources.known_keys import classify_key
-from vlmill.pipeline.sources.pdf import LAYERLESS
 
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
@@ -31,6 +30,8 @@ WITHOUT = (
     "sources.md, Keys that rows may not be read without); where the other columns are worth it, make a file without"
 )
 """What to do about columns that a row may not be read without; their names follow."""
+LAYERLESS = "has no text layer"
+"""What kind `pdf` says of a page of a scan."""
 UNREAD_PAGES = f"`ocrmypdf -s IN.pdf OUT.pdf` adds a text layer, and {SCANS}"
 """What to do about PDFs without a text layer: nothing is recognised here."""
 COLUMNS = 100

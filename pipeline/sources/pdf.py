@@ -35,9 +35,6 @@ MARK = b"%PDF-"
 HEAD = 1024
 """Bytes in which a PDF has to say that it is one (ISO 32000-1, annex H.3.4.1)."""
 
-LAYERLESS = "has no text layer: a scan, or a picture"
-"""What is said of a page that nobody could read a text from."""
-
 Loss = tuple[Reason, str]
 
 
@@ -161,7 +158,7 @@ class _Reader:
                 nodes = (Node("image", image=0, required=True, url=url), Node("text", supervised=True, text=text))
                 pages.append(Page(nodes, (Picture(data=picture),), page=number))
             elif text == "":
-                failed[number] = Reason.EMPTY_ROW, f"page {number} {LAYERLESS}"
+                failed[number] = Reason.EMPTY_ROW, f"page {number} has no text layer: a scan, or a picture"
             else:
                 failed[number] = _blame_page(number, picture)
                 if isinstance(picture, tuple):  # the child is gone
