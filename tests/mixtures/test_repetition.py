@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmill.mixtures import get_lineage_path
+from vlmill.mixtures.steps import repetition
 from vlmill.mixtures.steps.plan import SEQUENCES
 from vlmill.mixtures.steps.repetition import Repetition, measure_repetition, summarise_repetition
 from vlmill.pipeline.shards.writer import LINEAGE
@@ -77,11 +79,13 @@ def planned(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(planned())
-def test_an_image_is_counted_wherever_the_plan_shows_it(case):
+@given(planned(), st.sampled_from([1, 4, repetition.HELD]))
+def test_an_image_is_counted_wherever_the_plan_shows_it(case, held):
     made, segments = case
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure_repetition(*write(Path(folder), made, segments))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repetition, "HELD", held)
+        (Path(folder) / "scratch").mkdir()
+        found = measure_repetition(*write(Path(folder), made, segments), Path(folder) / "scratch")
     shown, samples = Counter(), set()
     for _, shard, row, first, last in segments:
         for image in filter(None, made[shard][row][first:last]):
