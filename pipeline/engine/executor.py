@@ -189,7 +189,7 @@ class OnRay:
         while queue.waiting or running:
             self.cluster.look_at_nodes()
             width = self.cluster.count_cpus()
-            while queue.waiting and len(running) < (io_bound.at_once if io_bound else 2 * width):
+            while queue.waiting and len(running) < _count_sent(io_bound, width, running, len(queue.waiting)):
                 index = queue.waiting.pop()
                 running.add(send(index), index)
             if not (io_bound or queue.waiting):
@@ -265,6 +265,13 @@ class OnRay:
         from vlmill.pipeline.engine.ray_flow import run_flow_on_ray  # noqa: PLC0415 - imports Ray
 
         return run_flow_on_ray(flow, jobs, WorkerCheck.of_cluster(self.cluster.marker), TRIES, self.cluster)
+
+
+def _count_sent(io_bound: IoBound | None, width: int, running: RunningItems, waiting: int) -> int:
+    """How many items may be on their way at once: of those that wait for others one for each core, until more pay."""
+    if io_bound is None:
+        return 2 * width
+    return io_bound.at_once if running.is_worth_more(waiting) else min(io_bound.at_once, width)
 
 
 def _bound_memory(memory: int) -> int | None:

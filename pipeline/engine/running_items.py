@@ -1,7 +1,8 @@
 """Items that are being worked on elsewhere, and those among them that take far longer than others.
 
 Where nothing else is left to begin, such an item is done a second time beside the first: its node may be slow. What
-comes first counts, and the store takes either (store-contract.md, 5 and 6).
+comes first counts, and the store takes either (store-contract.md, 5 and 6). How fast items come says also whether more
+processes are worth their start.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ LEAST_S = 60.0
 ALONE_S = 600.0
 """Seconds that one may take which has a machine of its own, where none is done yet to measure it by."""
 
+SHORT_S = 10.0
+"""Seconds of work that is left for which no process more is started: each needs some of them until it works."""
+
 
 class RunningItems:
     """References to items that are on their way, each to the number of its item."""
@@ -29,6 +33,7 @@ class RunningItems:
         self._numbers, self._took = dict[Any, int](), list[float]()
         self._begun, self._twice = dict[int, float](), set[int]()
         self._room: float | None = None
+        self._since = time.monotonic()  # the first was sent, then: the first was done
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -51,11 +56,22 @@ class RunningItems:
 
     def finish(self, number: int) -> list[Any]:
         """An item is done; returns the references to it that are not needed any more."""
-        self._took.append(time.monotonic() - self._begun.pop(number))
+        now = time.monotonic()
+        if not self._took:
+            self._since = now
+        self._took.append(now - self._begun.pop(number))
         rest = [reference for reference, other in self._numbers.items() if other == number]
         for reference in rest:
             del self._numbers[reference]
         return rest
+
+    def is_worth_more(self, waiting: int) -> bool:
+        """Whether so many items that wait to be sent would take longer than `SHORT_S` at the pace so far.
+
+        What passed until the first was done is no pace, since processes started meanwhile.
+        """
+        passed, done = time.monotonic() - self._since, len(self._took)
+        return passed * (waiting / (done - 1) if done > 1 else 1) > SHORT_S
 
     def lose(self, number: int) -> None:
         """An item will be sent anew."""

@@ -169,7 +169,8 @@ def meeting(item: Item) -> int:
     return len(list(item.died.iterdir()))
 
 
-def test_items_that_wait_run_more_at_once_than_there_are_cores(ray_pool, tmp_path):
+def test_items_that_wait_run_more_at_once_than_there_are_cores(ray_pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(running_items, "SHORT_S", 0.0)
     items = [Item(number, tmp_path) for number in range(4)]
     assert dict(ray_pool.each(meeting, items, io_bound=IoBound(0.25, 4))) == dict.fromkeys(range(4), 4)
 

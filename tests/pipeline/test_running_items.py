@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from vlmill.pipeline.engine import running_items
-from vlmill.pipeline.engine.running_items import ALONE_S, LEAST_S, SLOW, RunningItems
+from vlmill.pipeline.engine import executor, running_items
+from vlmill.pipeline.engine.executor import IoBound
+from vlmill.pipeline.engine.running_items import ALONE_S, LEAST_S, SHORT_S, SLOW, RunningItems
 
 
 @pytest.fixture
@@ -75,3 +76,32 @@ def test_an_item_without_others_to_compare_it_with_is_done_again_only_where_that
     clock.now = ALONE_S + 1
     assert running.find_straggler(2) is None
     assert running.find_straggler(2, ALONE_S) == 0
+
+
+def test_more_processes_pay_where_those_that_are_there_would_take_long(clock):
+    running = RunningItems()
+    for number in range(6):
+        running.add(number, number)
+    clock.now = SHORT_S
+    assert not running.is_worth_more(1000)
+    clock.now += 1  # none is done so far
+    assert running.is_worth_more(1)
+    running.finish(0)
+    assert not running.is_worth_more(1000)
+    clock.now += 0.1
+    running.finish(1)
+    assert not running.is_worth_more(100)  # ten a second
+    assert running.is_worth_more(101)
+    clock.now += SHORT_S - 0.1
+    assert not running.is_worth_more(1)
+    clock.now += 1  # the others take longer
+    assert running.is_worth_more(1)
+
+
+def test_of_items_that_wait_for_others_there_are_more_once_that_pays(clock):
+    running, many = RunningItems(), IoBound(0.25, 8)
+    assert executor._count_sent(None, 2, running, 100) == 4
+    assert executor._count_sent(many, 2, running, 100) == 2
+    assert executor._count_sent(IoBound(0.25, 1), 2, running, 100) == 1
+    clock.now = SHORT_S + 1
+    assert executor._count_sent(many, 2, running, 100) == 8
