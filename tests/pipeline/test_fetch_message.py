@@ -342,9 +342,14 @@ def test_a_partition_of_hostile_answers_ends_and_loses_nothing_that_is_good(tmp_
         expected[f"endless {name}"] = ENDLESS[name][2] or Reason.NOT_AN_IMAGE  # `body` is no picture
     answers["/good.png"] = STANDARD["/good.png"]
     with Web(answers) as web:
+        pausing = "http://pausing.test/"  # its addresses do not wait for each other, as it has a mirror
         rows = [
-            {**dict.fromkeys(IMAGES.names), "image": image, "url": web.url(f"/{image}")}
-            for image in range(len(expected))
+            {
+                **dict.fromkeys(IMAGES.names),
+                "image": image,
+                "url": f"{pausing}{image}" if name.startswith("pause") else web.url(f"/{image}"),
+            }
+            for image, name in enumerate(expected)
         ]
         rows += [
             {**dict.fromkeys(IMAGES.names), "image": len(rows) + more, "url": web.url(f"/good.png?{more}")}
@@ -353,7 +358,15 @@ def test_a_partition_of_hostile_answers_ends_and_loses_nothing_that_is_good(tmp_
         write_rows(tmp_path / "images.parquet", IMAGES, iter(rows))
         out = tmp_path / "out"
         out.mkdir()
-        fetch = Fetch(allow_hosts=(web.host,), timeout_s=30, deadline_s=60, retries=0, threads=16, max_bytes=LIMIT)
+        fetch = Fetch(
+            allow_hosts=(web.host,),
+            mirrors={pausing: web.url("/")},
+            timeout_s=30,
+            deadline_s=60,
+            retries=0,
+            threads=16,
+            max_bytes=LIMIT,
+        )
         counts = fetch.run({"images.parquet": tmp_path / "images.parquet"}, out)
         found = list(read_rows(out / "images.parquet"))
         asked = [visit.path for visit in web.asked()]
