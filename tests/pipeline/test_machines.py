@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from contextlib import suppress
 
 import pytest
+import yaml
 
 from tests.helpers.machines import OVERLAY, QUICK, RAY, explain_lack, find_processes, open_network, start_ray
 from tests.helpers.object_storage import SERVER, name_environment
@@ -236,3 +238,40 @@ def test_a_build_whose_head_is_killed_ends_with_the_next_step_and_goes_on_withou
     assert "Start the cluster anew, and run the same command again" in error
     assert vlmill(*build(folder, "headless", "--workers", 0)[len(RUN) :]) == 0
     assert hash_run(folder / "headless") == hash_run(folder / "here")
+
+
+IN_PIECES = """
+from functools import partial
+from vlmill.pipeline import cli
+from vlmill.pipeline.dedupe import gather, pieces
+from vlmill.pipeline.engine import deduping
+deduping.cut_blocks = partial(pieces.cut_blocks, most=10)
+gather.FEW, pieces.LINKS = 3, 4
+cli.main()
+"""
+DEDUPE = {"paragraphs": 2, "containment": 0.6, "host_images": 0.9, "across_documents": True, "boilerplate": 3}
+
+
+def test_dedupe_in_pieces_over_machines_leaves_the_bytes_of_one_where_a_worker_and_a_machine_are_killed(
+    folder, network
+):
+    head, (one, two) = network.machines[0], take_workers(network, 2)[:2]
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"dedupe": DEDUPE, "partition": {"rows": 3}}
+    (folder / "deduped.yaml").write_text(yaml.safe_dump(recipe | {"stages": []}))
+    run = (sys.executable, "-c", IN_PIECES, "build", folder / "deduped.yaml", "--until")
+    done = head.run(*run, "signals", "--out", folder / "alone", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(folder / "alone", folder / "together")
+    assert head.run(*run, "dedupe", "--out", folder / "alone", "--workers", "0").returncode == 0
+    process = head.start(
+        *run, "dedupe", "--out", folder / "together", "--ray", "auto", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said = []
+    while not (said and said[-1].startswith("dedupe: edges")):
+        said.append(process.stdout.readline())
+        assert said[-1], said
+    kill_worker(one)
+    two.kill()
+    rest, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, rest
+    assert hash_run(folder / "together") == hash_run(folder / "alone")
