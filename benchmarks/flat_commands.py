@@ -67,8 +67,10 @@ STAGE_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("evaluate", "RUN", "--threads", "1"),
     ("export", "RUN", "--stage", "align", "--order", "samples", "--to", "parquet", "--out", "NEW"),
     ("export", "RUN", "--stage", "align", "--order", "samples", "--to", "messages", "--out", "NEW"),
+    ("takedown", "RUN", "--id", "pairs/pairs-00000.parquet#1999", "--workers", "0"),
 )
-"""Of a run with a stage (flat_stage.py). A stage is exported to its end, since `export` knows no part of one."""
+"""Of a run with a stage (flat_stage.py). A stage is exported to its end, since `export` knows no part of one. The last
+command changes the run."""
 
 LONGEST = 900.0
 """Seconds after which a command is interrupted."""

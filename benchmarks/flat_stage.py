@@ -1,12 +1,14 @@
 """A run with a stage over so many samples, for `python -m benchmarks.flat --commands`, in minutes.
 
 Its input files are one file under many names, so the tasks of their partitions would leave the same bytes but for names
-of files. The first partition's are done; those of the others get links to its files and receipts of their own. All
+of files. Those of one partition are done; the others get links to its files and receipts of their own. Only the last
+picture of the first file is in no other, so that it can be taken down; the tasks of its partition are done too. All
 that is over partitions is done: manifests, selection, plan and lock. So every command finds a complete run.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -14,7 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
 from vlmill.pipeline import cli
 from vlmill.pipeline.core.keys import DIGITS
@@ -59,12 +64,22 @@ RECIPE = {
 }
 
 
+OWN_PARTITION = "00000-0000"
+"""Of the file whose last picture is in no other."""
+
+
 def write_linked_inputs(folder: Path, pairs: Path, times: int) -> Path:
-    """The recipe in `folder`, over the file `pairs` under so many names."""
+    """The recipe in `folder`, over so many files that are `pairs`, but for the last picture of the first."""
     from tests.helpers.stages import write_tokenizer  # noqa: PLC0415 - imports torch
 
     folder.mkdir()
-    for number in range(times):
+    rows = pq.read_table(pairs)
+    picture = io.BytesIO()
+    Image.radial_gradient("L").save(picture, "PNG")
+    images = [*rows["image"].to_pylist()[:-1], {"bytes": picture.getvalue(), "path": "gradient.png"}]
+    captions = [*rows["caption"].to_pylist()[:-1], "A gradient from the middle to the edges."]
+    pq.write_table(pa.table({"image": images, "caption": captions}), folder / "pairs-00000.parquet")
+    for number in range(1, times):
         (folder / f"pairs-{number:05d}.parquet").hardlink_to(pairs)
     write_tokenizer(folder / "tokenizer.json")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
@@ -72,12 +87,14 @@ def write_linked_inputs(folder: Path, pairs: Path, times: int) -> Path:
 
 
 class LinkingStore(Store):
-    """A store that does a task of a partition once, and links what it left for all others."""
+    """A store that does a task of one partition, and of that of its own, and links what the one left for all others."""
 
     done: dict[tuple[str, str], Receipt] = {}  # noqa: RUF012 - one for all stores of the process
 
     def perform(self, task: Task, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> Receipt:
         """See Store."""
+        if task.partition == OWN_PARTITION:
+            return PERFORM(self, task, elsewhere)
         key = task.key()
         what = task.folder, "" if task.folder.endswith("/read") or task.folder.startswith("shards/") else key
         first = self.done.get(what)
