@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -14,7 +15,7 @@ from vlmill.pipeline.reports.document_columns import SCANS
 from vlmill.pipeline.reports.place_names import WHOLE
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
-from vlmill.pipeline.sources.known_keys import classify_key
+from vlmill.pipeline.sources.known_keys import PICTURES, classify_key
 
 SHOWN = 3
 """Samples that are shown, and kinds that are named where none fits."""
@@ -34,6 +35,12 @@ LAYERLESS = "has no text layer"
 """What kind `pdf` says of a page of a scan."""
 UNREAD_PAGES = f"`ocrmypdf -s IN.pdf OUT.pdf` adds a text layer, and {SCANS}"
 """What to do about PDFs without a text layer: nothing is recognised here."""
+MEMBERS = re.compile(r"its members are ([a-z0-9., ]+)")
+UNPACK = (
+    "no kind reads a conversation, or questions with answers, beside a picture in a tar: unpack it (mkdir unpacked && "
+    "tar -xf FILE.tar -C unpacked) and look at that with `vlmill new unpacked`, which makes rows of pictures with JSON"
+)
+"""What to do about tars of pictures and JSON."""
 COLUMNS = 100
 """Columns that are shown."""
 LINES = 10
@@ -81,6 +88,14 @@ def _list_nodes(page: Page) -> Iterator[str]:
         yield f"{role}[image] {picture.path or picture.url or f'{len(picture.data or bytes()):,} bytes'}"
 
 
+def _list_ways(found: Proposal) -> list[str]:
+    """What to do about files without columns: PDFs, and tars."""
+    whys = " ".join(one.why for one in found.others)
+    members = {name for said in MEMBERS.findall(whys) for name in said.split(", ")}
+    ways = [UNREAD_PAGES] if LAYERLESS in whys else []
+    return ways + ([UNPACK] if "json" in members and members & {*PICTURES} else [])
+
+
 def explain_nothing(found: Proposal) -> str:
     """Why no kind was taken: what is there, and which kinds came nearest."""
     where = "docs/sources.md, Tables of any making, has what a cell may hold"
@@ -103,11 +118,7 @@ def explain_nothing(found: Proposal) -> str:
         ]
         or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),
-        "ways on": advice
-        if found.columns
-        else [UNREAD_PAGES]
-        if any(LAYERLESS in one.why for one in found.others)
-        else [],
+        "ways on": advice if found.columns else _list_ways(found),
     }
     lines = [f"  {head}:\n    " + "\n    ".join(said) for head, said in parts.items() if said]
     return "\n".join([f"{found.place}: no kind makes samples of these rows", *lines])

@@ -17,6 +17,7 @@ from typing import Any
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.reports.page_texts import list_read_pages, read_page_text
 from vlmill.pipeline.reports.place_names import get_suffix
+from vlmill.pipeline.sources.conversation import FROM
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
@@ -109,7 +110,7 @@ def list_described(files: Sequence[InputFile]) -> Beside:
         caption = _read_text(matched[name, ".txt"]).strip() if (name, ".txt") in matched else ""
         if caption and not LETTER.search(caption):
             caption, numeric = "", numeric + 1
-        told = _describe_page(said, text) if text else said if isinstance(said, dict) else {}
+        told = _describe_page(said, text) if text else said if isinstance(said, dict) else _name_turns(said)
         row = {**told, **({"caption": caption} if caption else {})}
         rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
     used = {file.name for file in matched.values()}
@@ -160,6 +161,12 @@ def _name_described(name: str) -> str:
     """The name, without its end, of the picture that a file of this name is about."""
     stem = drop_suffix(name)
     return drop_suffix(stem) if get_suffix(stem) in KNOWN else stem
+
+
+def _name_turns(said: Any) -> Mapping[str, Any]:
+    """A list of messages as the turns of a row; nothing of anything else."""
+    turns = isinstance(said, list) and all(isinstance(one, dict) and {*FROM} & {*one} for one in said)
+    return {"messages": said} if turns and said else {}
 
 
 def _describe_page(said: Any, text: str) -> Mapping[str, Any]:

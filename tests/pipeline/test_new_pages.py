@@ -8,7 +8,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.helpers.upstream import picture
+from tests.helpers.upstream import picture, tar
 from vlmill.pipeline.reports.page_texts import read_page_text
 from vlmill.pipeline.reports.proposal import examine_place
 from vlmill.pipeline.reports.proposal_table import explain_nothing
@@ -137,3 +137,24 @@ def test_scans_without_a_text_are_told_what_writes_one(tmp_path):
     said = explain_nothing(examine_place(str(tmp_path / "pdf")))
     assert "ocrmypdf -s IN.pdf OUT.pdf" in said
     assert "docs/documents.md, Scans" in said
+
+
+TALK = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A page."}]
+
+
+@pytest.mark.parametrize("said", [TALK, {"messages": TALK}])
+def test_a_tar_of_pictures_and_conversations_says_to_unpack_it_and_what_is_unpacked_is_read(said, tmp_path):
+    (tmp_path / "unpacked").mkdir()
+    members = [
+        (f"{row}.{end}", data)
+        for row in range(3)
+        for end, data in (("png", picture(row)), ("json", json.dumps(said).encode()))
+    ]
+    refused = examine_place(str(tar(tmp_path / "talk.tar", members)))
+    assert refused.chosen is None
+    assert "vlmill new unpacked" in explain_nothing(refused)
+    for name, data in members:
+        (tmp_path / "unpacked" / name).write_bytes(data)
+    found = examine_place(str(tmp_path / "unpacked"))
+    assert found.chosen is not None
+    assert dict(found.chosen.options) == {"image": "image", "turns": "messages"}
