@@ -78,8 +78,8 @@ def planned(draw):
     return made, segments
 
 
-@settings(max_examples=40, deadline=None)
-@given(planned(), st.sampled_from([1, 4, repetition.HELD]))
+@settings(max_examples=100, deadline=None)
+@given(planned(), st.integers(1, 12))
 def test_an_image_is_counted_wherever_the_plan_shows_it(case, held):
     made, segments = case
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
