@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,10 @@ def explain_unbuilt(root: Path) -> str | None:
     """
     if not (root / UNBUILT).exists():
         return None
-    if (root / UNBUILT).read_text(encoding="utf-8").startswith(TAKEDOWN):
+    begun = ""
+    with suppress(FileNotFoundError):  # a build has just come to its end: the warning is late by a moment
+        begun = (root / UNBUILT).read_text(encoding="utf-8")
+    if begun.startswith(TAKEDOWN):
         return (
             f"{root} has a takedown that has not come to its end: what is not made again yet may hold what it takes. "
             f"It goes on with: vlmill takedown {root}"
