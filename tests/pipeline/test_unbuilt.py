@@ -103,7 +103,7 @@ def test_files_that_leave_a_run_say_so_and_are_made_anew_once_it_is_built(built,
     reseed(recipe, root, "--accept-changes", "--until", "survey")
     run, out = api.open_run(root), tmp_path / "out"
     assert SAID in run.render_stats_page()
-    run.export("llava", out, stage="align")
+    run.export("llava", out)
     assert WARNED in (out / "README.md").read_text()
     with pytest.raises(NotBuiltError, match=SAID):
         run.disclose()
@@ -111,7 +111,7 @@ def test_files_that_leave_a_run_say_so_and_are_made_anew_once_it_is_built(built,
         run.disclosure_figure("total.samples")
     assert reseed(recipe, root) == 0
     assert SAID not in run.render_stats_page()
-    assert api.open_run(root).export("llava", out, stage="align").outcome == "replaced"
+    assert api.open_run(root).export("llava", out).outcome == "replaced", "of the same samples"
     assert WARNED not in (out / "README.md").read_text()
     assert api.open_run(root).disclose()
 
