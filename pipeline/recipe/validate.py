@@ -20,6 +20,8 @@ from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.overrides import STEP_NAMES
 from vlmill.pipeline.signals.base import SIGNAL_NAME
+from vlmill.pipeline.signals.brought import Brought
+from vlmill.pipeline.sources import SOURCES
 
 if TYPE_CHECKING:
     from vlmill.pipeline.decontaminate import Benchmark
@@ -29,6 +31,8 @@ RESERVED = ("benchmarks", "dedupe", "hosts", "mixtures", "signals")
 """Folders under steps/ that belong to no source."""
 EMBEDDINGS = ("image_embedding", "text_embedding")
 """Kinds of signals whose values are vectors."""
+RATED_KINDS = ("finevision", "mmc4")
+"""Kinds of sources whose rows bring numbers that no option names."""
 LONGEST = 100
 """Bytes of a name: it is a part of file names, which have 255."""
 
@@ -104,6 +108,7 @@ def validate_recipe(recipe: Recipe) -> None:
         partial(_check_sources, recipe),
         partial(_check_filters, recipe),
         partial(_check_signals, recipe),
+        partial(_check_brought, recipe),
         partial(_check_clusters, recipe),
         *(partial(_check_files, "sources", name, settings) for name, settings in recipe.sources.items()),
         *(partial(_check_boxes, recipe, name) for name in recipe.sources),
@@ -170,6 +175,22 @@ def _check_signals(recipe: Recipe) -> None:
             raise RecipeError(
                 f"filters.threshold: the recipe has no source {name!r}; {suggest_names(name, recipe.sources)}"
             )
+
+
+def _check_brought(recipe: Recipe) -> None:
+    """A number that a signal takes from the rows is one that some source brings, or its bounds would keep all."""
+    if any(one.kind not in SOURCES or one.kind in RATED_KINDS for one in recipe.sources.values()):
+        return
+    places = [place for one in recipe.sources.values() for place in getattr(one.options, "signals", ())]
+    numbers = sorted({*places, *(place.rpartition(".")[2] for place in places)})
+    for name, signal in recipe.models.items():
+        if not isinstance(signal, Brought) or signal.number in numbers or not recipe.sources:
+            continue
+        known = suggest_names(signal.number, numbers) if numbers else "none of them names any"
+        raise RecipeError(
+            f"signals.{name}: no source brings a number {signal.number!r}; name its column among the `signals` in "
+            f"`options` of the source that has it: {known}"
+        )
 
 
 def _check_clusters(recipe: Recipe) -> None:

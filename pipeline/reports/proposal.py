@@ -62,12 +62,15 @@ from vlmill.pipeline.reports.sidecars import (
     name_by_folders,
 )
 from vlmill.pipeline.sources import SOURCES
+from vlmill.pipeline.sources.formats.csv_rows import DELIMITERS, has_header
 from vlmill.pipeline.sources.formats.records import read_column, read_first_records
 
 FIRST = 5
 """Files that are opened until a kind fits: the first, or of PDFs as many from all over the place."""
 
 SUFFIX = "the paths of images do not say what files end with: add it to the options of a table, such as suffix: .jpg"
+
+NO_HEADER = "the first line is a row and names no columns: they are column_1, column_2 and so on"
 
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What `save_to_disk` of datasets and LLaMA-Factory have beside the rows."""
@@ -158,7 +161,7 @@ class _Opened:
     file: str  # the last file, which is the one that a kind fits, if any does
     cells: Cells  # of it
     refused: Mapping[str, str]  # files before it -> why no kind fits
-    splits: Sequence[str] = ()  # what a person should know of a column of splits
+    splits: Sequence[str] = ()  # what a person should know of its header and a column of splits
 
 
 def _open_files(
@@ -183,6 +186,8 @@ def _open_files(
             if named is None and not fits_rows(tried):
                 tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
             splits = _note_splits(path, cells) if fits_rows(tried) else []
+            if fits_rows(tried) and suffix in DELIMITERS and not has_header(path):
+                splits.append(NO_HEADER)
         by_ids = [one for one in tried if "suffix" in one.options]
         tried = by_ids if fits_rows(by_ids) else tried
         attempts += tried

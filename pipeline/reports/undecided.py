@@ -23,6 +23,7 @@ class UndecidedCount:
     nodes: int  # it looked at
     undecided: int
     outcome_by: str | None  # the setting that decides their outcome
+    dropped: bool  # by that setting, as it is
 
     @property
     def over(self) -> bool:
@@ -37,11 +38,10 @@ class UndecidedCount:
         )
         if not self.over:
             return share
-        advice = (
-            f"look at some in vlmill explore, and drop them with --set {self.outcome_by}=drop"
-            if self.outcome_by
-            else "look at some"
-        )
+        advice = "look at some"
+        if self.outcome_by is not None:
+            outcome, other = ("they are dropped; ", "keep") if self.dropped else ("", "drop")
+            advice = f"{outcome}{advice} in vlmill explore, and {other} them with --set {self.outcome_by}={other}"
         return f"{share}, more than {CAP:.0%}: {advice}"
 
 
@@ -55,5 +55,7 @@ def count_undecided(root: Path) -> Iterator[UndecidedCount]:
                 continue
             totals = read_totals(root, folder)
             if "undecided" in totals and totals["undecided"].came:
-                setting = f"filters.{filter_.name}.in_doubt" if hasattr(filter_, "in_doubt") else None
-                yield UndecidedCount(source, filter_.name, totals["filtered"].came, totals["undecided"].came, setting)
+                doubt = getattr(filter_, "in_doubt", None)
+                setting = f"filters.{filter_.name}.in_doubt" if doubt else None
+                counts = totals["filtered"].came, totals["undecided"].came
+                yield UndecidedCount(source, filter_.name, *counts, setting, dropped=doubt == "drop")

@@ -113,7 +113,9 @@ class SignalWorker:
             for one in unit.detections
         )
         took = perf_counter() - began
-        return ScoredChunk(_gather_scores(asked, found), self.device, pictures, detections, took)
+        answered = any(isinstance(unit, ScoredUnit) for unit in found.values())  # not: of an earlier partition
+        device = self.device if answered else {}
+        return ScoredChunk(_gather_scores(asked, found), device, pictures, detections, took)
 
     def _score_units(
         self, chunk: SignalChunk, asked: Sequence[AskedUnit], places: Sequence[int]

@@ -10,6 +10,7 @@ import pytest
 import vlmill
 from tests.helpers.small import RECIPE, write_recipe
 from tests.helpers.small import vlmill as command
+from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.sample import Node, Sample, SampleId
 from vlmill.pipeline.signals.brought import Brought
 from vlmill.pipeline.signals.chunks import SamplePiece, SignalChunk, list_asked, make_batch
@@ -52,6 +53,23 @@ def run(tmp_path_factory):
 def test_a_threshold_bounds_it_and_what_has_none_stays(run):
     whole = [loss for loss in run.losses() if loss.node in (None, -1)]
     assert [(str(loss.id), str(loss.reason)) for loss in whole] == [("quiz/rows.jsonl#0", "signal:rated")]
+
+
+@pytest.mark.parametrize(
+    ("signals", "message"),
+    [
+        (["scores", "meta.score"], r"signals.rated: no source brings a number 'skore'; .*did you mean 'score'\?"),
+        ([], r"no source brings a number 'skore'; .*: none of them names any"),
+    ],
+)
+def test_a_number_that_no_source_brings_is_refused(signals, message, tmp_path):
+    options = {"question": "q", "answer": "a", "signals": signals}
+    given = {"signals": {"rated": {"kind": "brought", "number": "skore"}}, "stages": []}
+    quiz = {"kind": "table", "files": "rows.jsonl", "options": options}
+    with pytest.raises(RecipeError, match=message):
+        vlmill.load_recipe(write_recipe(tmp_path, sources={"quiz": quiz}, **given))
+    own = {"quiz": quiz, "web": {"kind": "mmc4", "files": "*.jsonl"}}
+    assert vlmill.load_recipe(write_recipe(tmp_path, sources=own, **given))  # rows of mmc4 bring their own
 
 
 def test_a_condition_of_a_mixture_sees_it(run):

@@ -503,7 +503,8 @@ def test_a_table_that_is_not_in_utf_8_says_what_converts_it(tmp_path, monkeypatc
     lines = ["Frage;Antwort", *("Wie groß?;Größer" for _ in ROWS)]
     (tmp_path / "excel.csv").write_bytes("\n".join(lines).encode("latin-1"))
     said = explain_nothing(examine_place(str(tmp_path / "excel.csv")))
-    assert "row 0: column Frage is not in UTF-8; convert the file, such as with: iconv -f WINDOWS-1252" in said
+    assert "row 0: column Frage is not in UTF-8; convert the file from what it is in (WINDOWS-1252, GB18030" in said
+    assert "iconv -f ENCODING -t UTF-8 FILE > OTHER" in said
     (tmp_path / "excel.csv").write_bytes("Größe;Antwort\na;b".encode("latin-1"))
     with pytest.raises(SourceError, match="its header is not in UTF-8; convert the file"):
         SOURCES["table"](question="Frage", answer="Antwort").survey(tmp_path / "excel.csv")

@@ -12,8 +12,8 @@ from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture
 from vlmill.mixtures.report.warnings import REPETITION
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.sources.table import TableSource
+from vlmill.pipeline.reports.proposal import NO_HEADER, examine_place
+from vlmill.pipeline.sources.table import TableSource, WebTableSource
 
 ROWS = range(20)
 
@@ -51,6 +51,31 @@ def test_columns_whose_names_say_nothing_are_named_on_the_command_line(tmp_path,
     assert vlmill("new", place, *named) == 0
     source = api.load_recipe("survey.yaml").recipe.sources["survey"]
     assert source.options == TableSource(image="foto", question=("said_a", "more"), answer="said_b")
+
+
+@pytest.mark.parametrize(("end", "mark"), [(".tsv", "\t"), (".csv", ",")])
+def test_a_table_without_a_header_loses_no_row_and_has_its_columns_by_number(end, mark, tmp_path):
+    lines = [f"Shape {row}{mark}https://img.test/{row}.jpg\n" for row in ROWS]
+    (tmp_path / f"a{end}").write_text("".join(lines))
+    found = examine_place(str(tmp_path / f"a{end}"))
+    assert (found.chosen.kind, dict(found.chosen.options)) == (
+        "web_table",
+        {"image": "column_2", "caption": "column_1"},
+    )
+    assert NO_HEADER in found.notes
+    source = WebTableSource(**found.chosen.options)
+    assert len(source.survey(tmp_path / f"a{end}")) == len(ROWS)
+    (first,) = source.rows(tmp_path / f"a{end}", [0])
+    assert [node.text for node in first.pages[0].nodes if node.text] == ["Shape 0"]
+    with pytest.raises(SourceError, match=r"column 'url' is missing; .*its columns are column_1, column_2 and so on"):
+        WebTableSource(image="url", caption="text").survey(tmp_path / f"a{end}")
+
+
+def test_columns_that_are_called_by_number_are_a_header(tmp_path):
+    place = separated(tmp_path / "a.csv", [{"column_1": "Shape", "column_2": "https://img.test/1.jpg"}])
+    found = examine_place(str(place))
+    assert len(WebTableSource(**found.chosen.options).survey(place)) == 1
+    assert NO_HEADER not in found.notes
 
 
 def test_named_columns_read_addresses_with_the_kind_that_requests_them(tmp_path):

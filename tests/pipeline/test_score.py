@@ -118,6 +118,15 @@ def test_parts_are_merged_in_order_and_one_without_values_has_the_width_of_the_o
     assert merged.samples.tolist() == [0, 0, 1, 1]
 
 
+def test_a_chunk_names_a_device_only_where_its_own_units_were_answered(tmp_path):
+    (full,) = read_chunks(write_partition(tmp_path / "full", [["ab"]]), [])
+    (bare,) = read_chunks(write_partition(tmp_path / "bare", [[0]]), [])
+    with SignalWorker("fragile", make_signal("fragile")) as worker:
+        before = worker.score_chunk(bare)
+        assert worker.score_chunk(full).device
+        assert worker.score_chunk(bare).device == before.device == {}
+
+
 def test_values_are_rounded_and_have_one_zero():
     assert (
         quantise_values(np.array([0.123449, -0.00001]), 2).tobytes()

@@ -4,6 +4,10 @@ All values are strings. A quoted one may hold line breaks, so where a row begins
 What separates values is a tab in `.tsv`. In `.csv` the header says: a comma where all columns that are needed are then
 there, else a semicolon (as spreadsheets write where the comma is the decimal mark) or a tab; where none has them all,
 whichever makes the most columns.
+
+A file without a header has rows alone: its columns are called `column_1`, `column_2` and so on. A file is read so where
+columns are asked for by these names and its first record has none of them; and where nobody says what its columns are
+called, if that record holds an address or the path of a picture.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import csv
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -26,7 +31,18 @@ DELIMITERS = {".tsv": ("\t",), ".csv": (",", ";", "\t")}
 LOST_BYTE = re.compile("[\udc80-\udcff]")
 """A byte that is no UTF-8, as `surrogateescape` reads it."""
 
-NO_UTF8 = "is not in UTF-8; convert the file, such as with: iconv -f WINDOWS-1252 -t UTF-8 FILE > OTHER"
+NO_UTF8 = (
+    "is not in UTF-8; convert the file from what it is in (WINDOWS-1252, GB18030, SHIFT_JIS, WINDOWS-1251 ...): "
+    "iconv -f ENCODING -t UTF-8 FILE > OTHER"
+)
+
+NUMBERED = re.compile(r"column_[1-9][0-9]*")
+"""What columns are called that have no name."""
+
+VALUE = re.compile(r"https?://\S+|\S+\.(?:jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE)
+"""What stands in a row and is not the name of a column."""
+
+NO_NAMES = "; if its first line is a row, its columns are column_1, column_2 and so on"
 
 LARGEST = 1 << 30
 """Characters of a value at most. Python's own limit of 128 KB is below an image in base64."""
@@ -45,7 +61,7 @@ class SeparatedSource(KeyedSource, Protocol):
 
     def survey(self, path: Path) -> list[int]:
         """Characters of each row. Raises BadFileError where a column is missing."""
-        with _open_file(path, self.columns()) as (_, records):
+        with _open_file(path, self.columns()) as (_, records, _):
             return [sum(map(len, record)) for record in records]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
@@ -53,19 +69,25 @@ class SeparatedSource(KeyedSource, Protocol):
 
         Raises as `survey`.
         """
-        with _open_file(path, self.columns()) as (header, records):
+        with _open_file(path, self.columns()) as (header, records, _):
             yield from self.made((number, _make_row(header, record)) for number, record in pick_items(records, numbers))
 
 
 def read_header(path: Path, columns: Columns) -> list[str]:
     """The names of a file's columns. Raises BadFileError where one of `columns` is missing."""
-    with _open_file(path, columns) as (header, _):
+    with _open_file(path, columns) as (header, _, _):
         return header
 
 
+def has_header(path: Path) -> bool:
+    """Whether the first record of a file seems to name its columns."""
+    with _open_file(path, {}) as (_, _, named):
+        return named
+
+
 @contextmanager
-def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
-    """The names of the columns and the records, blank lines left out.
+def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]], bool]]:
+    """The names of the columns, the records, blank lines left out, and whether the first of the file is a header.
 
     What is no UTF-8 stays as half of a surrogate pair.
     """
@@ -73,16 +95,28 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             delimiter = _choose_delimiter(file, DELIMITERS[path.suffix.lower()], columns)
-            records = (record for record in csv.reader(file, delimiter=delimiter) if record)
+            records: Iterator[list[str]] = (record for record in csv.reader(file, delimiter=delimiter) if record)
             header = next(records, [])
+            named = not _lacks_names(header, columns)
+            if not named:
+                records = chain([header], records)
+                header = [f"column_{place}" for place in range(1, len(header) + 1)]
             if not all(map(_is_unicode, header)):
                 raise BadFileError(f"{path}: its header {NO_UTF8}")
             for name in columns:
                 if name not in header:
-                    raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}")
-            yield header, records
+                    way = NO_NAMES if any(map(VALUE.fullmatch, header)) else ""
+                    raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}{way}")
+            yield header, records, named
         except csv.Error as error:
             raise BadFileError(f"{path}: expected values separated by commas, semicolons or tabs ({error})") from error
+
+
+def _lacks_names(first: Sequence[str], columns: Columns) -> bool:
+    """Whether the first record is a row and no header."""
+    if not columns:
+        return any(map(VALUE.fullmatch, first))
+    return any(map(NUMBERED.fullmatch, columns)) and not any(map(NUMBERED.fullmatch, first))
 
 
 def _choose_delimiter(file: TextIO, possible: Sequence[str], columns: Columns) -> str:
