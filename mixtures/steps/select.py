@@ -85,7 +85,7 @@ class Select:
     truncate: bool = False  # cut an answer that does not fit, in place of losing it
 
     name: ClassVar[str] = "select"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     pure: ClassVar[bool] = True
 
     @property
@@ -142,7 +142,8 @@ class Select:
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
             states[~_apply_condition(self.entry, _read_conditioned(inputs, shard))] = PASSED_OVER
-        states[kept_out] = KEPT_OUT
+        table = _join_tables(inputs, shard, ("nodes",))
+        states[kept_out & (table["images"] < table["nodes"]).to_numpy()] = KEPT_OUT  # of images alone nothing is asked
         reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
             states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
@@ -326,10 +327,8 @@ def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.
 def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None = None) -> pl.DataFrame:
     table = pl.read_parquet(path, columns=None if columns is None else list(columns), glob=False)
     if table.height != shard.samples:
-        raise StoreError(
-            f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples; check the run "
-            "with: vlmill verify DIR"
-        )
+        said = f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples"
+        raise StoreError(f"{said}; check the run with: vlmill verify DIR")
     return table
 
 

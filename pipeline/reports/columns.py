@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import takewhile
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.reports.image_ids import ImageIds
 from vlmill.pipeline.reports.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
-from vlmill.pipeline.sources.known_keys import PICTURES, has_value
-from vlmill.pipeline.sources.nested import find_place
+from vlmill.pipeline.sources.known_keys import PICTURES, classify_key, has_value
+from vlmill.pipeline.sources.nested import find_place, join_columns
 
 CAPTIONS = (
     *("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html"),
@@ -25,17 +26,19 @@ CAPTIONS = (
     *("descrizione", "描述", "标题"),
 )
 QUESTIONS = (
-    *("question", "query", "prompt", "instruction", "problem", "asked", "input", "user", "q"),
+    *("question", "query", "prompt", "instruction", "problem", "asked", "input", "inputs", "user", "q", "prefix"),
     *("frage", "pregunta", "pergunta", "domanda", "vraag", "вопрос", "问题", "質問", "질문"),
 )
 ANSWERS = (
     "answer",
     "response",
     "output",
+    "outputs",
     "completion",
     "reply",
     "solution",
     "target",
+    "correct_choice_idx",
     "correct",
     "assistant",
     "answers",
@@ -52,16 +55,24 @@ ANSWERS = (
         "回答",
         "답변",
     ),
+    "suffix",
     "label",
 )
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat", "qa", "qas", "qa_pairs")
 PARTS = ("prompt", "completion")
 """What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
+LETTERED = re.compile(r"(?:(?:choice|option|opt)s?[ _-]?)([a-h])", re.IGNORECASE)
+"""The name of a column with one choice, by its letter."""
+LISTED = ("caption", "captions", "descriptions", "reference_strs", "sentences.raw", "alt_text")
+"""Names of columns that may hold several captions of one image, as sets of COCO and Flickr30k do."""
 WITHIN = ("speaker", "said", "turn_image")
 NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "system", *WITHIN)
 SEVERAL = ("image", "question", "choices", "turns")
-"""Options of kind `table` that name keys of turns, all that name columns or these, and those that may name several."""
+QUIZ = frozenset({"question", "answer", "choices"})
+FORMS = QUIZ | {"caption", "turns"}
+"""Options of kind `table` that name keys of turns, all that name columns or these, those that may name several, those
+of questions, and those of any form that a row may have."""
 LICENCES = ("licence", "license", "rights")
 """Names of columns in lower case, the usual first: English ones, then those of other languages."""
 
@@ -75,6 +86,9 @@ ABOUT = frozenset(
 
 NAMES = frozenset({"id", "ids", "uid", "uuid", "guid", "key", "index", "idx", "sha", "md", "hash", "file", "path"})
 """Words in the name of a column that names its row or a file."""
+
+BESIDE = NAMES | {"lang", "language", "locale", "split"}
+"""These, and words in the name of a column that says something of a text, and is none."""
 
 PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
 ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
@@ -185,7 +199,7 @@ def _add_turns(cells: Cells, kind: str, options: dict[str, Any]) -> dict[str, An
 def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Kinds and options that a table could be read with, the likeliest first; `names` are the columns, or all."""
     columns = names or cells.columns
-    held = [name for name in columns if cells.hold(name, *IN_ROW)]
+    held = _find_images(cells, columns)
     linked = [name for name in columns if cells.hold(name, *LINKED)]
     ids = [cells.ids.column] if cells.ids and not held and not linked else []
     images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
@@ -202,16 +216,17 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
         question = _find_column(cells, columns, QUESTIONS, *TEXTS, "list of texts")
         answer = _find_column(cells, columns, ANSWERS, *TEXTS, "number", "true or false", "list of texts")
         if question and answer and question != answer:
-            more = _find_column(cells, columns, ("input",), "text")
+            more = _find_column(cells, columns, ("input", "inputs"), "text")
             if more and more != question:
                 yield kind, {**common, "question": [question, more], "answer": answer}
             yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells, columns)}
             yield kind, {**common, "question": question, "answer": answer}
         caption = _find_column(cells, columns, CAPTIONS, *TEXTS)
+        caption = caption or _find_column(cells, columns, LISTED, "list of texts")
         if named and caption:
             yield kind, {**common, "caption": caption}
         others = [name for name in columns if name not in named and cells.hold(name, *TEXTS) and not _is_name(name)]
-        if named and len(others) == 1:
+        if named and len(others) == 1 and not _is_constant(cells, others[0]):
             yield kind, {**common, "caption": others[0]}
 
 
@@ -239,10 +254,11 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
         for column in columns if option not in WITHIN else ():
             cells.check_column(option, column)
     given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
+    given = _find_other_half(cells, given)
     flat = any(cells.hold(name, *IN_ROW, *LINKED) for name in cells.columns)
     looked_at = named.get("image", cells.columns if flat else cells.dotted)
     linked = [name for name in looked_at if cells.hold(name, *LINKED)]
-    held = [name for name in looked_at if cells.hold(name, *IN_ROW)]
+    held = _find_images(cells, looked_at)
     used = {column for columns in named.values() for column in columns}
     shown = named.get("image") or [name for name in held or linked if name not in used]
     kind = "web_table" if shown and {*shown} <= {*linked} else "table"
@@ -250,7 +266,50 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
     if cells.ids and kind == "table" and cells.ids.column in (shown or {cells.ids.column} - used):
         seen = {"image": cells.ids.column, "suffix": cells.ids.suffix}
     seen = {} if "turn_image" in named else seen
-    yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given}
+    if given.keys() & FORMS:
+        yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given}
+        return
+    for _, options in recognise_nested(cells):
+        form = {name: value for name, value in options.items() if name not in {"image", "suffix"}}
+        yield kind, {**seen, **form, **given}
+
+
+def _find_other_half(cells: Cells, given: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the question or the answer where one of them alone is given, by what columns are called.
+
+    Raises:
+        SourceError: there is no such column.
+    """
+    if not given.keys() & QUIZ or given.keys() & {"caption", "turns"}:
+        return given
+    used = {name for value in given.values() for name in (value if isinstance(value, list) else [value])}
+    columns = [name for name in (*cells.columns, *cells.dotted) if name not in used]
+    for option, names in (("question", QUESTIONS), ("answer", ANSWERS)):
+        found = _find_column(cells, columns, names, *TEXTS, "number", "true or false", "list of texts")
+        if option not in given and not found:
+            raise SourceError(
+                f"no column looks like the {option}: name it, too, with --column {option}=COLUMN; the columns are "
+                f"{', '.join(columns) or 'none'}"
+            )
+        given = {option: found, **given}
+    return given
+
+
+def _find_images(cells: Cells, columns: Sequence[str]) -> list[str]:
+    """The columns of images in rows or in files.
+
+    Where some hold pictures, a path beside them says what the file was called, unless its column is one of images by
+    its name. In some tables of benchmarks most cells hold a picture, and others the number of a row that has it.
+    """
+    held = [
+        name
+        for name in columns
+        if cells.hold(name, *IN_ROW)
+        or (classify_key(name) == "image" and hold_mostly(cells.list_values(name), ("picture",)))
+    ]
+    inside = [name for name in held if hold_mostly(cells.list_values(name), ("picture",))]
+    named = [name for name in held if name not in inside and classify_key(name) == "image"]
+    return held if named or not inside else inside
 
 
 def _find_column(cells: Cells, columns: Sequence[str], names: Sequence[str], *kinds: str) -> str | None:
@@ -268,8 +327,14 @@ def _split_words(column: str) -> list[str]:
 
 
 def _is_name(column: str) -> bool:
-    """Whether a column by its own name names the row or its file, and says nothing of what is there."""
-    return bool(NAMES.intersection(word.lower() for word in WORD.findall(column)))
+    """Whether a column by its own name names the row or its file, or says something of a text, and is none."""
+    return bool(BESIDE.intersection(word.lower() for word in WORD.findall(column)))
+
+
+def _is_constant(cells: Cells, column: str) -> bool:
+    """Whether something within objects says the same of all of several rows."""
+    values = cells.list_values(column) if column not in cells.columns else []
+    return len(values) > 1 and all(value == values[0] for value in values)
 
 
 def _find_choices(cells: Cells, columns: Sequence[str]) -> dict[str, Any]:
@@ -277,6 +342,9 @@ def _find_choices(cells: Cells, columns: Sequence[str]) -> dict[str, Any]:
     if listed := _find_column(cells, columns, CHOICES, "list of texts", "list of numbers", "list written as text"):
         return {"choices": listed}
     lettered = [name for name in ("A", "B", "C", "D", "E", "F") if name in columns]
+    if len(lettered) < 2:
+        spelt = {match[1].lower(): name for name in columns if (match := LETTERED.fullmatch(name))}
+        lettered = list(takewhile(bool, (spelt.get(letter, "") for letter in "abcdefgh")))
     return {"choices": lettered} if len(lettered) > 1 else {}
 
 
@@ -285,7 +353,8 @@ def _name_value(value: Any) -> str:
     if isinstance(value, bytes):
         return "picture"
     if isinstance(value, Mapping):
-        return "picture" if {"bytes", "path"} <= value.keys() else "object"
+        whole = join_columns(value)
+        return "picture" if {"bytes", "path"} <= value.keys() else "object" if whole is value else "list of objects"
     if isinstance(value, list | tuple):
         kinds = list(dict.fromkeys(_name_value(item) for item in value if item is not None))
         return f"list of {_name_several(kinds[0])}" if len(kinds) == 1 else "list"

@@ -7,11 +7,17 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from vlmill.pipeline.sources.files import spell_path
+
 FOLDERS = 1000
 """Folders that are looked in."""
 ABSOLUTE = (
     "its path is absolute and lies outside of the source's `images`: name with `images` a folder of this machine that "
     "it lies in, or cut the paths of the rows so that they start from `images`"
+)
+CUT = (
+    "{path} is a path of another machine, and its end is there below {folder}: cut {begin} off the paths, such as with "
+    "sed 's#{begin}##' FILE > CUT, and look at that file with vlmill new"
 )
 OUTSIDE = "its path leads out of the source's `images`, by `..` or a link: name with `images` a folder that it lies in"
 ELSEWHERE = (
@@ -31,6 +37,7 @@ def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | N
     start = Path(root)
     if not named or not start.is_dir():
         return None
+    named = [spell_path(path)[-1] for path in named]
     absolute = [path for one in named if (path := get_absolute(one))]
     if 2 * len(absolute) > len(named):
         there = [path for path in absolute if Path(path).is_file()]
@@ -43,6 +50,24 @@ def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | N
         archives = [file for folder in folders for file in sorted(folder.glob("*.zip"))][:ARCHIVES]
         most, place = max((_search_archive(file, named) for file in archives), key=lambda one: one[0], default=(0, ""))
     return place if most >= least else None
+
+
+def find_tail(root: str, path: str) -> tuple[str, str] | None:
+    """The beginning of an absolute path that is of another machine, and the folder below a root with the rest of it.
+
+    `("/home/ann/data/", "/data/pets")` of `/home/ann/data/img/1.jpg`, where there is `/data/pets/img/1.jpg`; of several
+    such rests the longest. None where no file ends so.
+    """
+    spelt = spell_path(path)[-1]
+    start, parts = Path(root), PurePosixPath(get_absolute(spelt) or "").parts[1:]
+    if "://" in root or not start.is_dir():
+        return None
+    folders = list_folders(start)
+    for place in range(1, len(parts)):
+        rest = "/".join(parts[place:])
+        if folder := next((folder for folder in folders if (folder / rest).is_file()), None):
+            return spelt.removesuffix(rest), str(folder)
+    return None
 
 
 def get_absolute(path: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_image_stats, read_rows
-from vlmill.pipeline.reports.image_places import explain_outside, find_image_place
+from vlmill.pipeline.reports.image_places import CUT, explain_outside, find_image_place, find_tail
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
 UNKNOWN = frozenset({Reason.FETCH_ERROR, Reason.NOT_FETCHED})
@@ -38,7 +38,9 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
     if not lost:
         return LostFiles()
     outside = [row["url"] for row in rows if row["reason"] == Reason.FORBIDDEN_ADDRESS and row["url"]]
-    why = f" ({outside[0]}: {explain_outside(outside[0])})" if outside else ""
+    tail = find_tail(images, outside[0]) if outside else None
+    told = CUT.format(path=outside[0], begin=tail[0], folder=tail[1]) if tail else ""
+    why = f" ({told or f'{outside[0]}: {explain_outside(outside[0])}'})" if outside else ""
     if len(lost) == len(rows) > 1:
         there = find_image_place(images, lost, len(lost) // 2 + 1)
         say = f"--set sources.{source}.images={there or 'FOLDER'}"

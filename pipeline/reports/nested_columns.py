@@ -166,10 +166,11 @@ def _count_texts(turns: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def _name_speakers(turns: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether a few short texts stand there, again and again."""
+    """Whether a few short texts stand there, again and again, of which one is what people call a speaker."""
     values = [find_place(turn, name) for turn in turns]
     texts = {one for one in values if isinstance(one, str)}
-    return len(texts) in {2, 3} and 2 * len(texts) <= len(values) and all(len(one) <= SHORT for one in texts)
+    again = len(texts) in {2, 3} and 2 * len(texts) <= len(values)
+    return again and all(len(one) <= SHORT for one in texts) and any(map(_guess_role, texts))
 
 
 def _order_by_length(turns: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:

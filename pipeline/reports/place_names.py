@@ -100,14 +100,22 @@ def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]]) -> Wrapped | None
     if len(rows) != 1:
         return None
     for key, value in rows[0].items():
-        if isinstance(value, list) and len(value) > 1 and all(map(_is_record, value)):
+        listed = isinstance(value, list) and len(value) > 1 and all(map(_is_record, value))
+        if listed or (isinstance(value, Mapping) and _are_alike(list(value.values()))):
             inside = f".{key}[]" if key.isascii() and key.isidentifier() else f".[{json.dumps(key)}][]"
             unwrap = UNWRAP % (shlex.quote(inside), shlex.quote(name))
-            return Wrapped(key, f"{WHOLE}: {len(value):,} in its list {key}; {unwrap}")
+            where = f"in its list {key}" if listed else f"at keys of {key}"
+            return Wrapped(key, f"{WHOLE}: {len(value):,} {where}; {unwrap}")
     if len(rows[0]) > 1 and all(map(_is_record, rows[0].values())):
         unwrap = UNWRAP % ("'.[]'", shlex.quote(name))
         return Wrapped("", f"{WHOLE}: {len(rows[0]):,} at keys of their own; {unwrap}")
     return None
+
+
+def _are_alike(values: Sequence[Any]) -> bool:
+    """Whether several values are records that have a key in common."""
+    records = len(values) > 1 and all(isinstance(value, Mapping) and _is_record(value) for value in values)
+    return records and bool(set[str].intersection(*({*value} for value in values)))
 
 
 def _is_record(value: Any) -> bool:

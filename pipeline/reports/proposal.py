@@ -40,7 +40,7 @@ from vlmill.pipeline.reports.document_columns import (
     recognise_documents,
 )
 from vlmill.pipeline.reports.image_ids import find_image_ids
-from vlmill.pipeline.reports.image_places import ABSOLUTE, find_image_place, get_absolute
+from vlmill.pipeline.reports.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
 from vlmill.pipeline.reports.place_names import (
     describe_left,
     describe_splits,
@@ -61,6 +61,7 @@ from vlmill.pipeline.reports.sidecars import (
     list_pages,
     name_by_folders,
 )
+from vlmill.pipeline.reports.text_notes import list_text_notes
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.csv_rows import DELIMITERS, has_header
 from vlmill.pipeline.sources.formats.records import read_column, read_first_records
@@ -125,7 +126,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     if suffix != ".pdf" and fits_rows(opened.attempts):
         names = [one for one in names if one not in opened.refused]
     best = choose_attempt(opened.attempts)
-    wrapped = find_wrapped(opened.file, opened.cells.rows) if suffix == ".json" else None
+    wrapped = find_wrapped(_show_file(place, opened.file), opened.cells.rows) if suffix == ".json" else None
     if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
         raise SourceError(f"{place}: {wrapped.message}")
     ranked = tuple(sorted((one for one in opened.attempts if one is not best), key=lambda one: -one.share))
@@ -135,7 +136,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     notes += [describe_left(left)] if left else []
     if wrapped and not best:
         notes.append(wrapped.message)
-    notes += opened.splits if best else []
+    notes += [*opened.splits, *list_text_notes(best, opened.cells)] if best else []
     if best and suffix == ".pdf" and opened.refused:
         whys = "; ".join(opened.refused.values())
         notes.append(f"{len(opened.refused)} of {len(opened.refused) + 1} PDFs that were opened give no sample; {whys}")
@@ -257,6 +258,12 @@ def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
     return {suffix: (counts[suffix], size) for suffix, size in sizes.most_common()}
 
 
+def _show_file(place: str, name: str) -> str:
+    """A file of a place, as a command run here would name it."""
+    path = Path(place)
+    return str(path / name) if path.is_dir() else place if path.is_file() else name
+
+
 def _as_read(file: InputFile) -> InputFile:
     """The file, read by range where it is a Parquet file on the Hub."""
     return InputFile(
@@ -295,7 +302,8 @@ def _examine_pictures(
     columns = cells.describe_all()
     others = tuple(one for one in attempts if one is not best)
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
-    notes, file = (*told, *beside.list_notes(), *list_box_notes(boxes, name)), f"{name}.jsonl"
+    about_texts = list_text_notes(best, cells) if best else ()
+    notes, file = (*told, *beside.list_notes(), *about_texts, *list_box_notes(boxes, name)), f"{name}.jsonl"
     listed, count = tuple(beside.rows), len(beside.described)
     return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes, boxes)
 
@@ -305,12 +313,15 @@ def _find_said(files: Sequence[InputFile]) -> tuple[Beside, list[str]]:
     annotated = list_annotated(files)
     if annotated.rows:
         return Beside(annotated.rows, ()), annotated.list_notes()
-    beside = list_described(files)
-    if not beside.described and (pages := list_pages(files)).rows:
-        return pages, []
-    if not beside.described and (labelled := name_by_folders(files)):
-        return Beside(labelled, ()), ["the caption of each picture is the name of its folder: change it in the list"]
-    return beside, []
+    names, left = split_names([file.name for file in files])
+    taken, notes = [file for file in files if file.name in {*names}], [describe_left(left)] if left else []
+    beside = list_described(taken)
+    if not beside.described and (pages := list_pages(taken)).rows:
+        return pages, notes
+    if not beside.described and (labelled := name_by_folders(taken)):
+        named = "the caption of each picture is the name of its folder: change it in the list"
+        return Beside(labelled, ()), [named, *notes]
+    return beside, notes
 
 
 def _tell_of_pictures(files: Sequence[InputFile]) -> bool:
@@ -340,13 +351,20 @@ def _list_notes(
         yield f"{best.tried - len(best.pages)} of the first {best.tried} rows give no sample; {best.why}"
     if hold_marked_images(best.pages):
         yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
+    yield from _note_images(best, images, root)
+
+
+def _note_images(best: Attempt, images: str | None, root: str) -> Iterator[str]:
+    """What a person should know where the files of images that rows name were not found."""
     pictures = [picture for page in best.pages for picture in page.pictures]
-    if images is None and 2 * sum(picture.path is not None for picture in pictures) > len(pictures):
+    if images is None and 2 * sum(picture.path is not None for picture in pictures) >= max(1, len(pictures)):
         yield (
             f"no image file that rows name, such as {best.paths[0]}, was found below {root}, in its folders or zip "
             "files; say where they are with `images`, and unpack other archives"
         )
-        if get_absolute(best.paths[0]):
+        if tail := find_tail(root, best.paths[0]):
+            yield CUT.format(path=best.paths[0], begin=tail[0], folder=tail[1])
+        elif get_absolute(best.paths[0]):
             yield f"{best.paths[0]}: {ABSOLUTE}"
         if not any(PurePosixPath(path).suffix for path in best.paths):
             yield SUFFIX

@@ -41,6 +41,12 @@ UNPACK = (
     "tar -xf FILE.tar -C unpacked) and look at that with `vlmill new unpacked`, which makes rows of pictures with JSON"
 )
 """What to do about tars of pictures and JSON."""
+TASKS = (
+    "these seem to be tasks of Label Studio, whose annotations lie in lists of results: its exports JSON-MIN and CSV "
+    "have a column for each, such as caption"
+)
+TASK_KEYS = frozenset({"data", "annotations"})
+"""How tasks are told."""
 COLUMNS = 100
 """Columns that are shown."""
 LINES = 10
@@ -106,6 +112,7 @@ def explain_nothing(found: Proposal) -> str:
         "which one is empty in each place, named by --column texts=COLUMN --column images=COLUMN"
     )
     advice = [NAMED, where, *([NESTED] if any("." in name for name in found.columns) else [])]
+    advice = [*([TASKS] if {*found.columns} >= TASK_KEYS else []), *advice]
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]

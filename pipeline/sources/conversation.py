@@ -25,6 +25,7 @@ from vlmill.pipeline.sources.known_keys import (
     has_value,
     list_unread,
 )
+from vlmill.pipeline.sources.nested import join_columns
 
 MARK = "<image>"
 """Where an image stands in a turn (LLaVA's `DEFAULT_IMAGE_TOKEN`)."""
@@ -389,7 +390,7 @@ def _read_image(place: str, part: Mapping[str, Any]) -> ConversationImage | int:
 
 def _list_turns(turns: Any) -> list[Any]:
     """The turns of a row. Raises UnreadableRow where there are none."""
-    if not turns:
+    if not (turns := join_columns(turns)):
         raise UnreadableRow("no turns", Reason.EMPTY_ROW)
     if not isinstance(turns, list):
         raise UnreadableRow(f"its turns are {type(turns).__name__}, expected a list")

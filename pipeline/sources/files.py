@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -52,11 +53,17 @@ class Files:
         """The picture at a path: its bytes, or why there are none. What leads out of the folder is not looked for.
 
         A path is relative to the folder; an absolute one, or a `file://` address, may lie in a folder of this machine.
+        Where there is no such file, it is looked for as `spell_path` writes it otherwise.
         Of a folder on this machine regular files alone are read, and links that stay in it are followed.
 
         Raises:
             SourceError: the folder itself is not there, or a file in it may not be read.
         """
+        first, *others = (self._load_spelt(one) for one in spell_path(path))
+        return next((one for one in (first, *others) if one.reason is None), first)
+
+    def _load_spelt(self, path: str) -> Picture:
+        """The picture at a path as it is written."""
         filesystem, start = self._opened
         inside = _find_inside(path, start if isinstance(filesystem, LocalFileSystem) else "")
         if inside is None:
@@ -94,6 +101,15 @@ class Files:
                 "sources.NAME.images=FOLDER"
             )
         return filesystem, start
+
+
+def spell_path(path: str) -> list[str]:
+    """A path of a row as it is written, and how else it may be meant.
+
+    Windows has a backslash between folders, and an address of a file may have a blank as `%20`.
+    """
+    plain = unquote(path) if path.startswith("file://") and "%" in path else path
+    return list(dict.fromkeys((path, plain, plain.replace("\\", "/"))))
 
 
 def _find_inside(path: str, folder: str) -> str | None:

@@ -65,6 +65,18 @@ def list_parents(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple
             yield place, held
 
 
+def join_columns(turns: Any) -> Any:
+    """Turns that are an object of lists, as `datasets` stores a sequence of objects, as the list of objects they are.
+
+    `{"from": ["human", "gpt"], "value": ["What?", "A dog."]}` has two turns. Any other value is left as it is.
+    """
+    if not isinstance(turns, Mapping) or not turns or not all(isinstance(one, list) for one in turns.values()):
+        return turns
+    if not {"from", "role"} & turns.keys() or len({len(one) for one in turns.values()}) != 1:
+        return turns
+    return [dict(zip(turns, said, strict=True)) for said in zip(*turns.values(), strict=True)]
+
+
 def parse_object(value: Any) -> Any:
     """What a text or bytes write as JSON; any other value as it is."""
     if isinstance(value, str | bytes):

@@ -4,8 +4,8 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
 
     image      one or several columns, or none. For `table` an image is bytes, an object of bytes and path as the Hub
                has it, a data URI, or the path of a file, from the source's `images`; for `web_table` an address. A
-               cell may hold a list of these, also one written as JSON, as CSV has it
-    caption    what the image shows: a pair, as `pairs` makes it
+               cell may hold a list of these, also one written as JSON, as CSV has it, or as Python prints one
+    caption    what the image shows: a pair, as `pairs` makes it. Of a list of captions the first counts
     question, answer, choices
                one turn; lists of questions and answers are several. A question in several columns is their texts, a
                line each (Alpaca's instruction and input). The choices follow the question with letters, and the answer
@@ -22,9 +22,12 @@ What lies within objects is named by dotted keys (nested.py).
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 import string
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property
@@ -48,7 +51,7 @@ from vlmill.pipeline.sources.conversation import (
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
-from vlmill.pipeline.sources.nested import lift_places, list_beside, list_heads, list_parents
+from vlmill.pipeline.sources.nested import join_columns, lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
 from vlmill.pipeline.sources.speakers import Speaker, rename_turns, show_turn_images
 
@@ -61,6 +64,10 @@ ASKED = "Answer with the option's letter from the given choices directly."
 
 
 ASKING = frozenset({"user", "human"})
+
+LITERAL = 10_000
+"""Characters of a list in Python that is read."""
+GAP = re.compile(r"""['"]\s+['"]""")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,7 +183,8 @@ class TableSource(RecordSource):
         if self.caption:
             if len(images) != 1:
                 raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
-            return make_pair_page(images[0].picture, row.get(self.caption), images[0].url, licence, signals)
+            caption = _take_first(row.get(self.caption))
+            return make_pair_page(images[0].picture, caption, images[0].url, licence, signals)
         said = self._join_turns(row) if self.turns else self._make_turns(row)
         system = row.get(self.system) if self.system else _find_system(row, parents) if self.turns else None
         if self.turn_image:
@@ -192,7 +200,7 @@ class TableSource(RecordSource):
 
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
-        parts = [_split_pairs(_parse_json(row.get(name))) for name in _list_names(self.turns)]
+        parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in _list_names(self.turns)]
         found = [rename_turns(part, self.speaker, self.said, self.speakers) for part in parts]
         if len(found) == 1 or not all(isinstance(one, list) for one in found):
             return found[0]  # which says what is wrong with it
@@ -267,13 +275,37 @@ def _list_values(value: Any) -> Sequence[Any]:
 
 
 def _parse_json(value: Any) -> Any:
-    """The list that a cell of text writes as JSON; any other value as it is."""
+    """The list that a cell of text writes as JSON, or as Python's `str` does; any other value as it is."""
     if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            return _parse_literal(value)
     return value
+
+
+def _parse_literal(text: str) -> Any:
+    """The texts that a list in Python is of, such as `['red', 'blue']`; else the text.
+
+    Texts without a comma between them, as numpy prints an array, would be one: such a text is left as it is.
+    """
+    if len(text) > LITERAL or GAP.search(text):
+        return text
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in what is no Python
+            found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else text
+
+
+def _take_first(captions: Any) -> Any:
+    """The first caption of several that is not blank; any other value as it is."""
+    listed = _parse_json(captions)
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        return captions
+    return next((one for one in listed if one.strip()), "")
 
 
 def _split_pairs(turns: Any) -> Any:

@@ -63,7 +63,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 13
+    version: ClassVar[int] = 14
 
     source: Source
     name_of_source: str

@@ -281,6 +281,17 @@ def test_what_fits_a_row_takes_eight_bytes_and_what_was_cut_stands_apart(tmp_pat
     assert store.inputs["web/sizes.npy"].stat().st_size == 192 + 5 * 8  # behind numpy's header
 
 
+def test_an_image_without_a_text_is_lost_as_such_and_not_held_out(tmp_path):
+    store = Store(tmp_path)
+    store.add("web", [[image()] if row % 2 else [image(), text(5)] for row in range(60)], per_shard=20)
+    store.select(mixture(entries={"web": {"repeat": 1}}, held_out={"web": 0.3}))
+    dropped = json.loads(store.inputs["web/selection.json"].read_text())["counts"]["samples"]["dropped"]
+    held = np.load(store.inputs["web/held_out.npy"])
+    assert dropped == {"no_text": 30, "held_out": len(held)}
+    assert len(held)
+    assert not (held["row"] % 2).any()
+
+
 def test_a_sample_of_large_numbers_is_kept_whole(tmp_path):
     store = Store(tmp_path)
     store.add("web", [[text(70_000)], [text(10)]])

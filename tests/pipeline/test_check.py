@@ -17,7 +17,7 @@ from vlmill.pipeline.core.sample import read_images, read_samples
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.estimate import extrapolate_costs
-from vlmill.pipeline.reports.image_places import ABSOLUTE
+from vlmill.pipeline.reports.image_places import ABSOLUTE, CUT
 from vlmill.pipeline.reports.sample_costs import Costs
 
 URL = "http://img.small.test/"
@@ -455,8 +455,11 @@ def test_absolute_paths_of_images_are_said_to_be_absolute_or_found_where_they_ar
 
     small = tmp_path / "photos" / "small"
     (warning,) = check("/data/alice", 3, "--set", "sources.talk.images=photos/small")["warnings"]
-    assert warning.endswith(f"such as /data/alice/0.png under {small} (/data/alice/0.png: {ABSOLUTE})")
+    cut = CUT.format(path="/data/alice/0.png", begin="/data/alice/", folder=small)
+    assert warning.endswith(f"such as /data/alice/0.png under {small} ({cut})")
     (fault,) = check("/data/alice", 8)["faults"]
+    assert fault.endswith(f" ({cut})")
+    (fault,) = check("/data/alice", 8, "--set", "sources.talk.images=other")["faults"]
     assert fault.endswith(f" (/data/alice/0.png: {ABSOLUTE})")
     (fault,) = check(small, 8, "--set", "sources.talk.images=other")["faults"]
     assert fault.endswith(f"they are in {small}: --set sources.talk.images={small}")

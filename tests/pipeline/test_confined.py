@@ -73,6 +73,23 @@ def test_image_files_are_regular_files_of_their_folder(folder):
     assert {path: picture.reason for path, picture in found.items() if picture.data is None} == REFUSED
 
 
+def test_paths_of_windows_and_addresses_with_escapes_are_found_and_lead_nowhere_else(folder):
+    place, load = folder.resolve(), Files(str(folder)).load
+    (place / "two words.png").write_bytes(b"good")
+    (place / "deep\\good.png").write_bytes(b"its own")
+    assert load("deep\\good.png").data == b"its own"
+    (place / "deep\\good.png").unlink()
+    assert load("deep\\good.png").data == load(f"file://{place}/two%20words.png").data == b"good"
+    lost = (
+        "..\\secret",
+        "deep\\..\\..\\secret",
+        "two%20words.png",
+        f"file://{place}/%2e%2e/secret",
+        f"file://{place}/%00",
+    )
+    assert {load(path).reason for path in lost} == {Reason.MISSING_FILE}
+
+
 def test_an_image_file_is_bounded_in_size(folder, monkeypatch):
     monkeypatch.setattr(files, "LARGEST", 3)
     assert Files(str(folder)).load("good.png").reason is Reason.TOO_MANY_BYTES

@@ -462,7 +462,7 @@ def test_rows_within_the_one_row_of_a_file_are_refused_with_what_takes_them_out(
         examine_place(str(file))
     said = str(refused.value)
     assert f"the whole file is one row, and what seem to be its rows lie within: 30 in its list {key};" in said
-    assert said.endswith(f"make a file of them: jq -c {shlex.quote(path)} 'my rows.json' > rows.jsonl")
+    assert said.endswith(f"make a file of them: jq -c {shlex.quote(path)} {shlex.quote(str(file))} > rows.jsonl")
     if key == "data":
         named = {"question": ["data.instruction"], "answer": ["data.output"]}
         assert examine_place(str(file), named).chosen.options == {
@@ -485,7 +485,7 @@ def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path,
     keyed = {f"k{number}": {"image": f"{number}.png", "caption": "A shape."} for number in range(300)}
     (tmp_path / "keyed.json").write_text(json.dumps(keyed))
     said = explain_nothing(examine_place(str(tmp_path / "keyed.json")))
-    assert "300 at keys of their own; to read these, make a file of them: jq -c '.[]' keyed.json" in said
+    assert f"300 at keys of their own; to read these, make a file of them: jq -c '.[]' {tmp_path}/keyed.json" in said
     assert "and 264 more\n" in said, "of the columns a hundred are named"
     assert "k39 and 260 more" in said
     assert len(looked) < 5, "what lies within is not looked for once for each column"

@@ -8,6 +8,7 @@ standard (NaN, half a surrogate pair) spoils no file.
 
 from __future__ import annotations
 
+import codecs
 import json
 import mmap
 import re
@@ -158,9 +159,11 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
     if isinstance(first, dict):
         raise BadFileError(f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {_name_keys(first)}")
     if first is not None:
+        wide = bytes(data[:2]) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+        advice = "; it is in UTF-16: convert it, such as with: iconv -f UTF-16 -t UTF-8 FILE > OTHER" if wide else ""
         raise BadFileError(
             f"{path}: expected a JSON array of objects, or an object per line (unpacked); it begins with "
-            f"{bytes(data[:SHOWN])!r}"
+            f"{bytes(data[:SHOWN])!r}{advice}"
         )
 
 

@@ -1,0 +1,50 @@
+"""What a person should know of the texts that `vlmill new` would have trained on: where they miss what they are about.
+
+A kind may read every row and yet not what its writer meant: an image that texts mark in another way than `<image>`, an
+answer that is the letter of a choice which is not there, captions beyond the first, questions without their picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from vlmill.pipeline.reports.attempts import Attempt
+from vlmill.pipeline.reports.columns import Cells
+from vlmill.pipeline.sources import Page
+
+MARKED = re.compile(
+    r"<image>|<img>[^<]+</img>|<\|?(?:image|img)[ _-]?\d*\|?>(?<!<image>)(?<!<img>)|<ImageHere>|\[IMG\]"
+    r"|<\|vision_start\|>|<start_of_image>|<image_placeholder>"
+)
+"""How Qwen, Phi, MMMU, InternLM and others mark an image in a text. `<img>` alone is a word of HTML."""
+
+LETTER = re.compile(r"\(?[A-H][.):]?")
+"""An answer that names a choice."""
+
+
+def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
+    """The notes on what these rows became."""
+    texts = [node.text or "" for page in best.pages for node in page.nodes if node.kind == "text"]
+    marks = dict.fromkeys(match[0] for text in texts for match in MARKED.finditer(text))
+    if marks:
+        yield (
+            f"marks of images stand in texts and stay text, such as {next(iter(marks))}: in their place the rows need "
+            "<image>, once for each image, and the images in a column or key of their own (docs/conversations.md)"
+        )
+    answers = [node.text or "" for page in best.pages for node in page.nodes if node.supervised]
+    if "choices" not in best.options and len({*answers}) > 1 and all(map(LETTER.fullmatch, answers)):
+        yield (
+            "every answer is a letter, and no choices are read: name them with --column choices=COLUMN, once for each "
+            "column"
+        )
+    caption = best.options.get("caption")
+    if isinstance(caption, str) and cells.hold(caption, "list of texts"):
+        yield f"{caption} holds several texts for an image, of which the first is read: make a row of each to keep all"
+    bare = sum(not _shows_image(page) for page in best.pages)
+    if 0 < bare < len(best.pages):
+        yield f"{bare} of the first {len(best.pages)} samples show no image, and are trained on as text alone"
+
+
+def _shows_image(page: Page) -> bool:
+    return any(node.kind == "image" for node in page.nodes)

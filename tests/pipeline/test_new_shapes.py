@@ -1,0 +1,246 @@
+"""`vlmill new` on rows of benchmarks, annotation tools and other trainers that are near to what it knows."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pyarrow as pa
+import pytest
+
+from tests.helpers.upstream import json_array, json_lines, parquet, picture, separated, talk
+from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.reports.proposal_table import explain_nothing
+
+ROWS = range(8)
+COLOURS = ["red", "blue", "green"]
+ASKED = {"question": "Which colour?", "answer": "B"}
+
+
+def hold(number, path=None):
+    return {"bytes": picture(number), "path": path}
+
+
+def texts(page):
+    return [node.text for node in page.nodes if node.kind == "text"]
+
+
+def label(row):
+    """A task of Label Studio: a caption and a choice for one picture."""
+    told = [("caption", "textarea", {"text": [f"A shape {row}."]}), ("colour", "choices", {"choices": ["red"]})]
+    results = [
+        {"id": f"r{row}{name}", "from_name": name, "to_name": "image", "type": form, "origin": "manual", "value": value}
+        for name, form, value in told
+    ]
+    return {"id": row, "annotations": [{"id": row, "result": results}], "data": {"image": f"/data/upload/3/{row}.png"}}
+
+
+def test_results_of_an_annotation_tool_are_no_conversation(tmp_path):
+    found = examine_place(str(json_array(tmp_path / "tasks.json", [label(row) for row in ROWS])))
+    assert found.chosen is None
+    assert "tasks of Label Studio" in explain_nothing(found)
+
+
+def test_a_list_of_pictures_of_two_splits_is_no_conversation_of_two_speakers(tmp_path):
+    listed = [
+        {
+            "filename": f"{row}.png",
+            "split": "val" if row % 3 else "train",
+            "sentences": [{"raw": f"A shape {row}."}] * 2,
+        }
+        for row in ROWS
+    ]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"images": listed, "dataset": "mine"}))
+    found = examine_place(str(path))
+    assert found.chosen is None
+    assert f"8 in its list images; to read these, make a file of them: jq -c '.images[]' {path}" in explain_nothing(
+        found
+    )
+    rows = examine_place(str(json_lines(tmp_path / "rows.jsonl", listed)))
+    assert dict(rows.chosen.options) == {"image": "filename", "caption": "sentences.raw"}
+
+
+def test_the_name_of_a_project_and_a_language_are_no_captions(tmp_path):
+    rows = [{"data": {"name": f"{row}.png"}, "projects": {"p1": {"name": "Shapes"}}} for row in ROWS]
+    assert examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).chosen is None
+    told = [{"picture": f"{row}.png", "language": "de"} for row in ROWS]
+    assert examine_place(str(json_lines(tmp_path / "b.jsonl", told))).chosen is None
+
+
+@pytest.mark.parametrize(
+    "mark", ["<img>a.png</img>", "<|image_1|>", "<image 1>", "<image_2>", "<ImageHere>", "<|vision_start|>", "[IMG]"]
+)
+def test_marks_of_images_that_stay_text_are_noted(tmp_path, mark):
+    rows = [{"messages": talk(f"{mark} What is it?", "A shape.", keys=("role", "content"))} for _ in ROWS]
+    notes = examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes
+    assert any(note.startswith(f"marks of images stand in texts and stay text, such as {mark}:") for note in notes)
+
+
+def test_words_of_html_are_no_marks_of_images(tmp_path):
+    rows = [{"messages": talk("What does the <img> tag do?", "It shows [an image].")} for _ in ROWS]
+    assert examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes == ()
+
+
+def test_turns_that_are_an_object_of_lists_are_a_conversation(tmp_path):
+    rows = [
+        {
+            "image": hold(row),
+            "language": "de",
+            "conversations": {"from": ["human", "gpt"], "value": ["<image>\nWhat?", f"It is {row}."]},
+        }
+        for row in ROWS
+    ]
+    found = examine_place(str(parquet(tmp_path / "a.parquet", rows)))
+    assert found.columns["conversations"] == "list of objects"
+    assert dict(found.chosen.options) == {"image": "image", "turns": "conversations"}
+    assert texts(found.chosen.pages[3]) == ["What?", "It is 3."]
+
+
+def test_the_name_of_a_picture_beside_it_is_no_second_picture(tmp_path):
+    rows = [{"image": hold(row), "file_name": f"{row}.jpg", **ASKED} for row in ROWS]
+    place = str(parquet(tmp_path / "a.parquet", rows))
+    assert examine_place(place).chosen.options["image"] == "image"
+    assert examine_place(place, {"question": ["question"]}).chosen.options["image"] == "image"
+
+
+def test_a_column_of_pictures_in_which_some_cells_name_a_row_is_one_of_pictures(tmp_path):
+    coded = [hold(row)["bytes"] if row % 4 else str(row) for row in ROWS]
+    rows = [{"image": one, "question": "What?", "answer": f"It is {row}."} for row, one in enumerate(coded)]
+    options = examine_place(str(json_lines(tmp_path / "a.jsonl", [encode(row) for row in rows]))).chosen.options
+    assert dict(options) == {"image": "image", "question": "question", "answer": "answer"}
+
+
+def encode(row):
+    """A row whose bytes are written in base64."""
+    return {name: base64.b64encode(one).decode() if isinstance(one, bytes) else one for name, one in row.items()}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {f"choice_{letter}": colour for letter, colour in zip("abc", COLOURS, strict=True)},
+        {f"option {letter}": colour for letter, colour in zip("ABC", COLOURS, strict=True)},
+        {"options": str(COLOURS)},
+    ],
+)
+def test_choices_in_columns_by_letter_or_as_python_prints_a_list_are_read(tmp_path, choices):
+    rows = [{"image": hold(row), **ASKED, **choices} for row in ROWS]
+    page = examine_place(str(parquet(tmp_path / "a.parquet", rows))).chosen.pages[0]
+    asked, said = texts(page)
+    assert asked.startswith("Which colour?\nA. red\nB. blue\nC. green\n")
+    assert said == "B"
+
+
+def test_a_list_without_commas_is_a_text_as_it_is(tmp_path):
+    rows = [{"image": hold(row), "caption": "['a red shape'\n 'on white']"} for row in ROWS]
+    assert texts(examine_place(str(parquet(tmp_path / "a.parquet", rows))).chosen.pages[0]) == [rows[0]["caption"]]
+
+
+def test_the_number_of_the_right_choice_goes_before_what_people_answered(tmp_path):
+    rows = [
+        {
+            "image": hold(row),
+            "question": "Which?",
+            "choices": COLOURS,
+            "correct_choice_idx": 2,
+            "direct_answers": "['x']",
+        }
+        for row in ROWS
+    ]
+    options = examine_place(str(parquet(tmp_path / "a.parquet", rows))).chosen.options
+    assert (options["answer"], options["choices"]) == ("correct_choice_idx", "choices")
+
+
+def test_answers_that_are_letters_without_choices_are_noted(tmp_path):
+    rows = [{"image": hold(row), "question": "Which?", "answer": "ABC"[row % 3], "extra": {"x": 1}} for row in ROWS]
+    notes = examine_place(str(parquet(tmp_path / "a.parquet", rows))).notes
+    assert any(note.startswith("every answer is a letter, and no choices are read") for note in notes)
+
+
+def test_of_several_captions_the_first_that_is_not_blank_is_read_and_a_note_says_so(tmp_path):
+    rows = [{"image": hold(row), "caption": ["  ", f"A shape {row}.", "Another."]} for row in ROWS]
+    found = examine_place(str(parquet(tmp_path / "a.parquet", rows)))
+    assert texts(found.chosen.pages[2]) == ["A shape 2."]
+    assert any(note.startswith("caption holds several texts for an image") for note in found.notes)
+    told = json_lines(tmp_path / "b.jsonl", [{"image": "a.png", "caption": '["One.", "Two."]'} for _ in ROWS])
+    assert texts(examine_place(str(told)).chosen.pages[0]) == ["One."]
+
+
+def test_samples_without_an_image_beside_others_are_noted(tmp_path):
+    rows = [{"image": f"{row}.png" if row % 2 else None, "conversations": talk("What?", "It.")} for row in ROWS]
+    notes = examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes
+    assert "4 of the first 8 samples show no image, and are trained on as text alone" in notes
+
+
+def test_what_the_command_line_leaves_out_is_found_by_names(tmp_path):
+    rows = [{"pic": f"{row}.png", "thumb": f"t{row}.png", "asked": "What?", "answer": f"It is {row}."} for row in ROWS]
+    place = str(separated(tmp_path / "a.csv", rows))
+    whole = {"image": "pic", "question": "asked", "answer": "answer"}
+    assert dict(examine_place(place, {"image": ["pic"]}).chosen.options) == whole
+    assert dict(examine_place(place, {"image": ["pic"], "answer": ["answer"]}).chosen.options) == whole
+    with pytest.raises(SourceError, match="no column looks like the answer: name it, too, with --column answer=COLUMN"):
+        examine_place(place, {"question": ["answer"]})
+
+
+def test_pictures_of_another_split_are_left_out_of_classes_and_of_captions(tmp_path):
+    for row in ROWS:
+        for split in ("train", "val"):
+            for kind in ("cat", "dog"):
+                folder = tmp_path / "classes" / split / kind
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{row}.png").write_bytes(picture(row))
+            told = tmp_path / "captions" / split
+            told.mkdir(parents=True, exist_ok=True)
+            (told / f"{row}.png").write_bytes(picture(row))
+            (told / f"{row}.txt").write_text(f"A shape {row}.")
+    for place, files in (("classes", 16), ("captions", 16)):
+        found = examine_place(str(tmp_path / place))
+        assert {row["image"].partition("/")[0] for row in found.listed} == {"train"}
+        assert f"left out, so that it stays unseen: {files} files of val" in found.notes
+
+
+def test_paths_of_another_machine_say_what_to_cut_off_them(tmp_path):
+    (tmp_path / "data" / "img").mkdir(parents=True)
+    for row in ROWS:
+        (tmp_path / "data" / "img" / f"{row}.png").write_bytes(picture(row))
+    rows = [{"image": f"/home/ann/x/img/{row}.png", "conversations": talk("<image>What?", "It.")} for row in ROWS]
+    notes = " ".join(examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes)
+    assert f"its end is there below {tmp_path / 'data'}: cut /home/ann/x/ off the paths" in notes
+    assert "sed 's#/home/ann/x/##' FILE > CUT" in notes
+
+
+@pytest.mark.parametrize("write", ["img\\{}.png", "file://{root}/img/{}.png", "file://{root}/big%20img/{}.png"])
+def test_paths_of_windows_and_addresses_of_files_are_found(tmp_path, write):
+    for row in ROWS:
+        for folder in ("img", "big img"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{row}.png").write_bytes(picture(row))
+    rows = [{"image": write.format(row, root=tmp_path), "conversations": talk("<image>What?", "It.")} for row in ROWS]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert (found.images, found.notes) == (str(tmp_path), ())
+
+
+def test_rows_at_the_keys_of_an_object_beside_settings_are_found(tmp_path):
+    told = {f"{row}.png99": {"filename": f"{row}.png", "file_attributes": {"caption": "A shape."}} for row in ROWS}
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps({"_via_settings": {"ui": {"a": 1}, "core": {"b": 2}}, "_via_img_metadata": told}))
+    said = explain_nothing(examine_place(str(tmp_path)))
+    assert (
+        f"8 at keys of _via_img_metadata; to read these, make a file of them: jq -c '._via_img_metadata[]' {path}"
+        in said
+    )
+
+
+def test_json_in_utf_16_says_what_converts_it(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("\n".join(json.dumps({"conversations": talk("What?", "It.")}) for _ in ROWS).encode("utf-16"))
+    assert "iconv -f UTF-16 -t UTF-8" in explain_nothing(examine_place(str(path)))
+
+
+def test_an_object_of_lists_of_unequal_length_is_no_conversation(tmp_path):
+    turns = pa.struct({"from": pa.list_(pa.string()), "value": pa.list_(pa.string())})
+    rows = [{"image": hold(row), "conversations": {"from": ["human", "gpt"], "value": ["What?"]}} for row in ROWS]
+    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "conversations": turns})
+    assert examine_place(str(parquet(tmp_path / "a.parquet", rows, schema))).chosen is None
