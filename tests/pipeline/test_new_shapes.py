@@ -241,6 +241,9 @@ def test_json_in_utf_16_says_what_converts_it(tmp_path):
 
 def test_an_object_of_lists_of_unequal_length_is_no_conversation(tmp_path):
     turns = pa.struct({"from": pa.list_(pa.string()), "value": pa.list_(pa.string())})
-    rows = [{"image": hold(row), "conversations": {"from": ["human", "gpt"], "value": ["What?"]}} for row in ROWS]
+    rows = [
+        {"image": hold(row), "conversations": {"from": ["human", "gpt", "human"], "value": ["What?", "It."]}}
+        for row in ROWS
+    ]
     schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "conversations": turns})
     assert examine_place(str(parquet(tmp_path / "a.parquet", rows, schema))).chosen is None
