@@ -17,7 +17,7 @@ ABSOLUTE = (
 )
 CUT = (
     "{path} is a path of another machine, and its end is there below {folder}: cut {begin} off the paths, such as with "
-    "sed 's#{begin}##' FILE > CUT, and look at that file with vlmill new"
+    "sed 's#{begin}##g' FILE > CUT, and look at that file with vlmill new"
 )
 OUTSIDE = "its path leads out of the source's `images`, by `..` or a link: name with `images` a folder that it lies in"
 ELSEWHERE = (

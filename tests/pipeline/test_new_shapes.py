@@ -208,7 +208,7 @@ def test_paths_of_another_machine_say_what_to_cut_off_them(tmp_path):
     rows = [{"image": f"/home/ann/x/img/{row}.png", "conversations": talk("<image>What?", "It.")} for row in ROWS]
     notes = " ".join(examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes)
     assert f"its end is there below {tmp_path / 'data'}: cut /home/ann/x/ off the paths" in notes
-    assert "sed 's#/home/ann/x/##' FILE > CUT" in notes
+    assert "sed 's#/home/ann/x/##g' FILE > CUT" in notes
 
 
 @pytest.mark.parametrize("write", ["img\\{}.png", "file://{root}/img/{}.png", "file://{root}/big%20img/{}.png"])
