@@ -18,11 +18,17 @@ TRAIN = frozenset({"train", "training"})
 HELD_OUT = frozenset({"test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"})
 """What folders and files are called by the split that they are of."""
 
-PACKED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
-"""How files end that are unpacked before they are read."""
+PACKED: Mapping[str, str] = {
+    ".gz": "gunzip -k",
+    ".bz2": "bunzip2 -k",
+    ".xz": "unxz -k",
+    ".zst": "unzstd -k",
+    ".tgz": "tar -xf",
+}
+"""How files end that are unpacked before they are read, and what unpacks them."""
 
 WHOLE = "the whole file is one row, and what seem to be its rows lie within"
-UNWRAP = "to read these, make a file of them: jq -c %s %s > rows.jsonl"
+UNWRAP = "to read these, make a file of them: jq -c {inside} {file} > {rows} && vlmill new {rows}"
 
 PART = frozenset({"type", "text", "image", "image_url", "content", "value", "name"})
 """What a part of a message may have, and a turn without a role."""
@@ -92,10 +98,11 @@ class Wrapped:
         )
 
 
-def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]]) -> Wrapped | None:
+def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]], folder: str = "") -> Wrapped | None:
     """The rows within the single row of a file of this name; None where these rows are rows.
 
-    Turns of a conversation are no rows.
+    Turns of a conversation are no rows. The file that is to be made of them is in this folder, where images are looked
+    for.
     """
     if len(rows) != 1:
         return None
@@ -103,13 +110,19 @@ def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]]) -> Wrapped | None
         listed = isinstance(value, list) and len(value) > 1 and all(map(_is_record, value))
         if listed or (isinstance(value, Mapping) and _are_alike(list(value.values()))):
             inside = f".{key}[]" if key.isascii() and key.isidentifier() else f".[{json.dumps(key)}][]"
-            unwrap = UNWRAP % (shlex.quote(inside), shlex.quote(name))
+            unwrap = _tell_unwrapping(inside, name, folder)
             where = f"in its list {key}" if listed else f"at keys of {key}"
             return Wrapped(key, f"{WHOLE}: {len(value):,} {where}; {unwrap}")
     if len(rows[0]) > 1 and all(map(_is_record, rows[0].values())):
-        unwrap = UNWRAP % ("'.[]'", shlex.quote(name))
+        unwrap = _tell_unwrapping(".[]", name, folder)
         return Wrapped("", f"{WHOLE}: {len(rows[0]):,} at keys of their own; {unwrap}")
     return None
+
+
+def _tell_unwrapping(inside: str, name: str, folder: str) -> str:
+    """What takes the rows out of a file."""
+    rows = shlex.quote(str(PurePosixPath(folder) / "rows.jsonl"))
+    return UNWRAP.format(inside=shlex.quote(inside), file=shlex.quote(name), rows=rows)
 
 
 def _are_alike(values: Sequence[Any]) -> bool:

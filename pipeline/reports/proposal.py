@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ from vlmill.pipeline.reports.document_columns import (
 from vlmill.pipeline.reports.image_ids import find_image_ids
 from vlmill.pipeline.reports.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
 from vlmill.pipeline.reports.place_names import (
+    PACKED,
+    Wrapped,
     describe_left,
     describe_splits,
     find_split_column,
@@ -126,7 +129,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     if suffix != ".pdf" and fits_rows(opened.attempts):
         names = [one for one in names if one not in opened.refused]
     best = choose_attempt(opened.attempts)
-    wrapped = find_wrapped(_show_file(place, opened.file), opened.cells.rows) if suffix == ".json" else None
+    wrapped = _find_wrapped(place, opened) if suffix == ".json" else None
     if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
         raise SourceError(f"{place}: {wrapped.message}")
     ranked = tuple(sorted((one for one in opened.attempts if one is not best), key=lambda one: -one.share))
@@ -258,10 +261,22 @@ def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
     return {suffix: (counts[suffix], size) for suffix, size in sizes.most_common()}
 
 
+def _find_wrapped(place: str, opened: _Opened) -> Wrapped | None:
+    """The rows within the one row of the file that was opened."""
+    path = Path(place)
+    folder = place if path.is_dir() else str(path.parent) if path.is_file() else ""
+    return find_wrapped(_show_file(place, opened.file), opened.cells.rows, folder)
+
+
 def _show_file(place: str, name: str) -> str:
-    """A file of a place, as a command run here would name it."""
+    """A file of a place, as a command that is given here would name it."""
     path = Path(place)
     return str(path / name) if path.is_dir() else place if path.is_file() else name
+
+
+def _tell_unpacking(place: str, name: str) -> str:
+    """What unpacks a file of a place."""
+    return f"{PACKED[get_suffix(name)]} {shlex.quote(_show_file(place, name))}"
 
 
 def _as_read(file: InputFile) -> InputFile:
@@ -291,7 +306,7 @@ def _examine_pictures(
             if beside.rows
             else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
             + (f"; of pages {PAGES}" if {*suffixes} & CRAWLED and not packed else "")
-            + (f"; unpack {packed[0]} first" if packed else "")
+            + "".join(f"; unpack {one} first, such as with: {_tell_unpacking(place, one)}" for one in packed[:1])
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
         raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")

@@ -22,6 +22,10 @@ MARKED = re.compile(
 LETTER = re.compile(r"\(?[A-H][.):]?")
 """An answer that names a choice."""
 
+REFUSED = frozenset({"reject", "rejected", "ignore", "ignored", "skip", "skipped", "declined", "discard", "discarded"})
+VERDICTS = REFUSED | {"", "accept", "accepted", "approve", "approved", "ok", "submitted", "done"}
+"""What annotators say of a row: that it is not to be used, and either."""
+
 
 def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     """The notes on what these rows became."""
@@ -38,12 +42,24 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
             "every answer is a letter, and no choices are read: name them with --column choices=COLUMN, once for each "
             "column"
         )
+    yield from _note_refused(best, cells)
     caption = best.options.get("caption")
     if isinstance(caption, str) and cells.hold(caption, "list of texts"):
         yield f"{caption} holds several texts for an image, of which the first is read: make a row of each to keep all"
     bare = sum(not _shows_image(page) for page in best.pages)
     if 0 < bare < len(best.pages):
         yield f"{bare} of the first {len(best.pages)} samples show no image, and are trained on as text alone"
+
+
+def _note_refused(best: Attempt, cells: Cells) -> Iterator[str]:
+    """A note where a column says of rows whether an annotator took them, and some were not taken."""
+    for column in best.unread & {*cells.columns}:
+        said = {str(value).strip().lower() for value in cells.list_values(column) if value is not None}
+        if said <= VERDICTS and (refused := said & REFUSED):
+            yield (
+                f"column {column} says of rows that they are of {', '.join(sorted(refused))}; all are trained on: make "
+                "a file without these"
+            )
 
 
 def _shows_image(page: Page) -> bool:

@@ -460,9 +460,11 @@ def test_rows_within_the_one_row_of_a_file_are_refused_with_what_takes_them_out(
     path = {"train-rows": '.["train-rows"][]'}.get(key, f".{key}[]")
     with pytest.raises(SourceError) as refused:
         examine_place(str(file))
-    said = str(refused.value)
+    said, rows = str(refused.value), tmp_path / "rows.jsonl"
     assert f"the whole file is one row, and what seem to be its rows lie within: 30 in its list {key};" in said
-    assert said.endswith(f"make a file of them: jq -c {shlex.quote(path)} {shlex.quote(str(file))} > rows.jsonl")
+    assert said.endswith(
+        f"make a file of them: jq -c {shlex.quote(path)} {shlex.quote(str(file))} > {rows} && vlmill new {rows}"
+    )
     if key == "data":
         named = {"question": ["data.instruction"], "answer": ["data.output"]}
         assert examine_place(str(file), named).chosen.options == {
@@ -495,7 +497,7 @@ def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path,
 
 def test_packed_data_are_to_be_unpacked(tmp_path):
     (tmp_path / "rows.jsonl.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(SourceError, match=r"unpack rows\.jsonl\.gz first$"):
+    with pytest.raises(SourceError, match=r"unpack rows\.jsonl\.gz first, such as with: gunzip -k "):
         examine_place(str(tmp_path / "rows.jsonl.gz"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 
 import pyarrow as pa
 import pytest
@@ -166,6 +167,23 @@ def test_of_several_captions_the_first_that_is_not_blank_is_read_and_a_note_says
     assert any(note.startswith("caption holds several texts for an image") for note in found.notes)
     told = json_lines(tmp_path / "b.jsonl", [{"image": "a.png", "caption": '["One.", "Two."]'} for _ in ROWS])
     assert texts(examine_place(str(told)).chosen.pages[0]) == ["One."]
+
+
+def test_rows_that_an_annotator_refused_are_noted(tmp_path):
+    rows = [{"image": "a.png", "caption": "A shape.", "verdict": "reject" if row % 4 else "accept"} for row in ROWS]
+    told = "column verdict says of rows that they are of reject; all are trained on: make a file without these"
+    assert told in examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes
+    taken = [{**row, "verdict": "accept"} for row in rows]
+    assert told not in examine_place(str(json_lines(tmp_path / "b.jsonl", taken))).notes
+
+
+@pytest.mark.parametrize(("name", "command"), [("a b.jsonl.gz", "gunzip -k"), ("c.csv.zst", "unzstd -k")])
+def test_packed_files_are_named_with_what_unpacks_them(tmp_path, name, command):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SourceError) as refused:
+        examine_place(str(tmp_path))
+    path = shlex.quote(str(tmp_path / name))
+    assert str(refused.value).endswith(f"unpack {name} first, such as with: {command} {path}")
 
 
 def test_samples_without_an_image_beside_others_are_noted(tmp_path):
