@@ -228,10 +228,13 @@ def estimate_source(
 def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -> int | None:
     """The rows of all files, where the first has `first`: counted where that is cheap, else by their bytes.
 
-    Of Parquet files here it is, since their footers know. None where the first was not counted, or sizes are not known.
+    Of Parquet files here it is, since their footers know. Where the first file is one row, as a PDF is, each is taken
+    for one. None where the first was not counted, or sizes are not known.
     """
     if len(files) == 1 or first is None:
         return first
+    if first == 1 and not source.ranged(files[0].name):
+        return len(files)
     if all(file.on_disk and source.ranged(file.name) for file in files[:COUNTED]):
         counted = first
         for file in files[1:COUNTED]:

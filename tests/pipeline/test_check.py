@@ -285,6 +285,14 @@ def test_an_estimate_is_what_the_build_makes(recipe, tmp_path):
             assert one.table_bytes / 1.5 < tables_of_source
 
 
+def test_a_file_that_is_one_row_stands_for_one_whatever_its_size(tmp_path, capsys):
+    for number, pages in enumerate((9, 1, 1)):
+        (tmp_path / f"{number}.pdf").write_bytes(pdf([[f"page {page}"] for page in range(pages)]))
+    write_recipe(tmp_path, sources={"papers": {"kind": "pdf", "files": "*.pdf"}}, stages=[], model={})
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
+    assert [one["rows"] for one in found["sources"]] == [3]
+
+
 def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
     for part in range(3):
         rows = [([picture(n, (64, 64))], [(f"What is in {n}?", f"Thing {n}")]) for n in range(250)]
