@@ -107,7 +107,7 @@ class Cells:
     """The first rows of a table."""
 
     rows: Sequence[Mapping[str, Any]]
-    ids: ImageIds | None = None  # the column of names of image files without a suffix
+    ids: ImageIds | None = None  # the column of ids that name image files
 
     @cached_property
     def columns(self) -> list[str]:
@@ -205,7 +205,7 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
     images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
     for kind, named in images or [("table", [])]:
         shown: dict[str, Any] = {"image": named[0] if len(named) == 1 else named} if named else {}
-        shown |= {"suffix": cells.ids.suffix} if ids and cells.ids else {}
+        shown |= {"file": cells.ids.file} if ids and cells.ids else {}
         licence = next((name for name in columns if name.lower() in LICENCES), None)
         common = {**shown, **({"licence": licence} if licence else {})}
         if turns := _find_column(cells, columns, TURNS, "list of objects", "list written as text"):
@@ -264,7 +264,7 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
     kind = "web_table" if shown and {*shown} <= {*linked} else "table"
     seen: dict[str, Any] = {"image": shown[0] if len(shown) == 1 else list(shown)} if shown else {}
     if cells.ids and kind == "table" and cells.ids.column in (shown or {cells.ids.column} - used):
-        seen = {"image": cells.ids.column, "suffix": cells.ids.suffix}
+        seen = {"image": cells.ids.column, "file": cells.ids.file}
     seen = {} if "turn_image" in named else seen
     if given.keys() & FORMS:
         yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given}

@@ -1,17 +1,21 @@
-"""Which column of a table holds the names of image files without their suffix, as `image_id` does; for `vlmill new`.
+"""Which column of a table holds ids that image files are called by, as `image_id` does; for `vlmill new`.
 
-Files are looked for in the root, and in folders at most two below it.
+The name of a file is an id and a suffix, or a number with something in front and zeros, as in
+COCO_val2014_000000000139.jpg. Files are looked for in the root, and in folders at most two below it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.reports.image_places import list_folders
+from vlmill.pipeline.sources.file_names import fill_template
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 SHOWING = frozenset({"image", "images", "img", "picture", "pic", "photo", "figure", "bild", "imagen", "imagem"})
@@ -28,15 +32,21 @@ FIRST = 2
 LONGEST = 200
 """Characters of an id: the names of files have 255 bytes at most."""
 
+NUMBERED = re.compile(r"((?:.*[^0-9])?)([0-9]{1,18})(\.\w+)")
+
 SUFFIXES = tuple(f".{spelt}" for name in sorted(PICTURES) for spelt in (name, name.upper()))
+
+
+MOST = 200_000
+"""Names of files of a folder that are looked at for numbers."""
 
 
 @dataclass(frozen=True)
 class ImageIds:
-    """A column with ids, and what the files end with that are called so."""
+    """A column with ids, and what the files are called."""
 
     column: str
-    suffix: str  # as the option `suffix` has it
+    file: str  # as the option `file` has it
 
 
 def find_image_ids(root: str, rows: Sequence[Mapping[str, Any]]) -> ImageIds | None:
@@ -50,9 +60,9 @@ def find_image_ids(root: str, rows: Sequence[Mapping[str, Any]]) -> ImageIds | N
     folders = list_folders(start)
     for name in sorted(columns, key=lambda one: not _shows_image(one)):
         if found := max(_count_files(folders, columns[name]), default=None):
-            number, suffix = found
+            number, file = found
             if number > len(columns[name]) / 2:
-                return ImageIds(name, suffix)
+                return ImageIds(name, file)
     return None
 
 
@@ -72,8 +82,22 @@ def _list_ids(column: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _count_files(folders: Sequence[Path], ids: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Files that are called so, in folders with one of the first, by what they end with."""
+    """Files that are called so, in folders with one of the first, by what `file` is then."""
     for folder in folders:
-        for suffix in SUFFIXES:
-            if any((folder / f"{one}{suffix}").is_file() for one in ids[:FIRST]):
-                yield sum((folder / f"{one}{suffix}").is_file() for one in ids), suffix
+        for file in _list_templates(folder, ids[:FIRST]):
+            yield sum((folder / fill_template(file, {"image": one})).is_file() for one in ids), file
+
+
+def _list_templates(folder: Path, ids: Sequence[str]) -> Iterator[str]:
+    """What files of a folder may be called by one of these ids, the simplest first."""
+    simple = [f"{{image}}{suffix}" for suffix in SUFFIXES if any((folder / f"{one}{suffix}").is_file() for one in ids)]
+    yield from simple
+    numbers = [int(one) for one in ids if one.isascii() and one.isdigit()]
+    if simple or not numbers:
+        return
+    with os.scandir(folder) as names:
+        for entry in islice(names, MOST):
+            found = NUMBERED.fullmatch(entry.name)
+            if found and found[3] in SUFFIXES and int(found[2]) in numbers:
+                zeros = f":0{len(found[2])}" if found[2].startswith("0") else ""
+                yield f"{found[1]}{{image{zeros}}}{found[3]}"

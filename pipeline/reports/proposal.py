@@ -72,7 +72,7 @@ from vlmill.pipeline.sources.formats.records import read_column, read_first_reco
 FIRST = 5
 """Files that are opened until a kind fits: the first, or of PDFs as many from all over the place."""
 
-SUFFIX = "the paths of images do not say what files end with: add it to the options of a table, such as suffix: .jpg"
+IDS = "images are named by ids, no paths: say in the options of a table what files are called, such as '{image}.jpg'"
 
 NO_HEADER = "the first line is a row and names no columns: they are column_1, column_2 and so on"
 
@@ -192,7 +192,7 @@ def _open_files(
             splits = _note_splits(path, cells) if fits_rows(tried) else []
             if fits_rows(tried) and suffix in DELIMITERS and not has_header(path):
                 splits.append(NO_HEADER)
-        by_ids = [one for one in tried if "suffix" in one.options]
+        by_ids = [one for one in tried if one.kind == "table" and "file" in one.options]
         tried = by_ids if fits_rows(by_ids) else tried
         attempts += tried
         if fits_rows(tried):
@@ -382,4 +382,4 @@ def _note_images(best: Attempt, images: str | None, root: str) -> Iterator[str]:
         elif get_absolute(best.paths[0]):
             yield f"{best.paths[0]}: {ABSOLUTE}"
         if not any(PurePosixPath(path).suffix for path in best.paths):
-            yield SUFFIX
+            yield IDS

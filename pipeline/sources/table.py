@@ -48,6 +48,7 @@ from vlmill.pipeline.sources.conversation import (
     read_picture,
     read_text_page,
 )
+from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
@@ -78,7 +79,7 @@ class TableSource(RecordSource):
     opens: ClassVar[bool] = True
 
     image: Names = ()  # one column or several with images; docs/sources.md says what a cell holds
-    suffix: str = ""  # of the files of images whose cells have none, being ids: .jpg
+    file: str = ""  # the path of an image whose cell is an id: {image}.jpg, or {image:012}.jpg with zeros in front
     caption: str = ""  # the column with what the image shows
     question: Names = ()  # one column with what is asked, or several that are a line each
     answer: str = ""  # the column with the answer
@@ -98,8 +99,10 @@ class TableSource(RecordSource):
         forms = [bool(self.caption), bool(self.question or self.answer or self.choices), bool(self.turns)]
         if sum(forms) != 1:
             raise ValueError("name the columns of one form: caption, or question and answer, or turns")
-        if self.suffix and (self.fetches or not self.image):
-            raise ValueError("suffix is of the files of images: name their column with image, and take kind table")
+        if self.file and (self.fetches or not self.image):
+            raise ValueError("file is the path of an image: name its column with image, and take kind table")
+        if self.file and {*list_fields(self.file)} != {"image"}:
+            raise ValueError(f"file is {self.file!r}, expected a path with {{image}} in it, such as {{image}}.jpg")
         if self.caption and not self.image:
             raise ValueError("a caption belongs to an image: name its column with image")
         if forms[1] and not (self.question and self.answer):
@@ -158,9 +161,8 @@ class TableSource(RecordSource):
         """An image in a cell: its bytes, or the file that it names. Raises UnreadableRow."""
         if isinstance(value, bytes) and value:
             return ConversationImage(Picture(data=value), None)
-        if self.suffix and isinstance(value, str | int) and str(value).strip():
-            name = str(value).strip()
-            value = name if "." in name else name + self.suffix
+        if self.file and isinstance(value, str | int) and (name := str(value).strip()):
+            value = name if "." in name else fill_template(self.file, {"image": name})
         return read_picture(place, value)
 
     def page(self, row: Mapping[str, Any]) -> Page:

@@ -29,6 +29,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.conversation import WEB, read_picture
+from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.nested import find_place, lift_places, list_beside, list_heads, parse_object
@@ -37,9 +38,6 @@ PARAGRAPH_BREAK = "\n\n"
 
 ADDRESS = re.compile(r"https?://|data:", re.IGNORECASE)
 SHOWN = 200  # characters of what is no address
-
-FIELD = re.compile(r"\{(\w+)\}")
-"""What `file` puts a value in the place of."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -128,7 +126,7 @@ class FileDocuments(WebDocuments):
     @model_validator(mode="after")
     def _check_file(self) -> Self:
         """Refuse a path that is the same for all images."""
-        if "image" not in FIELD.findall(self.file):
+        if "image" not in list_fields(self.file):
             raise ValueError(
                 f"file is {self.file!r}, expected a path with {{image}} in it, such as {{id}}/{{image}}.jpg"
             )
@@ -136,16 +134,16 @@ class FileDocuments(WebDocuments):
 
     def columns(self) -> Columns:
         """The two lists, and the columns that paths are made of."""
-        named = [name for name in FIELD.findall(self.file) if name != "image"]
+        named = [name for name in list_fields(self.file) if name != "image"]
         return {**super().columns(), **dict.fromkeys(named, pa.null())}
 
     def read_image(self, place: int, value: Any, row: Mapping[str, Any]) -> Picture:
         """The image in a place; lost alone where it lies on the web. Raises UnreadableRow where it makes no path."""
         given = {**row, "image": value}
-        for name in FIELD.findall(self.file):
+        for name in list_fields(self.file):
             if isinstance(given.get(name), bool) or not isinstance(given.get(name), str | int | float):
                 raise UnreadableRow(f"{name} of image {place} is {given.get(name)!r}, expected a part of a path")
-        path = FIELD.sub(lambda found: _spell_part(given[found[1]]), self.file)
+        path = fill_template(self.file, given)
         if path.startswith(WEB):
             why = f"image {place} lies on the web, and this kind fetches nothing; web_documents does"
             return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail=f"{why}: {path[:SHOWN]}")
@@ -190,8 +188,3 @@ def _read_list(name: str, row: Mapping[str, Any]) -> list[Any]:
     if not isinstance(found, list):
         raise UnreadableRow(f"{name} is {type(found).__name__}, expected a list")
     return found
-
-
-def _spell_part(value: str | float) -> str:
-    """A part of a path; a whole number without a point."""
-    return f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -22,7 +22,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "vg": {"kind": "llava", "boxes": {"form": "llava", "frame": "square"}},
     "lrv": {
         "kind": "table",
-        "options": {"image": "image_id", "suffix": ".png", "question": "question", "answer": "answer"},
+        "options": {"image": "image_id", "file": "{image}.png", "question": "question", "answer": "answer"},
         "boxes": {"pattern": LRV, "order": "xywh", "unit": "pixels"},
     },
     "pointing": {"kind": "llava", "boxes": {"form": "molmo"}},

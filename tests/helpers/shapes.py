@@ -266,7 +266,7 @@ SHAPES: dict[str, Shape] = {
         {"image_id": None, "question": "Is it there?", "answer": "No."},
         {"image_id": "0", "asked": "Is it there?", "answer": "No."},
         ("no row has", "question"),
-        {"image": "image_id", "suffix": ".jpg", "question": "question", "answer": "answer"},
+        {"image": "image_id", "file": "{image}.jpg", "question": "question", "answer": "answer"},
     ),
     "web_table": Shape(
         lambda path, rows: json_lines(path.with_suffix(".jsonl"), rows),

@@ -23,6 +23,7 @@ from vlmill.pipeline.reports.nested_columns import list_dotted
 from vlmill.pipeline.reports.proposal import examine_place
 from vlmill.pipeline.reports.proposal_table import explain_nothing, list_samples
 from vlmill.pipeline.sources import SOURCES
+from vlmill.pipeline.sources.file_names import fill_template
 
 ROWS = range(30)
 
@@ -383,16 +384,28 @@ def test_ids_of_images_are_completed_by_what_their_files_end_with(tmp_path, form
     rows = json_lines(tmp_path / "rows.jsonl", map(BY_ID[form], ROWS))
     for place in (tmp_path, rows):
         found = examine_place(str(place))
-        assert (found.chosen.kind, found.chosen.options["suffix"], found.images) == ("table", f".{end}", str(folder))
+        assert (found.chosen.kind, found.chosen.options["file"], found.images) == (
+            "table",
+            f"{{image}}.{end}",
+            str(folder),
+        )
         assert found.chosen.paths == [f"{name}.{end}" for name in names[:20]]
-        assert not any("suffix" in note or "not read" in note for note in found.notes)
+        assert not any("image}" in note or "not read" in note for note in found.notes)
 
 
-def test_a_recipe_of_images_by_ids_builds(tmp_path):
+BY_NUMBER = ["{image}.png", "COCO_val2014_{image:012}.png", "frame-{image}.png", "1_{image:03}.png"]
+
+
+@pytest.mark.parametrize("file", BY_NUMBER)
+def test_a_recipe_of_images_by_ids_builds(tmp_path, file):
     (tmp_path / "photos").mkdir()
     write_photos(tmp_path / "photos")
-    rows = [{"image_id": row, "question": "What?", "answer": f"Shape {row}."} for row in ROWS]
+    for row in ROWS:
+        name = fill_template(file, {"image": row + 95})
+        (tmp_path / f"photos/{row}.png").rename(tmp_path / f"photos/{name}")
+    rows = [{"image_id": row + 95, "question": "What?", "answer": f"Shape {row}."} for row in ROWS]
     separated(tmp_path / "quiz.csv", rows)
+    assert examine_place(str(tmp_path / "quiz.csv")).chosen.options["file"] == file
     assert vlmill("new", tmp_path / "quiz.csv", "--out", tmp_path / "mine.yaml") == 0
     arguments = ("--out", tmp_path / "run", "--workers", 0, "--set", "dedupe=null", "--set", "stages=[]")
     assert vlmill("build", tmp_path / "mine.yaml", *arguments) == 0
@@ -419,12 +432,12 @@ def test_ids_are_of_images_only_where_most_of_their_files_are_there(tmp_path):
     write_photos(tmp_path)
     rows = [{"image_id": row if row < 5 else f"b{row}", "question": "What?", "answer": row} for row in ROWS]
     place = str(json_lines(tmp_path / "rows.jsonl", rows))
-    assert "suffix" not in examine_place(place).chosen.options
+    assert "file" not in examine_place(place).chosen.options
     named = {"image": ["answer"], "question": ["question"], "answer": ["image_id"]}
-    assert "suffix" not in next(iter(columns.name_columns(Cells(rows), named)))[1]
+    assert "file" not in next(iter(columns.name_columns(Cells(rows), named)))[1]
     right = str(json_lines(tmp_path / "right.jsonl", [{"image_id": row, "asked": "A", "said": "B"} for row in ROWS]))
     options = examine_place(right, {"question": ["asked"], "answer": ["said"]}).chosen.options
-    assert (options["image"], options["suffix"]) == ("image_id", ".png")
+    assert (options["image"], options["file"]) == ("image_id", "{image}.png")
     options = examine_place(right, {"question": ["asked"], "answer": ["image_id"]}).chosen.options
     assert "image" not in options
 
@@ -438,7 +451,7 @@ def test_a_column_of_splits_and_paths_without_an_end_are_noted(tmp_path):
     named = {"image": ["photo"], "question": ["question"], "answer": ["answer"]}
     notes = " ".join(examine_place(place, named).notes)
     assert "column part says of rows that they are of test, train; all are trained on" in notes
-    assert "such as suffix: .jpg" in notes
+    assert "such as '{image}.jpg'" in notes
     write_photos(tmp_path)
     whole = [{"photo": f"{row}.png", "question": "What?", "answer": "A", "part": "train"} for row in ROWS]
     assert examine_place(str(separated(tmp_path / "all.csv", whole)), named).notes == (

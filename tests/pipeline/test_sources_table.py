@@ -188,16 +188,26 @@ def test_an_arrow_file_of_either_form_is_read_and_datasets_writes_one_of_them(tm
 def test_ids_of_images_become_names_of_files_and_names_stay(tmp_path):
     rows = [{"image_id": said, "question": "Is it there?", "answer": "No."} for said in ("2371", 2371, "chart.png", "")]
     path = json_lines(tmp_path / "rows.jsonl", rows)
-    source = SOURCES["table"](image="image_id", suffix=".jpg", question="question", answer="answer")
+    source = SOURCES["table"](image="image_id", file="{image}.jpg", question="question", answer="answer")
     read = list(source.rows(path, range(4)))
     assert [row.pages[0].pictures[0].path for row in read[:3]] == ["2371.jpg", "2371.jpg", "chart.png"]
     assert read[3].failed
 
 
+def test_numbers_of_images_are_filled_up_with_zeros(tmp_path):
+    rows = [{"image_id": said, "question": "Is it there?", "answer": "No."} for said in (139, "7", 123456, "a/1.png")]
+    path = json_lines(tmp_path / "rows.jsonl", rows)
+    source = SOURCES["table"](image="image_id", file="v_{image:05}.jpg", question="question", answer="answer")
+    found = [row.pages[0].pictures[0].path for row in source.rows(path, range(4))]
+    assert found == ["v_00139.jpg", "v_00007.jpg", "v_123456.jpg", "a/1.png"]
+    with pytest.raises(ValueError, match=r"expected a path with \{image\} in it, such as \{image\}.jpg"):
+        SOURCES["table"](image="image_id", file="{id}.jpg", question="question", answer="answer")
+
+
 @pytest.mark.parametrize(("kind", "options"), [("web_table", {"image": "url"}), ("table", {})])
-def test_a_suffix_without_files_of_images_is_refused(kind, options):
-    with pytest.raises(ValueError, match="suffix is of the files of images"):
-        SOURCES[kind](suffix=".jpg", question="q", answer="a", **options)
+def test_a_path_without_files_of_images_is_refused(kind, options):
+    with pytest.raises(ValueError, match="file is the path of an image"):
+        SOURCES[kind](file="{image}.jpg", question="q", answer="a", **options)
 
 
 def test_an_answer_that_looks_like_a_list_stays_as_it_is_written(tmp_path):
