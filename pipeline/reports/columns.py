@@ -201,6 +201,9 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
     columns = names or cells.columns
     held = _find_images(cells, columns)
     linked = [name for name in columns if cells.hold(name, *LINKED)]
+    linked = [
+        name for name in linked if classify_key(name) in {"image", "address"}
+    ] or linked  # others are pages, not pictures
     ids = [cells.ids.column] if cells.ids and not held and not linked else []
     images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
     for kind, named in images or [("table", [])]:

@@ -78,6 +78,16 @@ def test_columns_that_are_called_by_number_are_a_header(tmp_path):
     assert NO_HEADER not in found.notes
 
 
+def test_addresses_of_pages_beside_those_of_images_are_no_images(tmp_path):
+    rows = [{"page_url": f"https://w.test/{row}", "image_url": f"https://img.test/{row}.jpg"} for row in ROWS]
+    rows = [{**row, "caption": f"Shape {place}", "language": "de"} for place, row in enumerate(rows)]
+    found = examine_place(str(separated(tmp_path / "a.tsv", rows)))
+    assert (found.chosen.kind, dict(found.chosen.options)) == (
+        "web_table",
+        {"image": "image_url", "caption": "caption"},
+    )
+
+
 def test_named_columns_read_addresses_with_the_kind_that_requests_them(tmp_path):
     rows = [{"a": f"https://img.test/{row}", "b": f"Shape {row}"} for row in ROWS]
     found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)), {"caption": ["b"]})

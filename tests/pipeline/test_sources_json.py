@@ -1,8 +1,11 @@
 """Sources in JSON: where rows lie in the file, what conversations become, and files that rows name."""
 
 import base64
+import bz2
 import contextlib
+import gzip
 import json
+import lzma
 import zipfile
 
 import pyarrow as pa
@@ -13,10 +16,10 @@ from hypothesis import strategies as st
 
 from tests.helpers import upstream
 from tests.helpers.upstream import json_array, json_lines, talk
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_rows, read_samples
-from vlmill.pipeline.sources import conversation
+from vlmill.pipeline.sources import SOURCES, conversation
 from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.chat import Chat
 from vlmill.pipeline.sources.llava import LlavaSource
@@ -83,6 +86,13 @@ def test_damage_ends_in_rows_or_in_an_error_of_the_source_and_in_nothing_else(tm
     with contextlib.suppress(SourceError):
         found = rows(Chat(), path)
         assert [row.row for row in found] == list(range(len(found)))
+
+
+@pytest.mark.parametrize(("pack", "kind"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_a_packed_file_is_to_be_unpacked(pack, kind, tmp_path):
+    (tmp_path / "rows.jsonl.gz").write_bytes(pack(b'{"image": "a", "caption": "b"}\n' * 9))
+    with pytest.raises(BadFileError, match=rf"it is packed \({kind}\): unpack it"):
+        SOURCES["web_table"](image="image", caption="caption").survey(tmp_path / "rows.jsonl.gz")
 
 
 def test_one_broken_line_is_one_bad_row_and_one_broken_element_as_well(tmp_path):

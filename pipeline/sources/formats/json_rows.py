@@ -65,6 +65,15 @@ class JsonSource(KeyedSource, Protocol):
 
 Buffer = bytes | mmap.mmap
 
+PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+"""How packed files begin."""
+
 
 @contextmanager
 def _map_file(path: Path) -> Iterator[Buffer]:
@@ -159,6 +168,8 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
     if isinstance(first, dict):
         raise BadFileError(f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {_name_keys(first)}")
     if first is not None:
+        if packed := next((kind for mark, kind in PACKED.items() if data[: len(mark)] == mark), ""):
+            raise BadFileError(f"{path}: it is packed ({packed}): unpack it, and let `files` name what comes out")
         wide = bytes(data[:2]) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
         advice = "; it is in UTF-16: convert it, such as with: iconv -f UTF-16 -t UTF-8 FILE > OTHER" if wide else ""
         raise BadFileError(
