@@ -28,6 +28,7 @@ from markupsafe import Markup
 from vlmill.mixtures.build import is_mixed, read_stats
 from vlmill.mixtures.page import counts, embedding_map, gallery, missing, plots, sample_facts, search, signal_plots
 from vlmill.mixtures.reader import PlannedMixture
+from vlmill.mixtures.report.grouped import group_notes
 from vlmill.mixtures.report.stats import format_epochs, shorten_number
 from vlmill.mixtures.steps.repetition import summarise_repetition
 from vlmill.pipeline.chat.encode import Loss
@@ -142,6 +143,7 @@ def _describe_stage(
     return {
         "stats": stats,
         "epochs": format_epochs(stats),
+        "notes": group_notes(stats["notes"]),
         "repetition": summarise_repetition(stats["repetition"]),
         "plots": plots.plot_stage(stats, counted, colours),
         "shards": counted.shards,

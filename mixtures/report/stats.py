@@ -14,6 +14,7 @@ from rich.table import Table
 
 from vlmill.mixtures.algorithms.schedule import Schedule
 from vlmill.mixtures.config import UNITS
+from vlmill.mixtures.report.grouped import group_notes
 
 
 def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, Any]:
@@ -237,7 +238,7 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         lost = {level: _format_losses(source["lost"][level]) for level in ("samples", "nodes", "tokens", "supervised")}
         if any(lost.values()):
             yield f"lost of {source['name']}: {'; '.join(f'{level} {why}' for level, why in lost.items() if why)}"
-    yield from (f"note: {text}" for text in stats.get("notes", stats["warnings"]))
+    yield from (f"note: {text}" for text in group_notes(stats.get("notes", stats["warnings"])))
 
 
 def _format_balance(balance: Mapping[str, Any]) -> str:

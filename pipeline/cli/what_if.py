@@ -22,7 +22,7 @@ from vlmill.pipeline.cli.arguments import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vlmill.pipeline.reports.what_if import WhatIfAnswer
+    from vlmill.pipeline.reports.what_if import Kept, WhatIfAnswer
 
 
 def what_if(
@@ -90,14 +90,22 @@ def _make_tables(answer: WhatIfAnswer) -> Iterator[Table]:
         table.add_column(name)
     for name in ("in", "kept now", "kept then", "newly dropped", "newly kept"):
         table.add_column(name, justify="right")
-    for source, levels in answer.sources.items():
+    shown = {source: levels for source, levels in answer.sources.items() if any(map(_changes, levels.values()))}
+    for source, levels in (shown or answer.sources).items():
         for level, kept in levels.items():
             numbers = (kept.came, kept.now, kept.then, kept.newly_dropped, kept.newly_kept)
             table.add_row(source if level == next(iter(levels)) else "", level, *(f"{number:,}" for number in numbers))
         table.add_section()
+    if shown and (left := len(answer.sources) - len(shown)):
+        table.caption = f"{left} source{'s' * (left > 1)} where nothing changes: not shown"
     yield table
     if answer.changes:
         yield _make_reason_table(answer)
+
+
+def _changes(kept: Kept) -> bool:
+    """Whether something of a level would be newly dropped or kept."""
+    return bool(kept.newly_dropped or kept.newly_kept)
 
 
 def _make_reason_table(answer: WhatIfAnswer) -> Table:

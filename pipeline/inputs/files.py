@@ -24,11 +24,15 @@ from fsspec.utils import glob_translate
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.meter import note_work
+from vlmill.pipeline.core.places import suggest_near
 from vlmill.pipeline.inputs.copies import keep_copy
 from vlmill.pipeline.inputs.hub_files import HubFile, RemoteFile, is_hub
 from vlmill.pipeline.inputs.ranges import RangedFile, explain_storage, find_filesystem, make_stamp
 
 MAGIC = re.compile(r"[*?\[]")
+
+BELOW = 200
+"""Folders that are looked into for files that are not where they were said to be."""
 
 COPIED = 32 << 20
 """Bytes that are asked for at a time when a whole file is read."""
@@ -108,9 +112,10 @@ def list_input_files(
     found = sorted(there)
     if not found:
         raise SourceError(
-            f"source {source!r}: no file matches {base}{pattern}; say where they are with "
-            f"--source {source.partition('.')[0]}=PATH. PATH is a folder with files that match {pattern}, or a pattern "
-            f"such as {base}*.parquet, which takes the place of `files`"
+            f"source {source!r}: no file matches {base}{pattern}{_explain_absence(filesystem, root, start, pattern)}; "
+            f"say where they are with --source {source.partition('.')[0]}=PATH. PATH is a folder with files that match "
+            f"{pattern}, or a pattern such as {base}*{posixpath.splitext(pattern)[1] or '.parquet'}, which takes the "
+            "place of `files`"
         )
     here = "file" in filesystem.protocol
     return [
@@ -125,6 +130,21 @@ def list_input_files(
         )
         for number, name in enumerate(found)
     ]
+
+
+def _explain_absence(filesystem: Any, root: str, start: str, pattern: str) -> str:
+    """Why a pattern below a folder matches no file, where that shows; else empty."""
+    if pattern.startswith(("/", "~")):
+        return " (`files` is a pattern below `root`, and not a path of its own)"
+    if "/~" in f"/{root}":
+        return " (`root` is taken as it is: write the whole path in place of ~)"
+    if "file" not in filesystem.protocol:
+        return ""
+    if not filesystem.isdir(start):
+        return f" (there is no such folder{suggest_near(root, Path.is_dir)})"
+    below = [folder for folder in sorted(Path(start).iterdir())[:BELOW] if folder.is_dir()]
+    found = next((folder.name for folder in below if _match_files(filesystem, f"{folder}/", pattern)), "")
+    return f" (in {found}/ there are some: {found}/{pattern})" if found else ""
 
 
 def _match_files(filesystem: Any, start: str, pattern: str) -> dict[str, Mapping[str, Any]]:

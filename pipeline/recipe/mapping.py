@@ -129,9 +129,33 @@ def list_differences(before: Any, now: Any, where: str = "") -> str:
             list_differences(*pair, f"{where}[{place}]") for place, pair in enumerate(zip(before, now, strict=True))
         ]
         return "\n".join(line for line in lines if line)
-    return "" if before == now else f"  {where}: {_show_value(before)} there, {_show_value(now)} here"
+    if before == now:
+        return ""
+    if names := _compare_names(before, now):
+        return f"  {where}: {names} here"
+    return f"  {where}: {_show_value(before)} there, {_show_value(now)} here"
+
+
+def _compare_names(before: Any, now: Any) -> str:
+    """What a list of names has more or less, if it has the others in their order; else empty."""
+    lists = isinstance(before, list | tuple) and isinstance(now, list | tuple) and before and now
+    if not lists or not all(isinstance(one, str) for one in (*before, *now)):
+        return ""
+    if [one for one in before if one in now] != [one for one in now if one in before]:
+        return ""
+    found = {"without": [one for one in before if one not in now], "with": [one for one in now if one not in before]}
+    return " and ".join(f"{word} {', '.join(names)}" for word, names in found.items() if names)
 
 
 def _show_value(value: Any) -> str:
     """A value of a recipe, cut short."""
-    return "nothing" if value is None else _SHORT.repr(value)
+    return "nothing" if value is None else _SHORT.repr(_leave_empty(value))
+
+
+def _leave_empty(value: Any) -> Any:
+    """A value of a recipe without the keys that say nothing."""
+    if isinstance(value, list):
+        return [_leave_empty(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _leave_empty(one) for key, one in value.items() if one is not None and one not in ([], {}, "")}

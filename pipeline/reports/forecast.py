@@ -148,9 +148,16 @@ def make_forecast_table(forecasts: Sequence[StepForecast], title: str = "what th
 def describe_causes(forecasts: Sequence[StepForecast]) -> Iterator[str]:
     """The same in a few lines: the steps that differ themselves, and how many follow from them."""
     causes = [found for found in forecasts if any(not reason.startswith(READS) for reason in found.reasons)]
+    alike = dict[tuple[str, str, str], list[StepForecast]]()
     for found in causes:
         why = "; ".join(reason for reason in found.reasons if not reason.startswith(READS))
-        yield f"{found.outcome}: {found.folder} ({found.tasks} tasks): {why}"
+        top, _, below = found.folder.partition("/")
+        step = below.partition("/")[2]
+        alike.setdefault((found.outcome, f"{top}/*/{step}" if step else found.folder, why), []).append(found)
+    for (outcome, folder, why), group in alike.items():
+        tasks = sum(found.tasks for found in group)
+        named = f"{folder} of {len(group)} sources" if len(group) > 1 else group[0].folder
+        yield f"{outcome}: {named} ({tasks} tasks): {why}"
     outcomes = Counter(found.outcome for found in forecasts if found not in causes)
     if follow := outcomes["run again"] + outcomes[UNDECIDED]:
         yield f"run again because they read these: {follow} steps"

@@ -13,6 +13,8 @@ from tests.helpers.upstream import cauldron, picture
 from vlmill.api import checks
 from vlmill.api.builds import forecast_changes, load_recipe
 from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.recipe.mapping import list_differences
+from vlmill.pipeline.reports.forecast import StepForecast, describe_causes
 from vlmill.pipeline.reports.verify import list_manifests
 
 IMAGE_STEPS = {"read", "fetch", "image_stats", "signature"}
@@ -211,12 +213,32 @@ def test_check_says_of_a_moved_source_that_the_files_decide(recipe, run, tmp_pat
     assert forecasts["steps/web/survey"] == "kept"
 
 
+def test_what_is_the_same_of_several_sources_is_one_line_of_the_forecast():
+    why = ("filter.max_ratio: 10 there, 3 here", "reads steps/web/language")
+    found = [StepForecast(f"steps/{source}/shape", "run again", 2, why) for source in ("web", "quiz")]
+    found += [StepForecast("shards/web/small", "run again", 1, why), StepForecast("steps/web/survey", "kept", 1)]
+    assert list(describe_causes(found)) == [
+        "run again: steps/*/shape of 2 sources (4 tasks): filter.max_ratio: 10 there, 3 here",
+        "run again: shards/web/small (1 tasks): filter.max_ratio: 10 there, 3 here",
+        "kept: 1 steps",
+    ]
+
+
+def test_a_difference_names_what_lists_gain_and_lose_and_leaves_out_what_says_nothing():
+    before, now = {"sources": ["a", "b", "c"]}, {"sources": ["a", "c", "d", "e"]}
+    assert list_differences(before, now) == "  sources: without b and with d, e here"
+    assert list_differences({"at": ["a", "b"]}, {"at": ["b", "a", "c"]}).endswith("['b', 'a', 'c'] here")
+    assert list_differences({}, {"clip": {"min": 0.2, "max": None, "on": False, "of": []}}) == (
+        "  clip: nothing there, {'min': 0.2, 'on': False} here"
+    )
+
+
 def test_a_build_prints_the_forecast_before_it_works(recipe, run, capsys):
     arguments = ("build", recipe, "--out", run, "--workers", 0, "--accept-changes")
     assert vlmill(*arguments, "--set", "filters.shape.max_ratio=3") == 0
     printed = capsys.readouterr().out
-    (line,) = (line for line in printed.splitlines() if "steps/web/shape" in line)  # what follows from it is a number
-    assert "run again: steps/web/shape" in line
+    (line,) = (line for line in printed.splitlines() if "/shape" in line)  # what follows from it is a number
+    assert "run again: steps/*/shape of 4 sources" in line
     assert "max_ratio" in printed
     assert "run again because they read these: " in printed
     assert "steps/dedupe/resolve" not in printed

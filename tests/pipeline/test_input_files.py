@@ -45,15 +45,29 @@ def test_a_file_elsewhere_is_copied_for_as_long_as_it_is_read(memory):
 def test_where_nothing_is_found_the_way_to_say_where_it_is_is_named(tmp_path, memory):
     for root in (str(tmp_path), memory, str(tmp_path / "none")):
         with pytest.raises(
-            SourceError, match=r"no file matches .*/\*\.parquet; say where they are with --source web=PATH"
+            SourceError, match=r"no file matches .*/\*\.parquet.*; say where they are with --source web=PATH"
         ):
             list_input_files("web", root, "*.parquet")
-        with pytest.raises(
-            SourceError, match=r"--source exam=PATH.* a pattern such as .*/\*\.parquet, which takes the"
-        ):
+        with pytest.raises(SourceError, match=r"--source exam=PATH.* a pattern such as .*/\*\.json, which takes the"):
             list_input_files("exam.test", root, "data.json")
     with pytest.raises(SourceError, match="neither a pattern of files nor a split"):
         list_input_files("web", str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    ("root", "pattern", "why"),
+    [
+        ("crawl", "train-*.tsv", r"\(in data/ there are some: data/train-\*\.tsv\); .* such as .*/\*\.tsv"),
+        ("crawll", "*.tsv", r"\(there is no such folder; did you mean '.*crawl'\?\)"),
+        ("~/crawl", "*.tsv", "write the whole path in place of ~"),
+        ("crawl", "/crawl/data/train-1.tsv", "and not a path of its own"),
+    ],
+)
+def test_why_nothing_is_found_is_said_where_it_shows(root, pattern, why, tmp_path):
+    (tmp_path / "crawl/data").mkdir(parents=True)
+    (tmp_path / "crawl/data/train-1.tsv").touch()
+    with pytest.raises(SourceError, match=why):
+        list_input_files("web", str(tmp_path / root), pattern)
 
 
 def test_a_survey_cuts_by_rows_and_by_bytes(tmp_path):

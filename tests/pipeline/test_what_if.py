@@ -145,6 +145,16 @@ def test_a_folder_without_a_run_says_so(folder, tmp_path):
         answer_what_if(str(folder / "recipe.yaml"), tmp_path, {}, [])
 
 
+def test_sources_that_a_setting_leaves_as_they_are_are_counted_and_not_shown(folder, capsys):
+    capsys.readouterr()
+    sets = ("--set", "text_quality.node.min_words=40", "--set", "text_quality.sources=[web]")
+    assert vlmill("what-if", folder / "run", *sets) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 sources where nothing changes: not shown" in said
+    assert "web" in said
+    assert "quiz" not in said
+
+
 def test_the_command_prints_tables_or_json(folder, capsys):
     capsys.readouterr()
     assert (

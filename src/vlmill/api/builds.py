@@ -15,6 +15,7 @@ from vlmill.api.runs import Run, format_settings, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
+from vlmill.mixtures.report.grouped import group_notes
 from vlmill.pipeline.core.collector import collect_rarely
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
@@ -238,7 +239,7 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
         yield from list_silent_signals(root, recipe)
     if recipe.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
-            yield from (f"{stage}: {note}" for note in stats["notes"])
+            yield from (f"{stage}: {note}" for note in group_notes(stats["notes"]))
         yield from list_short_plans(root, recipe)
 
 
