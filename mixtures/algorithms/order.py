@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,13 @@ def make_order_key(*parts: str | int) -> int:
     """64 bits that depend on every part and on nothing else."""
     text = json.dumps(parts, separators=(",", ":"))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def make_order_keys(*parts: str | int, last: Iterable[str]) -> np.ndarray:
+    """`make_order_key(*parts, each)` of each of `last` (uint64)."""
+    head = json.dumps(parts, separators=(",", ":"))[:-1] + ","
+    texts = (f"{head}{json.dumps(each)}]".encode() for each in last)
+    return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts), "<u8")
 
 
 def permute_index(index: np.ndarray, size: int, key: int) -> np.ndarray:

@@ -9,19 +9,29 @@ pictures on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from vlmill.mixtures.algorithms.order import make_order_key
-from vlmill.pipeline.dedupe.components import find_components
-from vlmill.pipeline.dedupe.near_pairs import NO_PAIRS
+from vlmill.mixtures.algorithms.order import make_order_keys
+from vlmill.pipeline.dedupe.links import (
+    HELD,
+    NumberTable,
+    combine_rows,
+    connect_links,
+    find_labels,
+    join_links,
+    keep_known,
+)
 from vlmill.pipeline.shards.lineage import list_pictures, parse_picture_keys
 
 HELD_OUT = np.dtype([("shard", "<i4"), ("row", "<i4")])
+
+NOTHING = np.empty(0, np.uint64)
 
 LARGEST = 0.1
 """Share of a source's samples that may be held out together at most, or the fraction that is asked for if larger."""
@@ -47,60 +57,90 @@ def read_rows_with_pictures(index: pl.DataFrame, lineage: Path) -> Rows:
 
 
 def choose_held_out(
-    shards: Sequence[Rows], source: str, seed: int, fraction: float, near: np.ndarray = NO_PAIRS
+    shards: Iterable[Rows],
+    source: str,
+    seed: int,
+    fraction: float,
+    near: Iterable[np.ndarray],
+    folder: Path,
+    held: int = HELD,
 ) -> list[np.ndarray]:
-    """Which rows of each shard are held out (bool); pure, and the same for any order of rows and pairs.
+    """Which rows of each shard are held out (bool); the same for any order of rows and pairs.
 
-    The same in every stage and entry, as long as they show the same pictures of the source.
+    The same in every stage and entry, as long as they show the same pictures of the source. Holds a byte of each row,
+    the names of one shard, and `held` rows of a table; the others lie in files.
 
     Args:
-        shards: all of a source.
+        shards: all of a source, one after the other.
         source: its name.
         seed: of the recipe.
         fraction: of the documents to hold out.
-        near: pairs of pictures that count as the same; those of other sources connect nothing.
+        near: pairs of pictures that count as the same, (n, 2) each; those of other sources connect nothing.
+        folder: where files may lie meanwhile.
+        held: rows of a table of numbers that are held at a time; they change nothing else.
     """
-    bound = int(fraction * 2**64)
-    sizes = [shard.documents.len() for shard in shards]
-    names = pl.concat([shard.documents for shard in shards])
-    unique = names.unique(maintain_order=True)
-    drawn = [make_order_key(seed, "held_out", source, name) for name in unique]
-    keys = names.replace_strict(unique, pl.Series(drawn, dtype=pl.UInt64)).to_numpy()
-    groups = _find_groups(keys, shards, sizes, near)
-    if near.size:
-        apart = _find_large(groups, fraction)
-        groups[apart] = _find_groups(keys, shards, sizes, NO_PAIRS)[apart]
-    labels, group = np.unique(groups, return_inverse=True)
-    together = np.array([make_order_key(seed, "held_out", source, str(label)) < bound for label in labels.tolist()])
-    held = np.where(_find_large(groups, fraction), keys < np.uint64(bound), together[group])
-    return np.split(held, np.cumsum(sizes)[:-1])
+    bound = np.uint64(fraction * 2**64)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        sizes, rows, links = _collect_rows(shards, source, seed, NumberTable(Path(scratch), held=held))
+        most = max(LARGEST, fraction) * rows.rows
+        same = connect_links(links)
+        groups = _Groups(rows, same, same, NOTHING)
+        if (pairs := keep_known(same, near)).rows:
+            groups = replace(groups, alike=connect_links(join_links(same, pairs)))
+            groups = replace(groups, apart=_find_large(groups, most))
+        large = _find_large(groups, most)
+        out = np.zeros(rows.rows, bool)
+        for keys, places, labels in groups.read():
+            unique, group = np.unique(labels, return_inverse=True)
+            drawn = make_order_keys(seed, "held_out", source, last=map(str, unique.tolist()))
+            out[places] = np.where(np.isin(labels, large), keys, drawn[group]) < bound
+    return np.split(out, np.cumsum(sizes)[:-1])
 
 
-def _find_large(groups: np.ndarray, fraction: float) -> np.ndarray:
-    """Which rows belong to a group that is too large to be held out together (bool)."""
-    _, group, count = np.unique(groups, return_inverse=True, return_counts=True)
-    large: np.ndarray = (count > 1) & (count > max(LARGEST, fraction) * groups.size)
-    return large[group]
+def _collect_rows(
+    shards: Iterable[Rows], source: str, seed: int, empty: NumberTable
+) -> tuple[list[int], NumberTable, NumberTable]:
+    """The rows of each shard; key of the document and number of each row; and the links of documents and pictures."""
+    sizes, rows, links = list[int](), empty.make_like(), empty.make_like()
+    for shard in shards:
+        keys = make_order_keys(seed, "held_out", source, last=shard.documents)
+        rows.add(keys, np.arange(rows.rows, rows.rows + keys.size))
+        links.add(keys[shard.pictures["row"].to_numpy()], parse_picture_keys(shard.pictures["sha256"]))
+        sizes.append(keys.size)
+    ranges = -(-(rows.rows + links.rows) // empty.held) or 1
+    return sizes, rows.cut(ranges), links.cut(ranges, turned=True)
 
 
-def _find_groups(keys: np.ndarray, shards: Sequence[Rows], sizes: Sequence[int], near: np.ndarray) -> np.ndarray:
-    """For each row the smallest key of the documents and pictures that it is connected to.
+@dataclass(frozen=True)
+class _Groups:
+    """The rows of a source by what they are connected to."""
 
-    Args:
-        keys: of the rows' documents, over all shards.
-        shards: the rows.
-        sizes: rows of each shard.
-        near: pairs of pictures.
-    """
-    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    rows = [start + shard.pictures["row"].to_numpy() for start, shard in zip(starts, shards, strict=True)]
-    documents = keys[np.concatenate(rows)]
-    pictures = parse_picture_keys(pl.concat([shard.pictures["sha256"] for shard in shards]))
-    nodes = np.unique(np.concatenate([keys, pictures]))
-    ends = [np.concatenate([column, pair]) for column, pair in zip((documents, pictures), near.T, strict=True)]
-    labels = find_components(nodes, *ends)
-    found: np.ndarray = labels[np.searchsorted(nodes, keys)]
-    return found
+    rows: NumberTable  # key of the document, number of the row
+    same: NumberTable  # stars of documents and pictures
+    alike: NumberTable  # the same where pictures that are nearly the same count as one
+    apart: np.ndarray  # labels by `alike` of the rows that are labelled by `same`
+
+    def read(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each row the key of its document, its number, and the smallest key that it is connected to; in parts."""
+        for number in range(self.rows.ranges):
+            alike = combine_rows(self.alike.read(number), np.minimum)
+            same = combine_rows(self.same.read(number), np.minimum) if self.apart.size else alike
+            for keys, places in self.rows.read(number):
+                labels = find_labels(keys, *alike)
+                apart = np.isin(labels, self.apart)
+                labels[apart] = find_labels(keys[apart], *same)
+                yield keys, places, labels
+
+
+def _find_large(groups: _Groups, most: float) -> np.ndarray:
+    """The labels of more rows than may be held out together."""
+    counts, large = groups.rows.make_like(), [NOTHING]
+    for _, _, labels in groups.read():
+        counts.add(*np.unique(labels, return_counts=True))
+    for number in range(counts.ranges):
+        labels, count = combine_rows(counts.read(number), np.add)
+        large.append(labels[(count > 1) & (count > most)])
+    return np.concatenate(large)
 
 
 def list_places(held: Sequence[np.ndarray]) -> np.ndarray:

@@ -41,7 +41,7 @@ from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Counts, Inputs
-from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, NO_PAIRS, read_near_pairs
+from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
 
 WIDE = 1 << 16
 """What does not fit the 16 bits of `sizes.npy` stands in `cuts.npy`."""
@@ -111,7 +111,7 @@ class Select:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
-        kept_out = self._kept_out(inputs)
+        kept_out = self._kept_out(inputs, folder)
         states = [self._classify(inputs, shard, held) for shard, held in zip(self.shards, kept_out, strict=True)]
         report = EntryReport(balance=self._balance(inputs, states))
         self._take(states)
@@ -149,20 +149,20 @@ class Select:
             states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
         return states
 
-    def _kept_out(self, inputs: Inputs) -> list[np.ndarray]:
+    def _kept_out(self, inputs: Inputs, folder: Path) -> list[np.ndarray]:
         """Which rows of each shard are held out, each source by itself: alike in every stage and entry."""
         if not self.held_out:
             return [np.zeros(shard.samples, bool) for shard in self.shards]
         paths = [inputs[name] for name in sorted(inputs) if name.endswith(f"/{IMAGE_PAIRS_FILE}")]
-        near = NO_PAIRS if self.near is None else read_near_pairs(paths, self.near)
         found: dict[str, np.ndarray] = {}
         for source in dict.fromkeys(shard.source for shard in self.shards):
             here = [shard for shard in self.shards if shard.source == source]
-            rows = [
+            rows = (
                 read_rows_with_pictures(_read_table(inputs[shard.index], shard, ("id", "group")), inputs[shard.lineage])
                 for shard in here
-            ]
-            held = choose_held_out(rows, source, self.seed, self.held_out, near)
+            )
+            near = () if self.near is None else read_near_pairs(paths, self.near)
+            held = choose_held_out(rows, source, self.seed, self.held_out, near, folder)
             found |= {shard.path: rows_out for shard, rows_out in zip(here, held, strict=True)}
         return [found[shard.path] for shard in self.shards]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,17 @@ import polars as pl
 IMAGE_PAIRS_FILE = "image.pairs.parquet"
 """What the step `pairs` leaves of images: PAIRS."""
 
-NO_PAIRS = np.empty((0, 2), np.uint64)
 
-
-def read_near_pairs(paths: Iterable[Path], threshold: float) -> np.ndarray:
-    """Pairs of similar pictures, as (n, 2) heads of their sha256.
+def read_near_pairs(paths: Iterable[Path], threshold: float) -> Iterator[np.ndarray]:
+    """Pairs of similar pictures, as (n, 2) heads of their sha256 for each file. One file is in memory at a time.
 
     Args:
         paths: the image pairs that the step `pairs` left.
         threshold: similarity from which two are the same, as the recipe's dedupe has it.
     """
-    tables = [pl.read_parquet(path, glob=False).filter(pl.col("similarity") >= threshold) for path in paths]
-    return np.concatenate([NO_PAIRS, *(table.select("one", "other").to_numpy() for table in tables)])
+    for path in paths:
+        table = pl.read_parquet(path, glob=False).filter(pl.col("similarity") >= threshold)
+        yield table.select("one", "other").to_numpy()
 
 
 def find_near_pictures(paths: Iterable[Path], threshold: float, keys: pl.Series) -> pl.DataFrame:

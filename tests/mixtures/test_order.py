@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmill.mixtures.algorithms.order import SourceOrder, make_order_key, merge_sources, permute_index
+from vlmill.mixtures.algorithms.order import SourceOrder, make_order_key, make_order_keys, merge_sources, permute_index
 
 UNTIMED = settings(deadline=None)
 KEYS = st.integers(0, 2**64 - 1)
@@ -181,3 +181,9 @@ def test_epochs_differ_in_their_order():
     first, second = visited(walk, 0, 100), visited(walk, 100, 200)
     assert [item[1:] for item in first] != [item[1:] for item in second]
     assert [window.tolist() for window in walk.windows(0)[0]] != [window.tolist() for window in walk.windows(1)[0]]
+
+
+def test_keys_of_many_are_the_keys_of_each():
+    names = ["web/a.parquet#1", 'a "b" \\', "Grüße 🙂", ""]
+    assert make_order_keys(17, "web", last=names).tolist() == [make_order_key(17, "web", name) for name in names]
+    assert make_order_keys(last=[]).size == 0
