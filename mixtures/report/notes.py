@@ -48,6 +48,7 @@ def write_notes(
             f"so the nearest mixture that can be had is planned: {', '.join(shares)} of {unit}; strict: true in the "
             "mixture refuses it"
         )
+    yield from _warn_of_unsupervised(recipe, stage, stats)
     yield from _warn_of_shared_pictures(root, recipe, stage, lock)
     tokenizer = root / lock["tokenizer"]["path"]
     if not tokenizer.exists() or hash_file(tokenizer) != lock["tokenizer"]["sha256"]:
@@ -67,6 +68,19 @@ def write_notes(
             yield (
                 f"{one} and {other}: {pairs:,} pairs of samples whose texts are alike by {FLOORS['text']:g} or more "
                 "stay in both"
+            )
+
+
+def _warn_of_unsupervised(recipe: Recipe, stage: str, stats: Mapping[str, Any]) -> Iterator[str]:
+    """Entries of which nothing is learned, where a stage learns supervised texts alone."""
+    train = next(item.train for item in recipe.stages if item.name == stage)
+    if train.get("loss", "answers") != "answers":
+        return
+    for entry in stats["sources"]:
+        if entry["planned"]["tokens"] and not entry["planned"]["supervised"]:
+            yield (
+                f"{entry['name']}: nothing of it is learned, since none of its texts is supervised: it has no answers, "
+                "or the code of its source does not say Node(..., supervised=True)"
             )
 
 

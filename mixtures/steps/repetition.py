@@ -155,6 +155,8 @@ def measure_repetition(
 
 def summarise_repetition(found: Mapping[str, Any]) -> str:
     """A repetition in a line, for people."""
+    if not found["shown"]:
+        return "no image is shown"
     words = {"1": "once", "2": "twice"}
     often = ", ".join(
         f"{words.get(level['times'], level['times'] + ' times')} {level['images']:,}" for level in found["distribution"]

@@ -55,6 +55,9 @@ NAMED = re.compile(rf"""^[ \t]+name[ \t]*(?::[^=\n]*)?=[ \t]*(["'])({FILTER_NAME
 METHOD = "decide"
 """A class that has it is a filter."""
 
+ALONE = ". What the file imports has to be installed wherever it is read: the file alone travels"
+"""What is said of an import that fails."""
+
 _KINDS = {METHOD: "filter", "score": "signal"}
 
 SHOW = 'import sys, yaml; [print(own["code"]) for own in yaml.safe_load(open(sys.argv[1]))["custom_filters"].values()]'
@@ -148,6 +151,9 @@ def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequen
     listed = "\n".join(f"  {file!r}: sha256 {code.sha256}" for file, code in held.items())
     again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
     trust = f", or trust what is held there:\n  {again}" if command else ", and take the code out of there"
+    if not command and where.name.endswith(".lock.yaml"):
+        digests = [code.sha256 for code in held.values()]
+        trust = f", in Python filters=[FILE], or trust what is held there:\n  trust_code={digests}"
     return (
         f"{where} holds code that is not ours, and code runs only if the command line names it:\n{listed}\n"
         f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
@@ -354,7 +360,8 @@ def load_module(file: str, code: str) -> ModuleType:
     except SyntaxError as error:
         raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"{file}{find_line(error, file)}: {type(error).__name__}: {error}") from error
+        hint = ALONE if isinstance(error, ImportError) else ""
+        raise RecipeError(f"{file}{find_line(error, file)}: {type(error).__name__}: {error}{hint}") from error
     return module
 
 

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from vlmill.pipeline.core.config import suggest_names
-from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
+from vlmill.pipeline.core.errors import BadFileError, RecipeError, SourceError, VlmillError
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.filters.custom import (
+    ALONE,
     CustomCode,
     TrustedCode,
     find_line,
@@ -83,7 +84,7 @@ class CustomSource:
             SourceError: its code broke, which the message says with the line; or it gives something else.
         """
         source = self._made()
-        with self._explain_break(f"over {path.name}"):
+        with self._explain_break(f"over {path.name}"), _name_bad_file(path):
             weights = source.survey(path)
             if not isinstance(weights, list):
                 raise TypeError(f"survey gives {describe_value(weights)}, expected a list with the bytes of each row")
@@ -95,10 +96,10 @@ class CustomSource:
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """See Source. Raises as `survey`; code that breaks in `page` loses that row alone (sources/base.py)."""
         source = self._made()
-        with self._explain_break(f"over {path.name}"):
+        with self._explain_break(f"over {path.name}"), _name_bad_file(path):
             rows = iter(source.rows(path, numbers))
         for due in numbers:
-            with self._explain_break(f"at row {due} of {path.name}"):
+            with self._explain_break(f"at row {due} of {path.name}"), _name_bad_file(path):
                 row = next(rows, None)
                 if row is not None and not isinstance(row, SourceRow):
                     raise TypeError(f"rows gives {describe_value(row)}, expected a SourceRow")
@@ -128,7 +129,7 @@ class CustomSource:
                 raise
             hint = ""
             if isinstance(error, ImportError):
-                hint = ". What the file imports has to be installed wherever it is read: the file alone travels"
+                hint = ALONE
             elif isinstance(error, OSError):
                 hint = ". Where the row is at fault, and not the machine, raise UnreadableRow in its place"
             name = f"source {self.entry!r} of kind" if self.entry else "source of kind"
@@ -143,6 +144,16 @@ class CustomSource:
         kind = find_source_classes(self.file, take_named_code(self.code, refused, self.sha256))[self.kind]
         made: Source = make_with_settings(kind, self.settings, f"{where}.options", "hardest: int = 9")
         return made
+
+
+@contextmanager
+def _name_bad_file(path: Path) -> Iterator[None]:
+    """A BadFileError of code that does not say which file it is, with the file, as those of our own sources have it."""
+    try:
+        yield
+    except BadFileError as error:
+        named = (fault if str(path) in fault else f"{path}: {fault}" for fault in error.faults)
+        raise BadFileError(*named) from error
 
 
 def _check_pictures(source: Source, pages: Sequence[Page]) -> None:

@@ -20,7 +20,7 @@ from vlmill.pipeline.recipe.overrides import list_locations
 from vlmill.pipeline.recipe.parsed import parse_readable_recipe, parse_recipe
 from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out, select_used
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
-from vlmill.pipeline.recipe.validate import describe_unrendered, validate_recipe
+from vlmill.pipeline.recipe.validate import NO_SIGNAL, describe_unrendered, validate_recipe
 
 LOCATED = ("kind", "options", "files", "root", "subset", "split", "images")
 """Keys of a source without which its input files cannot be read."""
@@ -138,17 +138,28 @@ def load_readable(
     faults = [*list_faults(errors), *(fault for fault in found.faults if not (lacking and HINT in fault))]
     if recipe is None:
         return ReadableRecipe(None, work.data, path.parent, work.add_origins(faults, path.name))
-    digests = [custom_filters.hash_code(code) for _, code in filters]
-    try:
-        recipe = recipe.trusting(digests)
-    except RecipeError as error:
-        faults += error.faults
-    unreadable = frozenset(_list_unreadable(recipe, found.left_out, work.data))
+    refused = list[str]()
+    for digest in dict.fromkeys(custom_filters.hash_code(code) for _, code in filters):
+        try:
+            recipe = recipe.trusting([digest])
+        except RecipeError as error:
+            faults += error.faults
+            refused.append(digest)
+    unreadable = {*_list_unreadable(recipe, found.left_out, work.data)}
+    unreadable |= {name for name, one in recipe.sources.items() if getattr(one.options, "sha256", "") in refused}
     kept = _keep_names(recipe, found.left_out)
     faults += list_faults(list_errors([partial(check_mapped, select_used(mapped, work.data), kept.list_groups())]))
     located = work.add_origins(dict.fromkeys(faults), path.name)
     moved = _find_moved(work.origins)
-    return ReadableRecipe(kept, work.data, path.parent, located, unreadable, found.concerns, moved)
+
+    silent = any(left.partition(".")[0] == "signals" for left in found.left_out)
+
+    def concerns(fault: str) -> bool:
+        """Whether it is about what was left out, would come of a signal that was, or needs code that cannot be made."""
+        follows = (silent and NO_SIGNAL in fault) or any(digest in fault for digest in refused)
+        return follows or found.concerns(fault)
+
+    return ReadableRecipe(kept, work.data, path.parent, located, frozenset(unreadable), concerns, moved)
 
 
 def _begin_mapping(

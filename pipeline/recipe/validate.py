@@ -33,6 +33,8 @@ EMBEDDINGS = ("image_embedding", "text_embedding")
 """Kinds of signals whose values are vectors."""
 RATED_KINDS = ("finevision", "mmc4")
 """Kinds of sources whose rows bring numbers that no option names."""
+NO_SIGNAL = "no signal of the recipe gives"
+"""What is said of a value that a threshold names, where no signal has it."""
 LONGEST = 100
 """Bytes of a name: it is a part of file names, which have 255."""
 
@@ -164,9 +166,7 @@ def _check_signals(recipe: Recipe) -> None:
         if column not in columns:
             rated = [name for name, one in recipe.sources.items() if column in getattr(one.options, "signals", ())]
             own = f". It comes with the rows of {rated[0]}: docs/sources.md has the filter for that" if rated else ""
-            raise RecipeError(
-                f"filters.threshold: no signal of the recipe gives {column!r}; {suggest_names(column, columns)}{own}"
-            )
+            raise RecipeError(f"filters.threshold: {NO_SIGNAL} {column!r}; {suggest_names(column, columns)}{own}")
     if threshold is not None and not threshold.columns:
         raise RecipeError("filters.threshold: it has no bounds; give `any: {SIGNAL: {min: VALUE}}`, or leave it out")
     bounds = (bound for group in threshold.groups for bound in group.values()) if threshold else ()

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
-from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError, VlmillError
+from vlmill.pipeline.core.errors import BadFileError, RecipeError, SourceError, StoreError, VlmillError
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.decontaminate import Benchmark, Split
 from vlmill.pipeline.fetch.opt_outs import OptOuts
-from vlmill.pipeline.filters import Filter, ReadsLists, TextQuality
+from vlmill.pipeline.filters import CustomFilter, Filter, ReadsLists, TextQuality
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub_files import HubUnreachableError, RemoteFile, is_hub
 from vlmill.pipeline.inputs.ranges import find_filesystem
@@ -86,7 +86,7 @@ def check_inputs(
     }
     checks: list[Callable[[], object]] = [
         partial(check_tokenizer, recipe, base),
-        *(partial(check_lists, filter_, base) for filter_ in recipe.filters),
+        *(partial(check_lists, one, base) for one in recipe.filters if not isinstance(one, CustomFilter)),
         *(filter_.made_by for filter_ in recipe.filters if isinstance(filter_, TextQuality)),
         *(partial(check_weights, signal, f"signals.{name}", base) for name, signal in recipe.signals.items()),
         *(partial(read_key, one.api_key, f"signals.{name}") for name, one in recipe.list_asking_signals().items()),
@@ -250,15 +250,36 @@ def _check_place(recipe: Recipe, name: str, check: Callable[[], object]) -> None
 
 
 def _check_source(name: str, settings: SourceSettings, root: str, files: dict[str, Sequence[InputFile]]) -> None:
-    """List the files of a source and read from the first. `files` gets them."""
+    """List the files of a source and read from one. `files` gets them."""
 
     def look() -> None:
         files[name] = list_input_files(
             name, root, settings.files, subset=settings.subset, split=settings.split, ranged=settings.options.ranged
         )
-        _check_file(settings.options, files[name][0])
+        find_sound_file(settings, files[name])
 
     _explain_access(name, root, look)
+
+
+def find_sound_file(settings: SourceSettings, files: Sequence[InputFile]) -> InputFile:
+    """The first of a source's files, which has at least one; where bad ones are skipped, the first that is not bad.
+
+    Its first row is read.
+
+    Raises:
+        SourceError: it cannot be read, or where bad files are skipped all are bad.
+    """
+    bad = list[BadFileError]()
+    for file in files:
+        try:
+            _check_file(settings.options, file)
+        except BadFileError as error:
+            bad.append(error)
+            if settings.on_bad_file == "error":
+                break
+        else:
+            return file
+    raise bad[0]
 
 
 def _check_benchmark(name: str, benchmark: Benchmark, root: str) -> None:

@@ -28,6 +28,7 @@ MARKED = re.compile(r"!\[[^\]\n]*\]\([^)\s]+|<img\s", re.IGNORECASE)
 """How an image stands in a text of Markdown or HTML."""
 
 PAGES = "docs/web-documents.md, Pages of a crawl, has how they become rows"
+OWN = "what is in another form is read by a file of yours: docs/adding.md, A custom source"
 SCANS = "docs/documents.md, Scans, has how programs and servers write the texts of scanned pages"
 
 

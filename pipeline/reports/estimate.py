@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from vlmill.pipeline.core.errors import SourceError, VlmillError, list_errors
+from vlmill.pipeline.core.errors import BadFileError, SourceError, VlmillError, list_errors
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import grow_measured, grow_pairs
@@ -22,18 +22,16 @@ from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied
+from vlmill.pipeline.reports.row_counts import count_partitions, count_rows, count_taken
 from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
 from vlmill.pipeline.reports.signal_costs import ClustersEstimate, SignalEstimate, list_countable
 from vlmill.pipeline.signals.ask import Ask
-from vlmill.pipeline.sources import Source
-from vlmill.pipeline.steps.row_sample import LEAST_ROWS
-from vlmill.pipeline.steps.survey import SHARED_BYTES
 from vlmill.pipeline.steps.token_lengths import make_length_step
 
 LARGEST = 1 << 30
 """Bytes of a file that is read in full to count its rows, where its form needs that, and of one that is copied here."""
-COUNTED = 100
-"""Parquet files whose footers are read to count rows; those of others follow by their bytes."""
+LOOKED = 8
+"""Files whose first rows are read at most until one gives a sample."""
 REQUEST_SECONDS = 1.0
 """An assumption: how long one request for an image takes. `threads` of the fetch block are made at once by a worker."""
 
@@ -193,6 +191,9 @@ def estimate_source(
 ) -> SourceEstimate:
     """Run the first rows of a source through the steps of a build, and say what follows for all.
 
+    They are those of its first file; where none of them gives a sample, of the next, up to LOOKED files. Bad files
+    that the recipe skips are passed over.
+
     Args:
         recipe: What would be built.
         base: Where its relative paths start.
@@ -203,14 +204,38 @@ def estimate_source(
     Raises:
         SourceError: the first rows cannot be read, or a step fails over them.
     """
-    first, source = files[0], recipe.source(name)
+    skips, left = recipe.sources[name].on_bad_file == "skip", LOOKED
+    kept, bad = None, None
+    for file in files:
+        try:
+            found = _measure_file(recipe, base, name, files, file, child)
+        except BadFileError as error:
+            if not skips:
+                raise
+            bad = bad or error
+            continue
+        kept, left = kept or found, left - 1
+        if found.measured > found.unreadable:
+            return found
+        if not left or is_copied(file):
+            break
+    if kept is None:
+        raise bad or SourceError(f"source {name!r}: it has no files")
+    return kept
+
+
+def _measure_file(
+    recipe: Recipe, base: Path, name: str, files: Sequence[InputFile], first: InputFile, child: Child
+) -> SourceEstimate:
+    """What follows from the first rows of one of a source's files for all of them. Raises as `estimate_source`."""
+    source = recipe.source(name)
     if is_copied(first) and first.size > LARGEST:
-        return _describe_source(recipe, name, files, None, MeasuredRows(Costs()))
+        return _describe_source(recipe, name, files, first, None, MeasuredRows(Costs()))
     try:
         with explain_bad_file(recipe, name), open_input(first) as path:
             counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
             number = len(source.survey(path)) if counted else None
-            there = _count_rows(source, files, number)
+            there = count_rows(recipe, name, files, first, number)
             measured = measure_rows(
                 child, make_work(recipe, base, name, first), path, 1 << 62 if number is None else number
             )
@@ -222,27 +247,7 @@ def estimate_source(
         if kind.startswith(VlmillError.__module__):  # which says all of it already
             raise SourceError(said) from error
         raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason}") from error
-    return _describe_source(recipe, name, files, there, measured)
-
-
-def _count_rows(source: Source, files: Sequence[InputFile], first: int | None) -> int | None:
-    """The rows of all files, where the first has `first`: counted where that is cheap, else by their bytes.
-
-    Of Parquet files here it is, since their footers know. Where the first file is one row, as a PDF is, each is taken
-    for one. None where the first was not counted, or sizes are not known.
-    """
-    if len(files) == 1 or first is None:
-        return first
-    if first == 1 and not source.ranged(files[0].name):
-        return len(files)
-    if all(file.on_disk and source.ranged(file.name) for file in files[:COUNTED]):
-        counted = first
-        for file in files[1:COUNTED]:
-            with open_input(file) as path:
-                counted += len(source.survey(path))
-        sizes = sum(file.size for file in files), sum(file.size for file in files[:COUNTED])
-        return counted if len(files) <= COUNTED else round(counted * sizes[0] / max(sizes[1], 1))
-    return round(first * sum(file.size for file in files) / files[0].size) if files[0].size else None
+    return _describe_source(recipe, name, files, first, there, measured)
 
 
 def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceWork:
@@ -287,12 +292,17 @@ def _can_run(filter_: Filter, base: Path) -> bool:
 
 
 def _describe_source(
-    recipe: Recipe, name: str, files: Sequence[InputFile], there: int | None, measured: MeasuredRows
+    recipe: Recipe,
+    name: str,
+    files: Sequence[InputFile],
+    first: InputFile,
+    there: int | None,
+    measured: MeasuredRows,
 ) -> SourceEstimate:
     """The estimate of a source whose files have so many rows in all."""
-    rows = there if there is None else _count_taken(recipe, there)
+    rows = there if there is None else count_taken(recipe, there)
     known = measured.costs.rows > 0 and rows is not None
-    partitions = _count_partitions(recipe, files, rows or 0)
+    partitions = count_partitions(recipe, files, rows or 0)
     all_rows = extrapolate_costs(measured.costs, measured.empty, rows or 0, partitions) if known else Costs()
     policies, amounts, pictured = (
         recipe.list_policies(name),
@@ -327,7 +337,7 @@ def _describe_source(
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
-        rests_on=_explain_basis(files, measured, rows),
+        rests_on=_explain_basis(files, first, measured, rows),
         warnings=measured.warnings,
         faults=measured.faults,
         asked={
@@ -338,28 +348,17 @@ def _describe_source(
     )
 
 
-def _count_partitions(recipe: Recipe, files: Sequence[InputFile], rows: int) -> int:
-    """About how many partitions so many rows of files make, if these are alike: small ones share a partition."""
-    rows_of_file, bytes_of_file = (-(-total // len(files)) for total in (rows, sum(file.size for file in files)))
-    chunks = -(-rows_of_file // recipe.partition.rows)
-    if chunks > 1:
-        return len(files) * chunks
-    sharing = min(
-        recipe.partition.rows // max(rows_of_file, 1),
-        min(recipe.partition.bytes, SHARED_BYTES) // max(bytes_of_file, 1),
-    )
-    return -(-len(files) // max(sharing, 1))
-
-
 def _estimate_asked(name: str, signal: Ask, amounts: Mapping[str, float]) -> AskedEstimate:
     requests, sent, answered = (round(amounts[f"{key}.{name}"]) for key in ("asked", "asked_input", "asked_output"))
     return AskedEstimate(requests, sent, answered, signal.find_cost(sent, answered))
 
 
-def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int | None) -> str:
+def _explain_basis(files: Sequence[InputFile], first: InputFile, measured: MeasuredRows, rows: int | None) -> str:
     """What an estimate rests on, and what it leaves out."""
-    of = files[0].name if len(files) == 1 else f"the first of {len(files)} files"
-    said = [f"{measured.costs.rows} rows of {of}"]
+    of = first.name if len(files) == 1 else f"the first of {len(files)} files"
+    if first is not files[0]:
+        of = f"{first.name}, one of {len(files)} files"
+    said = [f"{measured.costs.rows} {'row' if measured.costs.rows == 1 else 'rows'} of {of}"]
     if lost := int(measured.costs.amounts.get("unreadable", 0)):
         said.append(f"{lost} of them give no sample ({measured.lost})")
     if rows is None:
@@ -374,9 +373,3 @@ def _explain_basis(files: Sequence[InputFile], measured: MeasuredRows, rows: int
 def count_workers(workers: int | None) -> int:
     """The processes of a build that work: one per core, where nothing is said; with 0 the build works itself."""
     return max(workers, 1) if workers is not None else os.cpu_count() or 1
-
-
-def _count_taken(recipe: Recipe, rows: int) -> int:
-    """How many of a source's rows its limit and scale leave; a scale decides by hash, so about as many."""
-    limited = rows if recipe.limit is None else min(rows, recipe.limit)
-    return limited if recipe.scale == 1 else min(limited, max(round(limited * recipe.scale), LEAST_ROWS))

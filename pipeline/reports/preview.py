@@ -43,6 +43,7 @@ from vlmill.pipeline.filters import FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.inputs.files import COPIED, InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.reports.check import find_sound_file
 from vlmill.pipeline.reports.estimate import make_work
 from vlmill.pipeline.reports.lost_files import find_lost_files
 from vlmill.pipeline.reports.preview_filters import choose_filters
@@ -96,7 +97,7 @@ def preview_source(recipe: Recipe, base: Path, name: str, wanted: int, *, spread
     found = list_input_files(
         name, root, settings.files, subset=settings.subset, split=settings.split, ranged=source.ranged
     )
-    file = found[0]
+    file = find_sound_file(settings, found) if settings.on_bad_file == "skip" else found[0]
     if file.on_hub and not file.ranged and file.size > COPIED:
         raise SourceError(
             f"source {name!r}: {file.name} has {file.size:,} bytes and cannot be read in parts; download it, and name "

@@ -34,6 +34,7 @@ from vlmill.pipeline.reports.attempts import (
 )
 from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns, recognise_nested
 from vlmill.pipeline.reports.document_columns import (
+    OWN,
     PAGES,
     SCANS,
     hold_marked_images,
@@ -309,7 +310,7 @@ def _examine_pictures(
             + "".join(f"; unpack {one} first, such as with: {_tell_unpacking(place, one)}" for one in packed[:1])
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
-        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")
+        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}; {OWN}")
     cells = Cells(beside.described[:TRIED])
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]

@@ -118,7 +118,7 @@ class CustomSignal:
             values = values.detach().cpu()
         try:
             found = np.asarray(values, np.float64).reshape(-1)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise RecipeError(f"{self.file}: score gives {type(values).__name__}, not numbers: {error}") from error
         if found.size != batch.size:
             raise RecipeError(f"{self.file}: score gives {found.size} numbers for a batch of {batch.size} places")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from numbers import Real
@@ -133,6 +134,8 @@ def _list_faults(page: Any) -> Iterator[str]:
     for signal, number in page.signals.items():
         if not isinstance(signal, str) or not isinstance(number, (Real, NoneType)):
             yield f"signals[{signal!r}] is {describe_value(number)}, expected a number by its name"
+        elif isinstance(number, int) and abs(number) > sys.float_info.max:
+            yield f"signals[{signal!r}] is a whole number that is too large, expected {sys.float_info.max:.2g} at most"
 
 
 def _list_wrong_types(place: str, value: object, kind: type[Any]) -> Iterator[str]:

@@ -57,6 +57,26 @@ def test_a_build_says_nothing_unless_it_is_given_a_console(recipe, run, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_recipe_that_was_loaded_is_checked_as_it_is(recipe, tmp_path):
+    loaded = vlmill.load_recipe(recipe, settings={"shape.max_ratio": 1.3})
+    assert vlmill.check_recipe(loaded, tmp_path / "run", workers=0).faults == ()
+    moved = vlmill.load_recipe(recipe, sources={"web": tmp_path / "nowhere"})
+    assert any("nowhere" in fault for fault in vlmill.check_recipe(moved, workers=0).faults)
+    with pytest.raises(TypeError, match="give load_recipe what is to be changed"):
+        vlmill.check_recipe(loaded, settings={"seed": 3})
+
+
+def test_one_file_of_code_needs_no_list_and_code_that_a_run_holds_is_named_in_python(recipe, tmp_path):
+    shouting = EXAMPLES / "filters/shouting.py"
+    assert vlmill.load_recipe(recipe, filters=str(shouting)).mapping["custom_filters"].keys() == {"shouting.py"}
+    held = vlmill.build(vlmill.load_recipe(recipe, filters=shouting), tmp_path / "run", until="curate", workers=0)
+    with pytest.raises(
+        vlmill.VlmillError, match=r"in Python filters=\[FILE\], or trust .*\n  trust_code=\['[0-9a-f]{64}'\]"
+    ):
+        held.what_if({"shouting.share": 0.5})
+    assert held.what_if({"shouting.share": 0.5}, filters=shouting)
+
+
 def test_a_recipe_is_loaded_with_other_values(recipe):
     loaded = vlmill.load_recipe(recipe, limit=2, settings={"filters.shape.max_ratio": 3, "seed": "7"})
     assert (loaded.name, loaded.recipe.limit, loaded.recipe.seed) == ("small", 2, 7)

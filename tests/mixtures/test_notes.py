@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.mixtures.build import read_stats
 from vlmill.mixtures.report.alike_texts import count_alike
+from vlmill.mixtures.report.notes import _warn_of_unsupervised
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 COMMON = [f"word{number}" for number in range(60)]
 
@@ -54,6 +57,18 @@ def test_a_run_without_a_note_has_none_but_what_its_parts_have_in_common(built):
     assert read_stats(built, "align")["align"]["notes"] == [
         "blog and news: 3 pairs of samples whose texts are alike by 0.5 or more stay in both"
     ]
+
+
+def test_an_entry_of_which_nothing_is_learned_is_noted(built):
+    recipe = read_locked_recipe(built)
+    stats = read_stats(built, "align")["align"]
+    mute = [{**entry, "planned": {**entry["planned"], "supervised": 0}} for entry in stats["sources"][:1]]
+    stats = {**stats, "sources": [*mute, *stats["sources"][1:]]}
+    said = list(_warn_of_unsupervised(recipe, "align", stats))
+    assert [note.partition(":")[0] for note in said] == [mute[0]["name"]]
+    assert "nothing of it is learned" in said[0]
+    stages = [replace(stage, train={**stage.train, "loss": "text"}) for stage in recipe.stages]
+    assert not list(_warn_of_unsupervised(replace(recipe, stages=tuple(stages)), "align", stats))
 
 
 def test_another_tokenizer_than_the_one_that_counted_is_noted(copy):

@@ -149,3 +149,21 @@ def test_a_missing_column_is_offered_the_option_that_names_it(tmp_path, capsys):
     named = [f"--set=sources.pairs.options.{key}={column}" for key, column in (("url", "URL"), ("caption", "TEXT"))]
     assert vlmill("check", path, *named) == 1
     assert "sources.pairs" not in capsys.readouterr().err
+
+
+def test_bad_files_that_are_skipped_may_come_first(recipe, tmp_path, capsys):
+    skips = ("--set", "sources.talk.on_bad_file=skip", "--set", "sources.pairs.on_bad_file=skip")
+    (tmp_path / "js/0.json").write_text("no JSON")
+    (tmp_path / "tars/0.tar").write_bytes((tmp_path / "tars/1.tar").read_bytes())
+    tar(tmp_path / "tars/2.tar", {"a.png": picture(3), "a.txt": b"Reeds by the river."})
+    for command in (("check", recipe), ("preview", recipe), ("build", recipe, "--out", tmp_path / "run")):
+        assert vlmill(*command, *skips) == 0, command
+    capsys.readouterr()
+    assert vlmill("check", recipe, *skips, "--json") == 0
+    pairs, talk = json.loads(capsys.readouterr().out)["sources"]
+    assert talk["rests_on"] == f"{ROWS} rows of js/2.json, one of 4 files"
+    assert (pairs["rests_on"], pairs["rows"]) == ("1 row of tars/2.tar, one of 3 files", 1)
+    (tmp_path / "tars/2.tar").unlink()
+    for command in (("check", recipe), ("preview", recipe), ("build", recipe, "--out", tmp_path / "other")):
+        assert vlmill(*command, *skips) == 1, command
+        assert "tars/0.tar" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import picture
-from vlmill.pipeline.core.errors import RecipeError, SourceError
+from vlmill.pipeline.core.errors import BadFileError, RecipeError, SourceError
 from vlmill.pipeline.core.keys import hash_value
 from vlmill.pipeline.core.sample import read_rows, read_samples
 from vlmill.pipeline.filters import custom as custom_filters
@@ -189,6 +189,61 @@ def test_a_kind_that_is_taken_or_unknown_is_refused(folder):
     assert "delivery.py, line 1: " in fault
 
 
+FILTER = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Long:
+    name = "long"
+    words: int = 3
+
+    def decide(self, samples, image_stats):
+        yield from ()
+"""
+
+SIGNAL = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ink:
+    name = "ink"
+    of = "pictures"
+
+    def score(self, model, batch):
+        return [0] * batch.size
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "settings", "message"),
+    [
+        ({"delivery.py": SOURCE.replace("system: bool = True", "system: bool")}, {}, "options.system: is missing"),
+        ({"delivery.py": SOURCE, "long.py": FILTER}, {"filters.long.words": "[x]"}, "filters.long.words: "),
+        ({"delivery.py": SOURCE, "long.py": FILTER}, {"filters.long.wrods": "3"}, "filters.long: unknown key"),
+        ({"delivery.py": SOURCE, "ink.py": SIGNAL}, {"signals": "{ink: {kind: ink}}"}, "ink.py has of = 'pictures'"),
+        (
+            {"delivery.py": SOURCE},
+            {"signals": "{ink: {kind: ikn}}", "filters.threshold": "{any: {ink: {min: 3}}}"},
+            "signals.ink.kind: 'ikn' is unknown",
+        ),
+    ],
+)
+def test_what_is_wrong_beside_named_code_is_said_alone(folder, tmp_path, named, settings, message, capsys):
+    for name, code in named.items():
+        (tmp_path / name).write_text(code)
+    sets = [option for key, value in settings.items() for option in ("--set", f"{key}={value}")]
+    filters = [option for name in named for option in ("--filter", tmp_path / name)]
+    capsys.readouterr()
+    for command in (("check",), ("build", "--out", tmp_path / "run", "--workers", 0)):
+        assert vlmill(*command, folder / "recipe.yaml", *sets, *filters) == 1
+        said = capsys.readouterr().err
+        assert message in said
+        assert "its code runs only if" not in said, (command, said)
+        assert len(said.strip().splitlines()) == 1, said
+
+
 def test_a_takedown_reads_again_by_its_code_and_other_workers_make_the_same_run(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     named = ("--filter", "delivery.py")
@@ -274,6 +329,7 @@ def read_own(tmp_path, old, new):
         ("Page((text,), (Picture(data='a'),))", "pictures[0].data is str, expected bytes or None"),
         ("Page((text,), (Picture(data=b'a', path='a'),))", "pictures[0] has data and path; give it one of them"),
         ("Page((text,), signals={'price': 'n/a'})", "signals['price'] is str, expected a number by its name"),
+        ("Page((text,), signals={'price': -(10**400)})", "signals['price'] is a whole number that is too large"),
     ],
 )
 def test_what_is_no_page_loses_its_row_and_says_why(tmp_path, given, message):
@@ -382,6 +438,13 @@ def test_rows_in_another_order_or_without_an_end_are_refused(tmp_path, given, me
             "in numbers), self.page",
             f"in {given}), self.page".replace("itertools", "__import__('itertools')"),
         )
+
+
+def test_a_file_that_its_code_calls_bad_is_named(tmp_path):
+    bad = "from vlmill.pipeline.core.errors import BadFileError; raise BadFileError('no zip file')"
+    for old, new in (("return [1, 1, 1]", bad), ("return read_pages(", f"{bad}\n        return (")):
+        with pytest.raises(BadFileError, match=r"^/.*/a\.bin: no zip file$"):
+            read_own(tmp_path, old, new)
 
 
 def test_what_breaks_is_said_once_by_check_and_in_full_by_preview(tmp_path, monkeypatch, capsys):

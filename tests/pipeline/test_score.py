@@ -195,6 +195,7 @@ class Mine:
             "gives 3 numbers for a batch of 32 places",
         ),
         ("    def score(self, model, batch): return 'many'", RecipeError, "score gives str, not numbers"),
+        ("    def score(self, model, batch): return [10**400]", RecipeError, "score gives list, not numbers: int too"),
         (
             "    def score(self, m, batch):\n        import torch; return [torch.ones(2, requires_grad=True)] * 32",
             RecipeError,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from vlmill.api.builds import build_recipe
-from vlmill.api.runs import Run, open_run
+from vlmill.api.runs import Run, list_code_files, open_run
 from vlmill.api.training import train_run
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.places import take_local_path
@@ -44,7 +44,7 @@ def ablate(
     source_run: str | Path | None = None,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
-    filters: Sequence[str | Path] = (),
+    filters: str | Path | Sequence[str | Path] = (),
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     machine: Machine | None = None,
@@ -97,7 +97,7 @@ def plan_ablation(
     source_run: str | Path | None = None,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
-    filters: Sequence[str | Path] = (),
+    filters: str | Path | Sequence[str | Path] = (),
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     ray: str | None = None,
@@ -159,13 +159,13 @@ def _prepare(
     out: str | Path | None,
     sources: Mapping[str, str | Path] | None,
     limit: int | None,
-    filters: Sequence[str | Path],
+    filters: str | Path | Sequence[str | Path],
     settings: Mapping[str, Any] | None,
 ) -> _Prepared:
     path = find_ablation(str(spec))
     said = {key: value if isinstance(value, str) else format_yaml(value) for key, value in (settings or {}).items()}
     asked, places = read_ablation(path, said), {name: str(place) for name, place in (sources or {}).items()}
-    planned = list_trials(asked, places, limit, find_named_code(list(map(str, filters)), [], {}))
+    planned = list_trials(asked, places, limit, find_named_code(list_code_files(filters), [], {}))
     return _Prepared(asked, planned, take_local_path(out) if out else Path("build") / f"ablate-{path.stem}")
 
 

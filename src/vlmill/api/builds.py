@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from vlmill.api.checks import forecast_build, refuse_faults
-from vlmill.api.runs import Run, format_settings, open_run
+from vlmill.api.runs import Run, format_settings, list_code_files, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
@@ -63,7 +63,7 @@ def load_recipe(
     limit: int | None = None,
     scale: float | None = None,
     settings: Mapping[str, Any] | None = None,
-    filters: Sequence[str | Path] = (),
+    filters: str | Path | Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
     run: str | Path | None = None,
 ) -> LoadedRecipe:
@@ -84,7 +84,7 @@ def load_recipe(
     Raises:
         RecipeError: names each wrong key or value and what was allowed; or the recipe holds code that was not named.
     """
-    code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
+    code = find_named_code(list_code_files(filters), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
     sets = format_settings({**(settings or {}), **({} if scale is None else {"scale": scale})})
     return load_with_code(str(recipe), moved, limit, sets, code, take_run_folder(run) if run else None)

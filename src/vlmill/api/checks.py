@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmill.api.runs import format_settings
+from vlmill.api.runs import format_settings, list_code_files
 from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
@@ -31,6 +31,7 @@ from vlmill.pipeline.reports.signal_costs import estimate_clusters, estimate_sig
 from vlmill.train.validate import list_recipe_errors
 
 if TYPE_CHECKING:
+    from vlmill.api.builds import LoadedRecipe
     from vlmill.train.estimate import TrainingEstimate
 
 LEAST_SHARE = 4
@@ -50,13 +51,13 @@ class CheckResult:
 
 
 def check_recipe(
-    recipe: str | Path,
+    recipe: str | Path | LoadedRecipe,
     out: str | Path | None = None,
     *,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    filters: Sequence[str | Path] = (),
+    filters: str | Path | Sequence[str | Path] = (),
     trust_code: Sequence[str] = (),
     workers: int | None = None,
 ) -> CheckResult:
@@ -67,9 +68,9 @@ def check_recipe(
     a build there keeps and runs again.
 
     Args:
-        recipe: A recipe file, or the name of a shipped recipe such as `quickstart`.
+        recipe: A recipe file, the name of a shipped recipe such as `quickstart`, or what `load_recipe` made of one.
         out: The folder that the run would be built in; None is `build/` and the recipe's name.
-        sources: As in `load_recipe`.
+        sources: As in `load_recipe`, as the next four; they are for a file, and have been said where it was loaded.
         limit: As in `load_recipe`.
         settings: As in `load_recipe`.
         filters: As in `load_recipe`.
@@ -78,12 +79,20 @@ def check_recipe(
 
     Raises:
         RecipeError: there is no such recipe, it is no YAML mapping, or it holds code that was not named.
+        TypeError: a loaded recipe is to be changed.
     """
-    code = find_named_code(list(map(str, filters)), trust_code, read_held_code(find_recipe(str(recipe))))
+    root = take_run_folder(out) if out else None
+    if not isinstance(recipe, (str, Path)):
+        if sources or limit is not None or settings or filters or trust_code:
+            raise TypeError("a loaded recipe is checked as it is; give load_recipe what is to be changed")
+        return check_readable(
+            ReadableRecipe(recipe.recipe, recipe.mapping, recipe.base, moved=recipe.moved), root, workers
+        )
+    code = find_named_code(list_code_files(filters), trust_code, read_held_code(find_recipe(str(recipe))))
     moved = {name: str(place) for name, place in (sources or {}).items()}
-    kept = read_kept_sources(find_run(str(recipe), take_run_folder(out) if out else None))
+    kept = read_kept_sources(find_run(str(recipe), root))
     found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
-    return check_readable(found, take_run_folder(out) if out else None, workers)
+    return check_readable(found, root, workers)
 
 
 def estimate_training(

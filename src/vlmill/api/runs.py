@@ -279,7 +279,7 @@ class Run(RunExports):
         settings: Mapping[str, Any] | None = None,
         *,
         recipe: str | Path | None = None,
-        filters: Sequence[str | Path] = (),
+        filters: str | Path | Sequence[str | Path] = (),
         trust_code: Sequence[str] = (),
     ) -> WhatIfAnswer:
         """What other settings of filters and dedupe would keep, from the tables that are there; nothing is written.
@@ -294,7 +294,7 @@ class Run(RunExports):
             RecipeError: a change that only a build can answer, or code that would have to run and was not named.
             StoreError: the run has not come to the filters.
         """
-        code = find_named_code(list(map(str, filters)), trust_code, read_held_code(self.folder / LOCK))
+        code = find_named_code(list_code_files(filters), trust_code, read_held_code(self.folder / LOCK))
         asked = str(self.folder) if recipe is None else str(recipe)
         return answer_what_if(asked, self.folder, format_settings(settings), code)[1]
 
@@ -308,7 +308,7 @@ class Run(RunExports):
         dry_run: bool = False,
         workers: int | None = None,
         ray: str | None = None,
-        filters: Sequence[str | Path] = (),
+        filters: str | Path | Sequence[str | Path] = (),
         trust_code: Sequence[str] = (),
         console: Console | None = None,
     ) -> Takedown:
@@ -342,7 +342,7 @@ class Run(RunExports):
             dry_run=dry_run,
             workers=workers,
             ray=ray,
-            filters=list(map(str, filters)),
+            filters=list_code_files(filters),
             trust_code=trust_code,
             console=console,
         )
@@ -414,6 +414,11 @@ def open_run(folder: str | Path) -> Run:
     run = Run(take_run_folder(folder))
     _ = run.recipe  # a folder without one is no run
     return run
+
+
+def list_code_files(filters: str | Path | Sequence[str | Path]) -> list[str]:
+    """The files of custom filters, signals and sources that a call names; one alone needs no list."""
+    return [str(filters)] if isinstance(filters, (str, Path)) else list(map(str, filters))
 
 
 def format_settings(settings: Mapping[str, Any] | None) -> dict[str, str]:
