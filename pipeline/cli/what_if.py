@@ -90,7 +90,9 @@ def _make_tables(answer: WhatIfAnswer) -> Iterator[Table]:
         table.add_column(name)
     for name in ("in", "kept now", "kept then", "newly dropped", "newly kept"):
         table.add_column(name, justify="right")
-    shown = {source: levels for source, levels in answer.sources.items() if any(map(_changes, levels.values()))}
+    shown = {
+        source: levels for source, levels in answer.sources.items() if any(map(_changes_something, levels.values()))
+    }
     for source, levels in (shown or answer.sources).items():
         for level, kept in levels.items():
             numbers = (kept.came, kept.now, kept.then, kept.newly_dropped, kept.newly_kept)
@@ -103,7 +105,7 @@ def _make_tables(answer: WhatIfAnswer) -> Iterator[Table]:
         yield _make_reason_table(answer)
 
 
-def _changes(kept: Kept) -> bool:
+def _changes_something(kept: Kept) -> bool:
     """Whether something of a level would be newly dropped or kept."""
     return bool(kept.newly_dropped or kept.newly_kept)
 

@@ -227,7 +227,7 @@ def test_the_api_gives_scores_as_frames(folder):
     found, counts = run.detections("seen", "web").collect(), run.scores("seen", "web").collect()
     assert found.columns[2:] == ["sample", "node", "left", "top", "right", "bottom", "confidence", "text"]
     assert found.height == counts["seen_count"].sum() > 0
-    with pytest.raises(StoreError, match="no signal 'red'; allowed: seen"):
+    with pytest.raises(StoreError, match="no signal with boxes 'red'; red is a signal; allowed: seen"):
         run.detections("red")
 
 

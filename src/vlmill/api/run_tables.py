@@ -152,14 +152,13 @@ class RunTables:
         Raises:
             StoreError: the run has no such source or signal, or the build has not come to its end.
         """
-        self._check_signal(
-            signal, [name for name, one in self.recipe.signals.items() if isinstance(one, ImageDetector)]
-        )
+        finding = [name for name, one in self.recipe.signals.items() if isinstance(one, ImageDetector)]
+        self._check_signal(signal, finding, "signal with boxes")
         return tables.scan_detections(self.folder, self._chosen(source), signal)
 
-    def _check_signal(self, signal: str, known: Collection[str]) -> None:
+    def _check_signal(self, signal: str, known: Collection[str], what: str = "signal") -> None:
         if signal not in known:
-            raise StoreError(f"{self.folder}: no signal {signal!r}; {offer_names(self.recipe, signal, known)}")
+            raise StoreError(f"{self.folder}: no {what} {signal!r}; {offer_names(self.recipe, signal, known)}")
 
     def verdicts(self, source: str | None = None, *, step: str | None = None) -> pl.LazyFrame:
         """What filters, decontamination and dedupe drop: `source partition sample node filter reason score other`.
