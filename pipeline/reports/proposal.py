@@ -307,10 +307,11 @@ def _examine_pictures(
             if beside.rows
             else f"it reads {', '.join(FORMATS)}, and folders of pictures with a .txt or .json file each"
             + (f"; of pages {PAGES}" if {*suffixes} & CRAWLED and not packed else "")
+            + ("" if packed else f"; {OWN}")
             + "".join(f"; unpack {one} first, such as with: {_tell_unpacking(place, one)}" for one in packed[:1])
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
-        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}; {OWN}")
+        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")
     cells = Cells(beside.described[:TRIED])
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]

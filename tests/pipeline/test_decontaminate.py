@@ -535,6 +535,7 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     """A benchmark that names its pictures by paths would else come out clean of them."""
     with (tmp_path / "paths.tsv").open("w", newline="") as file:
         lines = [["question", "answer", "image"], [LONG, "A", "pictures/1.png"], [SHORT, "B", "2.png"], ["", "", ""]]
+        lines.append(["And this one?", "C", base64.b64encode(shown(7)).decode()])  # check asks for one that can be read
         csv.writer(file, delimiter="\t").writerows(lines)
     paths = {"root": str(tmp_path), "files": "paths.tsv"}
     root = shutil.copytree(built, tmp_path / "run")
@@ -542,18 +543,18 @@ def test_what_of_a_benchmark_could_not_be_read_is_said_for_nothing_was_held_agai
     assert vlmill("build", path, "--out", root, "--workers", 0, "--accept-changes", "--until", "survey") == 0
     assert vlmill("build", path, "--out", root, "--workers", 0) == 0
     warned = (
-        "paths: 1 of 3 rows could not be read (empty_row 1), and nothing was compared with them",
-        "paths: 2 of 2 images could not be read (undecodable 2), and nothing was compared with them",
+        "paths: 1 of 4 rows could not be read (empty_row 1), and nothing was compared with them",
+        "paths: 2 of 3 images could not be read (undecodable 2), and nothing was compared with them",
     )
     told = capsys.readouterr().out
     assert all(line in told for line in warned)
     assert reported(root, capsys)["benchmarks"]["paths"]["unread"] == {
-        "rows": {"came": 3, "lost": {"empty_row": 1}},
-        "images": {"came": 2, "lost": {"undecodable": 2}},
+        "rows": {"came": 4, "lost": {"empty_row": 1}},
+        "images": {"came": 3, "lost": {"undecodable": 2}},
     }
     assert vlmill("report", root) == 0
-    shown = capsys.readouterr().out
-    assert all(line in shown for line in warned)
+    told = capsys.readouterr().out
+    assert all(line in told for line in warned)
 
 
 def test_a_run_without_the_block_says_how_to_add_one(data, tmp_path, capsys):
