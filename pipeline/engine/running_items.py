@@ -22,8 +22,11 @@ LEAST_S = 60.0
 ALONE_S = 600.0
 """Seconds that one may take which has a machine of its own, where none is done yet to measure it by."""
 
-SHORT_S = 10.0
-"""Seconds of work that is left for which no process more is started: each needs some of them until it works."""
+SHORT_S = 30.0
+"""Seconds of work that is left for which no process more is started: each takes seconds of a core until it works."""
+
+SETTLED = 4
+"""Items that are done before there is a pace: the first ones wait for their processes to start."""
 
 
 class RunningItems:
@@ -71,7 +74,7 @@ class RunningItems:
         What passed until the first was done is no pace, since processes started meanwhile.
         """
         passed, done = time.monotonic() - self._since, len(self._took)
-        return passed * (waiting / (done - 1) if done > 1 else 1) > SHORT_S
+        return passed * (waiting / (done - 1) if done > SETTLED else 1) > SHORT_S
 
     def lose(self, number: int) -> None:
         """An item will be sent anew."""

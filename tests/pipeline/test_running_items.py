@@ -8,7 +8,7 @@ import pytest
 
 from vlmill.pipeline.engine import executor, running_items
 from vlmill.pipeline.engine.executor import IoBound
-from vlmill.pipeline.engine.running_items import ALONE_S, LEAST_S, SHORT_S, SLOW, RunningItems
+from vlmill.pipeline.engine.running_items import ALONE_S, LEAST_S, SETTLED, SHORT_S, SLOW, RunningItems
 
 
 @pytest.fixture
@@ -80,21 +80,22 @@ def test_an_item_without_others_to_compare_it_with_is_done_again_only_where_that
 
 def test_more_processes_pay_where_those_that_are_there_would_take_long(clock):
     running = RunningItems()
-    for number in range(6):
+    for number in range(9):
         running.add(number, number)
     clock.now = SHORT_S
     assert not running.is_worth_more(1000)
     clock.now += 1  # none is done so far
     assert running.is_worth_more(1)
-    running.finish(0)
-    assert not running.is_worth_more(1000)
-    clock.now += 0.1
-    running.finish(1)
-    assert not running.is_worth_more(100)  # ten a second
-    assert running.is_worth_more(101)
-    clock.now += SHORT_S - 0.1
+    for number in range(SETTLED):
+        running.finish(number)
+        clock.now += 0.1
+    assert not running.is_worth_more(10_000)  # a start is no pace
+    running.finish(SETTLED)
+    assert not running.is_worth_more(290)  # ten a second
+    assert running.is_worth_more(310)
+    clock.now += SHORT_S - 1
     assert not running.is_worth_more(1)
-    clock.now += 1  # the others take longer
+    clock.now += 4 * SHORT_S  # the others take longer
     assert running.is_worth_more(1)
 
 
