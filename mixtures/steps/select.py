@@ -142,8 +142,9 @@ class Select:
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
             states[~_apply_condition(self.entry, _read_conditioned(inputs, shard))] = PASSED_OVER
-        table = _join_tables(inputs, shard, ("nodes",))
-        states[kept_out & (table["images"] < table["nodes"]).to_numpy()] = KEPT_OUT  # of images alone nothing is asked
+        if kept_out.any():  # of images alone nothing is asked
+            table = _join_tables(inputs, shard, ("nodes",))
+            states[kept_out & (table["images"] < table["nodes"]).to_numpy()] = KEPT_OUT
         reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
             states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
