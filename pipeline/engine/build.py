@@ -253,6 +253,7 @@ class Build:
             on_bad_file=settings.on_bad_file,
             bound=partition.bound,
             max_characters=settings.max_characters,
+            unescape=settings.unescape,
             images=self.find_images(name),
         )
         return ChainStep(f"steps/{name}/read", read)

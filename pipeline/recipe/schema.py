@@ -1,6 +1,4 @@
-"""Recipes: one YAML file says what a run is made of.
-
-Read once into frozen objects, all blocks typed; an unknown key is an error.
+"""Recipes: one YAML file says what a run is made of; frozen objects, where an unknown key is an error.
 
 A recipe and the overrides of the command line make the effective recipe; a folder is locked to it by
 `recipe.lock.yaml`. Both are data: no code in them runs unless the command line names it (pipeline/filters/custom.py),
@@ -77,6 +75,7 @@ class SourceSettings:
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # in the place of the recipe's
     on_bad_file: OnBadFile = "error"  # a cut or damaged input file ends the build, or is counted and left out (skip)
     max_characters: Amount = MAX_CHARACTERS  # of a sample's texts and addresses; one with more is refused
+    unescape: bool = False  # whether HTML entities in its texts, such as `&amp;`, become characters
     fetch: Annotated[Mapping[str, Any], Overrides(Fetch)] = field(
         default_factory=dict
     )  # what differs from the recipe's fetch block

@@ -278,6 +278,7 @@ def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceW
         signals=list_countable(recipe),
         asked=recipe.list_asking_signals(),
         max_characters=settings.max_characters,
+        unescape=settings.unescape,
         fetch=recipe.fetch_step(name),
         before_fetch=tuple(filter_ for filter_ in list_filters_before_fetch(recipe, name) if filter_ in filters),
     )

@@ -134,11 +134,10 @@ def _list_lost(run: StepPass, work: SourceWork) -> Iterator[str]:
 def _choose_rows(work: SourceWork, file: InputFile, path: Path, wanted: int, *, spread: bool) -> Read:
     """The step that reads the rows to show."""
     rows = len(work.source.survey(path)) if spread else _count_rows(work.source, path, wanted)
-    ranges = (RowRange(file.name, 0, rows),)
-    step = Read(work.source, work.name, ranges, max_characters=work.max_characters, images=work.images)
+    step = work.make_read(RowRange(file.name, 0, rows))
     if not spread:
         return step
-    lowest = np.sort(hash_rows(work.name, *ranges[0]))[:wanted]
+    lowest = np.sort(hash_rows(work.name, *step.ranges[0]))[:wanted]
     return replace(step, bound=int(lowest[-1]) + 1 if lowest.size else 0)
 
 

@@ -13,6 +13,7 @@ from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.reports.attempts import Attempt
 from vlmill.pipeline.reports.proposal import Proposal
 from vlmill.pipeline.reports.seen_boxes import list_box_lines
+from vlmill.pipeline.reports.text_marks import see_entities
 from vlmill.pipeline.sources import SOURCES
 
 COMMENTS_FROM = 42
@@ -67,6 +68,8 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
         yield f"    options: {format_yaml_inline(dict(chosen.options))}", "which columns hold what"
     if found.images and source.opens and found.images != root:
         yield f"    images: {_format_place(found.images, path)}", "where the paths of its images start"
+    if see_entities([page.nodes for page in chosen.pages]).samples:
+        yield "    unescape: true", "HTML entities in its texts, such as &amp;, become characters"
     yield from list_box_lines(found.boxes)
     yield '    licence: ""', "say it: it travels with every sample, and into the data card"
     yield from _list_curation(chosen)

@@ -45,6 +45,7 @@ from vlmill.pipeline.images import Policy
 from vlmill.pipeline.reports.causes import describe_causes
 from vlmill.pipeline.reports.lost_files import LostFiles, find_lost_files, warn_of_lost_images
 from vlmill.pipeline.reports.seen_boxes import recognise_in_tables, warn_of_boxes
+from vlmill.pipeline.reports.text_marks import warn_of_texts
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
 from vlmill.pipeline.sources import Source
@@ -94,8 +95,14 @@ class SourceWork:
     signals: Mapping[str, Signal] = field(default_factory=dict)  # whose units are counted; no model is asked
     asked: Mapping[str, Ask] = field(default_factory=dict)  # signals that ask a server, by name
     max_characters: int = MAX_CHARACTERS  # of a sample
+    unescape: bool = False  # whether entities in texts are resolved
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that are addresses; nothing is asked for
     before_fetch: tuple[Filter, ...] = ()  # those of the filters that images wait for
+
+    def make_read(self, rows: RowRange) -> Read:
+        """The step that reads rows of it."""
+        read = Read(self.source, self.name, (rows,), images=self.images, unescape=self.unescape)
+        return replace(read, max_characters=self.max_characters)
 
     def list_verdict_steps(self) -> tuple[str, ...]:
         """The steps whose verdicts count, in order."""
@@ -208,15 +215,7 @@ def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
 def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> MeasuredRows:
     """The costs of the first `rows` rows, why the first lost one of them was lost, and coordinates in their texts."""
     run = StepPass(folder, {**work.files, name_input(0): path})
-    run.perform(
-        Read(
-            work.source,
-            work.name,
-            (RowRange(work.file, 0, rows),),
-            max_characters=work.max_characters,
-            images=work.images,
-        )
-    )
+    run.perform(work.make_read(RowRange(work.file, 0, rows)))
     amounts, said = _count_samples(run.files, work.signals)
     warnings = warn_of_private_hosts(run, work) if work.source.fetches else ()
     files = find_lost_files(run.files[IMAGES_FILE], work.name, work.images) if work.source.opens else LostFiles()
@@ -238,12 +237,13 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
     if work.dedupe:
         amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
+    texts = warn_of_texts(run.files[SAMPLES_FILE], work.name, unescape=work.unescape)
     boxes = () if work.boxes else tuple(warn_of_boxes(recognise_in_tables(run.files), work.name))
     return MeasuredRows(
         Costs(rows, dict(amounts), dict(run.seconds)),
         lost=said,
         faults=files.faults,
-        warnings=(*files.warnings, *warnings, *unusable, *boxes),
+        warnings=(*files.warnings, *warnings, *unusable, *texts, *boxes),
     )
 
 

@@ -11,13 +11,8 @@ from collections.abc import Iterator
 
 from vlmill.pipeline.reports.attempts import Attempt
 from vlmill.pipeline.reports.columns import Cells
+from vlmill.pipeline.reports.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
-
-MARKED = re.compile(
-    r"<image>|<img>[^<]+</img>|<\|?(?:image|img)[ _-]?\d*\|?>(?<!<image>)(?<!<img>)|<ImageHere>|\[IMG\]"
-    r"|<\|vision_start\|>|<start_of_image>|<image_placeholder>"
-)
-"""How Qwen, Phi, MMMU, InternLM and others mark an image in a text. `<img>` alone is a word of HTML."""
 
 LETTER = re.compile(r"\(?[A-H][.):]?")
 """An answer that names a choice."""
@@ -29,13 +24,11 @@ VERDICTS = REFUSED | {"", "accept", "accepted", "approve", "approved", "ok", "su
 
 def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     """The notes on what these rows became."""
-    texts = [node.text or "" for page in best.pages for node in page.nodes if node.kind == "text"]
-    marks = dict.fromkeys(match[0] for text in texts for match in MARKED.finditer(text))
-    if marks:
-        yield (
-            f"marks of images stand in texts and stay text, such as {next(iter(marks))}: in their place the rows need "
-            "<image>, once for each image, and the images in a column or key of their own (docs/conversations.md)"
-        )
+    samples = [page.nodes for page in best.pages]
+    if (marks := see_images(samples)).samples:
+        yield f"marks of images stand in texts and stay text, such as {marks.example}: {ADVICE}"
+    if (seen := see_entities(samples)).samples:
+        yield f"{seen} HTML entities, such as {seen.example}: the recipe says unescape: true, and false keeps them"
     answers = [node.text or "" for page in best.pages for node in page.nodes if node.supervised]
     if "choices" not in best.options and len({*answers}) > 1 and all(map(LETTER.fullmatch, answers)):
         yield (

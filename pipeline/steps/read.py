@@ -39,6 +39,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
 from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
+from vlmill.pipeline.sources.entities import holds_blanks, resolve_entities
 from vlmill.pipeline.sources.files import Files
 from vlmill.pipeline.sources.page_faults import lose_faulty_pages
 from vlmill.pipeline.steps.row_sample import RowRange, choose_rows
@@ -72,6 +73,7 @@ class Read:
     on_bad_file: OnBadFile = "error"
     bound: int | None = None  # of the rows' hashes (row_sample.py); None: every row
     max_characters: int = MAX_CHARACTERS  # of a sample's texts and addresses
+    unescape: bool = False  # whether HTML entities in texts are resolved
     images: str = field(default="", metadata=RUNTIME)  # folder or fsspec URL that paths of image files start from
 
     @property
@@ -145,7 +147,8 @@ class Read:
                     f"found {came}: either the file changed while it was read, or the code of kind "
                     f"{self.source.kind!r} does not give each row that it is asked for once, in order"
                 )
-            yield lose_faulty_pages(row)
+            sound = lose_faulty_pages(row)
+            yield replace(sound, pages=tuple(map(resolve_entities, sound.pages))) if self.unescape else sound
 
     def _sound_rows(self, input_file: Path, wanted: RowRange, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.
@@ -192,6 +195,8 @@ class Read:
                 f"{characters:,} characters, allowed {self.max_characters:,} "
                 f"(sources.{self.name_of_source}.max_characters)"
             )
+        if self.unescape and holds_blanks(page):
+            return Reason.EMPTY_ROW, "no text but entities that stand for blanks"
         return None if _is_unicode(strings) else (Reason.BAD_ROW, NO_UTF8)
 
     def _sample(self, document: SampleId, page: Page, numbers: list[int]) -> Sample:
