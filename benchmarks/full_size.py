@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmill.pipeline.reports.task_costs import TaskCost, read_task_costs
+from vlmill.pipeline.checks.task_costs import TaskCost, read_task_costs
 
 BY_IMAGES = ("fetch", "hosts", "image_stats", "shards")
 """Steps whose work is images."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from vlmill.mixtures.build import PAIRS, read_stage_mixture
 from vlmill.mixtures.members import list_members
+from vlmill.pipeline.checks.forecast import ForecastStep
 from vlmill.pipeline.core.keys import canonicalise_value
 from vlmill.pipeline.recipe.schema import Recipe, Stage
-from vlmill.pipeline.reports.forecast import ForecastStep
 
 SELECTING = ("unit", "sequence_length", "tiles_per_sequence", "patches_per_sequence", "truncate", "held_out")
 """Keys of a mixture that select steps look at, beside its entries."""

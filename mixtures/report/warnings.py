@@ -12,7 +12,7 @@ from vlmill.mixtures.algorithms.schedule import interpolate_share, list_points
 from vlmill.mixtures.algorithms.solve import Solution, format_epochs
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Totals
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.reports.proposal_recipe import REPETITION
+from vlmill.pipeline.proposal.recipe_text import REPETITION
 
 LOSS = 0.1
 """Fraction of nodes lost to the length of sequences from which that is worth a thought."""

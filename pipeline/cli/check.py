@@ -82,8 +82,8 @@ def check(
         _show_extrapolation(from_run, workers, as_json=as_json)
         return
     from vlmill.api.checks import check_recipe
+    from vlmill.pipeline.checks.estimate_table import list_assumptions, list_totals, make_source_table
     from vlmill.pipeline.cli.show import show_recipe
-    from vlmill.pipeline.reports.estimate_table import list_assumptions, list_totals, make_source_table
 
     recipe = take_recipe(recipe, writes=False, said=not as_json)
     sets = parse_pairs(set_, "--set") | format_scale(scale)
@@ -140,7 +140,7 @@ def _show_training(recipe: str, ranks: int, sets: dict[str, str], *, as_json: bo
 
 def _show_forecast(result: CheckResult) -> None:
     """Print what a build in the run's folder keeps and runs again; nothing where the folder holds no run."""
-    from vlmill.pipeline.reports.forecast import ASSUMED, make_forecast_table
+    from vlmill.pipeline.checks.forecast import ASSUMED, make_forecast_table
 
     if not result.forecast:
         return
@@ -156,8 +156,8 @@ def _show_forecast(result: CheckResult) -> None:
 
 def _show_extrapolation(root: Path, workers: int | None, *, as_json: bool) -> None:
     """Print what the whole run comes to, from a scaled one."""
-    from vlmill.pipeline.reports.estimate import count_workers
-    from vlmill.pipeline.reports.extrapolate import extrapolate_run, make_extrapolation_table
+    from vlmill.pipeline.checks.estimate import count_workers
+    from vlmill.pipeline.checks.extrapolate import extrapolate_run, make_extrapolation_table
 
     found = extrapolate_run(root)
     if as_json:

@@ -68,9 +68,9 @@ def _take_proposal(place: str, *, writes: bool) -> tuple[str, list[str]]:
 
     One that was written before is taken as it is.
     """
-    from vlmill.pipeline.reports.proposal import examine_place, name_place
-    from vlmill.pipeline.reports.proposal_recipe import begin_recipe, write_recipe
-    from vlmill.pipeline.reports.proposal_table import explain_nothing
+    from vlmill.pipeline.proposal.proposal import examine_place, name_place
+    from vlmill.pipeline.proposal.recipe_text import begin_recipe, write_recipe
+    from vlmill.pipeline.proposal.table import explain_nothing
 
     path = Path(f"{name_place(place)}.yaml")
     if path.exists():

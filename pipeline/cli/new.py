@@ -13,7 +13,7 @@ from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from vlmill.pipeline.reports.proposal import Proposal
+    from vlmill.pipeline.proposal.proposal import Proposal
 
 
 def new(
@@ -53,9 +53,9 @@ def new(
         vlmill new hf://datasets/HuggingFaceM4/WebSight
         vlmill build mine.yaml --out run && vlmill train run
     """
-    from vlmill.pipeline.reports.proposal import examine_place
-    from vlmill.pipeline.reports.proposal_recipe import write_recipe
-    from vlmill.pipeline.reports.proposal_table import explain_nothing, list_samples, make_proposal_table
+    from vlmill.pipeline.proposal.proposal import examine_place
+    from vlmill.pipeline.proposal.recipe_text import write_recipe
+    from vlmill.pipeline.proposal.table import explain_nothing, list_samples, make_proposal_table
 
     found = examine_place(place, _read_columns(column) if column else None)
     path = out or Path(f"{found.name}.yaml")

@@ -38,13 +38,13 @@ def preview(
         vlmill preview my.yaml --page look/
         vlmill preview my.yaml --filter short_answers.py
     """
+    from vlmill.pipeline.checks.preview import SourcePreview, preview_source
+    from vlmill.pipeline.checks.preview_text import list_lines
     from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.page.preview import write_preview
     from vlmill.pipeline.recipe.load import load_recipe
     from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code
     from vlmill.pipeline.recipe.other_names import offer_names
-    from vlmill.pipeline.reports.preview import SourcePreview, preview_source
-    from vlmill.pipeline.reports.preview_text import list_lines
 
     name = take_recipe(recipe, writes=False)
     code = find_named_code(filter_ or [], [], read_held_code(find_recipe(name)))

@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
+from vlmill.pipeline.checks.preview import PreviewedSample, SourcePreview
+from vlmill.pipeline.checks.preview_text import describe_tokens
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.page import make_data_url, render_page
-from vlmill.pipeline.reports.preview import PreviewedSample, SourcePreview
-from vlmill.pipeline.reports.preview_text import describe_tokens
 from vlmill.pipeline.reports.trace import describe_verdict
 
 NAME = "preview.html"

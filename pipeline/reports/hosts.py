@@ -16,13 +16,13 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from rich import box
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
 from vlmill.pipeline.core.names import HOST_COUNTS_FILE, IMAGES_FILE
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.fetch.host_counts import find_host, read_host_counts
-from vlmill.pipeline.reports.estimate_table import format_size
 from vlmill.pipeline.reports.funnel import format_share
 
 TASKS = 200
@@ -110,6 +110,7 @@ def make_host_table(found: HostCounts, shown: int) -> Table:
     table.add_column("most for", overflow="fold")
     for one in found.hosts[:shown]:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in list(one.reasons.items())[:REASONS])
-        counts = f"{one.asked:,}", f"{one.failed:,}", format_share(one.failed, one.asked), format_size(one.bytes)
+        size = "?" if one.bytes is None else decimal(one.bytes)
+        counts = f"{one.asked:,}", f"{one.failed:,}", format_share(one.failed, one.asked), size
         table.add_row(escape(one.host), *counts, reasons)
     return table

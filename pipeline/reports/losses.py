@@ -23,8 +23,8 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.image_places import explain_outside
 from vlmill.pipeline.reports.refused import read_refused_rows
+from vlmill.pipeline.sources.image_places import explain_outside
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 from vlmill.pipeline.verdicts.audit import CONSEQUENCES
 

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from vlmill.api.takedown import Takedown
     from vlmill.mixtures.export.run_export import ExportResult
     from vlmill.mixtures.published.catalogue import PublishedMixture
+    from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate
     from vlmill.pipeline.core.errors import NotBuiltError, RecipeError, SourceError, StoreError, VlmillError
     from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId, Verdict
     from vlmill.pipeline.filters.base import Filter, Undecided
     from vlmill.pipeline.filters.custom import Drop
     from vlmill.pipeline.reports.contamination import Contamination
-    from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate
     from vlmill.pipeline.reports.losses import Loss
     from vlmill.pipeline.reports.refused import Refused
     from vlmill.pipeline.reports.status import Status
@@ -124,7 +124,7 @@ _MODULES = {
     "vlmill.pipeline.filters.base": ("Filter", "Undecided"),
     "vlmill.pipeline.filters.custom": ("Drop",),
     "vlmill.pipeline.reports.contamination": ("Contamination",),
-    "vlmill.pipeline.reports.estimate": ("RunEstimate", "SourceEstimate"),
+    "vlmill.pipeline.checks.estimate": ("RunEstimate", "SourceEstimate"),
     "vlmill.pipeline.reports.losses": ("Loss",),
     "vlmill.pipeline.reports.refused": ("Refused",),
     "vlmill.pipeline.reports.status": ("Status",),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.upstream import picture as make_picture
-from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.proposal.proposal import examine_place
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "pages_to_rows.py"
 ADDRESS = "https://example.org/a/page.html"

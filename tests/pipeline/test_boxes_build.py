@@ -24,6 +24,8 @@ from vlmill.mixtures.page.gallery import draw_tiles, make_cards
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.boxes.marks import COLOUR
 from vlmill.pipeline.chat.encode import load_tokenizer
+from vlmill.pipeline.checks.preview import preview_source
+from vlmill.pipeline.checks.preview_text import list_lines
 from vlmill.pipeline.core.names import INDEX_SUFFIX
 from vlmill.pipeline.core.sample import read_rows
 from vlmill.pipeline.engine.chain import read_manifest, read_manifest_counts
@@ -43,8 +45,6 @@ from vlmill.pipeline.page.preview import write_preview
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.funnel import read_funnel
-from vlmill.pipeline.reports.preview import preview_source
-from vlmill.pipeline.reports.preview_text import list_lines
 from vlmill.pipeline.reports.what_if import compare_recipes
 from vlmill.pipeline.shards.writer import parse_members
 from vlmill.train.data import decode_stored

@@ -13,12 +13,12 @@ from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, json_array, json_lines, obelics, pdf, pdfa_json, picture, talk, tar
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.estimate import estimate_stage_tokens
+from vlmill.pipeline.checks.estimate import extrapolate_costs
+from vlmill.pipeline.checks.sample_costs import Costs
 from vlmill.pipeline.core.sample import read_images, read_samples
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.estimate import extrapolate_costs
-from vlmill.pipeline.reports.image_places import ABSOLUTE, CUT
-from vlmill.pipeline.reports.sample_costs import Costs
+from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT
 
 URL = "http://img.small.test/"
 

@@ -8,13 +8,13 @@ from PIL import Image
 
 from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import cauldron, picture
+from vlmill.pipeline.checks import sample_costs
+from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, extrapolate_pairs, make_work
+from vlmill.pipeline.checks.estimate_table import list_dedupe_costs
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.reports import sample_costs
-from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, extrapolate_pairs, make_work
-from vlmill.pipeline.reports.estimate_table import list_dedupe_costs
 
 SCENES = 40
 

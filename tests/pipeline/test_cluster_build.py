@@ -18,13 +18,13 @@ from tests.helpers.small import RECIPE, product, prose, vlmill, write_recipe
 from tests.helpers.upstream import picture
 from vlmill.api.builds import forecast_changes, load_recipe
 from vlmill.mixtures.page.embedding_map import read_maps
+from vlmill.pipeline.checks.estimate import RunEstimate
+from vlmill.pipeline.checks.estimate_table import list_signal_costs
+from vlmill.pipeline.checks.signal_costs import estimate_clusters
 from vlmill.pipeline.core.scores import read_embeddings
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.estimate import RunEstimate
-from vlmill.pipeline.reports.estimate_table import list_signal_costs
 from vlmill.pipeline.reports.funnel import read_funnel
-from vlmill.pipeline.reports.signal_costs import estimate_clusters
 from vlmill.pipeline.reports.status import read_progress
 from vlmill.pipeline.reports.verify import verify_run
 from vlmill.pipeline.reports.what_if import answer_what_if

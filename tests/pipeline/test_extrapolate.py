@@ -7,9 +7,9 @@ import pytest
 
 from tests.helpers.small import vlmill, write_recipe
 from tests.pipeline.test_scale import SIZES, recipe  # noqa: F401 - a fixture
+from vlmill.pipeline.checks.extrapolate import extrapolate_run
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.timings import TIMINGS, TimingLog
-from vlmill.pipeline.reports.extrapolate import extrapolate_run
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.verify import list_manifests
 

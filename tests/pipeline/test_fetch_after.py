@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.helpers.servers import Web, whole
 from tests.helpers.small import RECIPE, prose, vlmill, write_recipe
 from tests.helpers.upstream import obelics, picture
+from vlmill.pipeline.checks.extrapolate import extrapolate_run
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -26,7 +27,6 @@ from vlmill.pipeline.core.sample import (
     write_samples,
     write_verdicts,
 )
-from vlmill.pipeline.reports.extrapolate import extrapolate_run
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.steps.skip_images import SkipImages

@@ -12,9 +12,9 @@ from tests.helpers.small import product, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, picture
 from vlmill.api import checks
 from vlmill.api.builds import forecast_changes, load_recipe
+from vlmill.pipeline.checks.forecast import StepForecast, describe_causes
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.mapping import list_differences
-from vlmill.pipeline.reports.forecast import StepForecast, describe_causes
 from vlmill.pipeline.reports.verify import list_manifests
 
 IMAGE_STEPS = {"read", "fetch", "image_stats", "signature"}

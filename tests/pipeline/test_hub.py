@@ -37,12 +37,12 @@ from tests.helpers.upstream import (
     separated,
     tar,
 )
+from vlmill.pipeline.checks.check import check_inputs
 from vlmill.pipeline.core.errors import RecipeError, SourceError, StoreError
 from vlmill.pipeline.engine.workdir import PINS, pin_hub_roots
 from vlmill.pipeline.inputs import hub, hub_files
 from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.reports.check import check_inputs
 from vlmill.pipeline.sources.evaluation import Evaluation
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pdfa import Pdfa

@@ -14,7 +14,7 @@ from tests.helpers.upstream import cauldron, obelics
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.page.report import render_report_page
 from vlmill.pipeline.recipe.lock import select_shaping
-from vlmill.pipeline.reports.image_places import ABSOLUTE, ELSEWHERE, OUTSIDE, explain_outside
+from vlmill.pipeline.sources.image_places import ABSOLUTE, ELSEWHERE, OUTSIDE, explain_outside
 from vlmill.pipeline.steps.retry_images import RetryImages
 
 GONE = 6

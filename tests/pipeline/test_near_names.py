@@ -16,10 +16,10 @@ from vlmill.mixtures.export.formats import FORMATS
 from vlmill.mixtures.export.run_export import READ_BY
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import explain_refused_write, write_atomically
+from vlmill.pipeline.proposal.recipe_text import BENCHMARK
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_lock
 from vlmill.pipeline.recipe.mapping import find_recipe, list_differences
-from vlmill.pipeline.reports.proposal_recipe import BENCHMARK
 from vlmill.pipeline.reports.trace import find_id
 
 OWN = """from dataclasses import dataclass

@@ -16,12 +16,12 @@ from tests.helpers.small import vlmill
 from tests.helpers.upstream import arrow, json_array, json_lines, parquet, pdf, picture, separated, talk, tar
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.reports import columns
-from vlmill.pipeline.reports.columns import Cells
+from vlmill.pipeline.proposal import columns
+from vlmill.pipeline.proposal.columns import Cells
+from vlmill.pipeline.proposal.nested_columns import list_dotted
+from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.table import explain_nothing, list_samples
 from vlmill.pipeline.reports.funnel import read_funnel
-from vlmill.pipeline.reports.nested_columns import list_dotted
-from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.reports.proposal_table import explain_nothing, list_samples
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.file_names import fill_template
 

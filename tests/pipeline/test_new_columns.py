@@ -12,7 +12,7 @@ from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture
 from vlmill.mixtures.report.warnings import REPETITION
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.reports.proposal import NO_HEADER, examine_place
+from vlmill.pipeline.proposal.proposal import NO_HEADER, examine_place
 from vlmill.pipeline.sources.table import TableSource, WebTableSource
 
 ROWS = range(20)

@@ -6,10 +6,10 @@ import pytest
 
 from tests.helpers.upstream import json_lines
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.recipe_text import write_recipe
+from vlmill.pipeline.proposal.table import explain_nothing
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.reports.proposal_recipe import write_recipe
-from vlmill.pipeline.reports.proposal_table import explain_nothing
 
 SHOWN = "https://img.example.org/{}.jpg"
 

@@ -15,8 +15,8 @@ from vlmill.pipeline.cli.hub_recipe import list_shipped, take_recipe
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.reports.place_names import make_pattern, split_names
-from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.proposal.place_names import make_pattern, split_names
+from vlmill.pipeline.proposal.proposal import examine_place
 from vlmill.pipeline.sources.llava import LlavaSource, WebLlavaSource
 from vlmill.pipeline.sources.table import TableSource
 

@@ -7,8 +7,8 @@ import yaml
 
 from tests.helpers.upstream import json_lines, picture
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.reports.proposal_table import explain_nothing
+from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.table import explain_nothing
 
 
 def talk(*said, speaker="by", text="said", names=("client", "agent"), **more):

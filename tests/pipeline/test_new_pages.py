@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers.upstream import picture, tar
-from vlmill.pipeline.reports.page_texts import read_page_text
-from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.reports.proposal_table import explain_nothing
+from vlmill.pipeline.proposal.page_texts import read_page_text
+from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.table import explain_nothing
 
 WORDS = [("Dear", 10, 5), ("Sir,", 60, 6), ("yours.", 12, 40)]
 """Words of a page, and where each begins: two lines, the first of two words."""

@@ -11,8 +11,8 @@ import pytest
 
 from tests.helpers.upstream import json_array, json_lines, parquet, picture, separated, talk
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.reports.proposal import examine_place
-from vlmill.pipeline.reports.proposal_table import explain_nothing
+from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.table import explain_nothing
 
 ROWS = range(8)
 COLOURS = ["red", "blue", "green"]

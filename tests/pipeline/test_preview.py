@@ -12,14 +12,14 @@ from PIL import Image
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import json_lines, parquet, picture
+from vlmill.pipeline.checks.preview import preview_source
+from vlmill.pipeline.checks.preview_text import COLUMNS, LINES, draw_cells, list_lines
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.fetch.host_files import HostFiles
 from vlmill.pipeline.filters.threshold import Bound
 from vlmill.pipeline.page.preview import write_preview
 from vlmill.pipeline.recipe.load import load_recipe
-from vlmill.pipeline.reports.preview import preview_source
-from vlmill.pipeline.reports.preview_text import COLUMNS, LINES, draw_cells, list_lines
 
 EVERYTHING = """
 from dataclasses import dataclass

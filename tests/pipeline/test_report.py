@@ -18,13 +18,13 @@ from rich.console import Console
 from tests.helpers.pages import list_allowed_scripts, list_run_scripts
 from tests.helpers.small import CHINESE, picture, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, pdf, pdfa_json, tar
+from vlmill.pipeline.checks.estimate_table import format_size
 from vlmill.pipeline.core.names import HOST_COUNTS_FILE
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, read_rows
 from vlmill.pipeline.page.report import SIDE
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports import hosts
-from vlmill.pipeline.reports.estimate_table import format_size
 from vlmill.pipeline.reports.funnel import (
     find_steps_by_reason,
     format_share,

@@ -21,8 +21,8 @@ from vlmill.pipeline.boxes.recognition import SeenText, recognise_boxes
 from vlmill.pipeline.boxes.regions import find_spans
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
+from vlmill.pipeline.checks.lacking_tokens import list_marks
 from vlmill.pipeline.reports.funnel import read_funnel
-from vlmill.pipeline.reports.lacking_tokens import list_marks
 
 LONG = ((640, 480), (480, 640), (800, 500))
 LARGE = ((2000, 1500), (1500, 2200))

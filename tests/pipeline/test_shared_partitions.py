@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tests.helpers.small import ENGLISH, product, prose, vlmill
 from tests.helpers.upstream import obelics, pdf, picture
 from vlmill import open_run
+from vlmill.pipeline.checks.extrapolate import extrapolate_run
 from vlmill.pipeline.core.at_work import AT_WORK
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.scaling import count_source_partitions, count_source_rows
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.extrapolate import extrapolate_run
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.status import read_progress
 from vlmill.pipeline.reports.trace import trace_refused, trace_sample

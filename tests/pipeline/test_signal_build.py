@@ -13,6 +13,7 @@ import yaml
 from tests.helpers import models
 from tests.helpers.signals import SIGNALS
 from tests.helpers.small import RECIPE, product, vlmill, write_recipe
+from vlmill.pipeline.checks.signal_costs import read_signal_speeds
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.sample import read_samples
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
@@ -20,7 +21,6 @@ from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.sections import read_report
-from vlmill.pipeline.reports.signal_costs import read_signal_speeds
 from vlmill.pipeline.reports.signals import read_signals
 from vlmill.pipeline.reports.status import read_progress
 from vlmill.pipeline.reports.verify import verify_run

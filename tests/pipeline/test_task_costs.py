@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import cauldron
 from tests.pipeline.test_check_dedupe import draw_scenes
-from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours, grow_measured, grow_pairs
-from vlmill.pipeline.engine.scaling import count_source_partitions
-from vlmill.pipeline.engine.timings import TIMINGS
-from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.extrapolate import extrapolate_run
-from vlmill.pipeline.reports.task_costs import (
+from vlmill.pipeline.checks.extrapolate import extrapolate_run
+from vlmill.pipeline.checks.task_costs import (
     LEAST_SPREAD,
     Fixed,
     TaskCost,
@@ -24,6 +20,10 @@ from vlmill.pipeline.reports.task_costs import (
     grow_tasks,
     name_step,
 )
+from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours, grow_measured, grow_pairs
+from vlmill.pipeline.engine.scaling import count_source_partitions
+from vlmill.pipeline.engine.timings import TIMINGS
+from vlmill.pipeline.recipe.lock import read_locked_recipe
 
 SLOPES = st.floats(0, 5)
 

@@ -9,7 +9,7 @@ from tests.helpers.small import vlmill
 from tests.helpers.upstream import json_lines, picture, talk
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, read_rows, read_samples
-from vlmill.pipeline.reports.proposal import examine_place
+from vlmill.pipeline.proposal.proposal import examine_place
 from vlmill.pipeline.sources import Page
 from vlmill.pipeline.sources.entities import find_entities, resolve_entities
 from vlmill.pipeline.sources.table import TableSource

@@ -9,9 +9,9 @@ from tests.helpers.small import RECIPE, vlmill, write_recipe
 from vlmill.api.builds import forecast_changes, load_recipe
 from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.members import list_members
+from vlmill.pipeline.checks.extrapolate import extrapolate_run
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
-from vlmill.pipeline.reports.extrapolate import extrapolate_run
 from vlmill.pipeline.reports.funnel import read_funnel
 from vlmill.pipeline.reports.verify import list_manifests, verify_run
 

@@ -26,6 +26,8 @@ LAYERS = (
     {"recipe"},
     {"engine"},
     {"reports"},
+    {"proposal"},
+    {"checks"},
     {"page"},
     {"cli"},
 )
@@ -129,7 +131,7 @@ def test_the_trainer_does_without_what_builds_runs():
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     parts = [name.split(".")[2:] for name in loaded]
     assert [part for part in parts if part[0] == "engine"] == [["engine"], ["engine", "lease"], ["engine", "store"]]
-    assert not {part[0] for part in parts} & {"reports", "page", "cli"}
+    assert not {part[0] for part in parts} & {"reports", "proposal", "checks", "page", "cli"}
 
 
 def test_only_the_executor_and_what_it_stands_on_import_ray():

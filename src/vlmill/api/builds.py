@@ -16,6 +16,7 @@ from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.mixtures.report.grouped import group_notes
+from vlmill.pipeline.checks.forecast import StepForecast, describe_causes
 from vlmill.pipeline.core.collector import collect_rarely
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
@@ -35,7 +36,6 @@ from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_map
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
-from vlmill.pipeline.reports.forecast import StepForecast, describe_causes
 from vlmill.pipeline.reports.signals import list_silent_signals
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 

@@ -14,6 +14,12 @@ from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
+from vlmill.pipeline.checks.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
+from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
+from vlmill.pipeline.checks.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
+from vlmill.pipeline.checks.lacking_tokens import warn_of_lacking_tokens
+from vlmill.pipeline.checks.sample_costs import open_child
+from vlmill.pipeline.checks.signal_costs import estimate_clusters, estimate_signals, list_countable
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
 from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.run_path import RunPath
@@ -22,12 +28,6 @@ from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_reci
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
-from vlmill.pipeline.reports.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
-from vlmill.pipeline.reports.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
-from vlmill.pipeline.reports.lacking_tokens import warn_of_lacking_tokens
-from vlmill.pipeline.reports.sample_costs import open_child
-from vlmill.pipeline.reports.signal_costs import estimate_clusters, estimate_signals, list_countable
 from vlmill.train.validate import list_recipe_errors
 
 if TYPE_CHECKING:

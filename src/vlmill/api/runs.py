@@ -222,7 +222,7 @@ class Run(RunExports):
         Files of earlier recipes, and such that no manifest names; see `clean`.
         """
         from vlmill.mixtures.forecast import list_mixture_steps
-        from vlmill.pipeline.reports.forecast import list_forecast_steps
+        from vlmill.pipeline.checks.forecast import list_forecast_steps
         from vlmill.pipeline.reports.unused import list_unused
 
         steps = [step.folder for step in list_forecast_steps(self.folder.absolute(), self.recipe)]

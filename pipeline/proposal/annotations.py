@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vlmill.pipeline.inputs.files import InputFile, open_input
-from vlmill.pipeline.reports.place_names import get_suffix
+from vlmill.pipeline.proposal.place_names import get_suffix
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 LARGEST = 1 << 29

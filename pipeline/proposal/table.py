@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.excerpt import make_excerpt
-from vlmill.pipeline.reports.attempts import Attempt
-from vlmill.pipeline.reports.document_columns import SCANS
-from vlmill.pipeline.reports.place_names import WHOLE
-from vlmill.pipeline.reports.proposal import Proposal
+from vlmill.pipeline.proposal.attempts import Attempt
+from vlmill.pipeline.proposal.document_columns import SCANS
+from vlmill.pipeline.proposal.place_names import WHOLE
+from vlmill.pipeline.proposal.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
 from vlmill.pipeline.sources.known_keys import PICTURES, classify_key
 

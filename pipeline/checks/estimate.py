@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+from vlmill.pipeline.checks.check import check_lists, check_tokenizer, is_copied
+from vlmill.pipeline.checks.row_counts import count_partitions, count_rows, count_taken
+from vlmill.pipeline.checks.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
+from vlmill.pipeline.checks.signal_costs import ClustersEstimate, SignalEstimate, list_countable
 from vlmill.pipeline.core.errors import BadFileError, SourceError, VlmillError, list_errors
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.dedupe import Dedupe
@@ -21,10 +25,6 @@ from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.fetch_order import list_filters_before_fetch
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import check_lists, check_tokenizer, is_copied
-from vlmill.pipeline.reports.row_counts import count_partitions, count_rows, count_taken
-from vlmill.pipeline.reports.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
-from vlmill.pipeline.reports.signal_costs import ClustersEstimate, SignalEstimate, list_countable
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.steps.token_lengths import make_length_step
 

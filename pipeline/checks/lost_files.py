@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_image_stats, read_rows
-from vlmill.pipeline.reports.image_places import CUT, explain_outside, find_image_place, find_tail
+from vlmill.pipeline.sources.image_places import CUT, explain_outside, find_image_place, find_tail
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
 UNKNOWN = frozenset({Reason.FETCH_ERROR, Reason.NOT_FETCHED})

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
+from vlmill.pipeline.checks.benchmark_pictures import check_pictures
 from vlmill.pipeline.core.errors import BadFileError, RecipeError, SourceError, StoreError, VlmillError
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.decontaminate import Benchmark, Split
@@ -29,7 +30,6 @@ from vlmill.pipeline.recipe.bad_files import explain_bad_file
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.recipe.validate import names_files
-from vlmill.pipeline.reports.benchmark_pictures import check_pictures
 from vlmill.pipeline.signals.endpoint import read_key
 from vlmill.pipeline.signals.weights import check_weights
 from vlmill.pipeline.sources import Source

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlmill.pipeline.checks.task_costs import read_task_costs
 from vlmill.pipeline.recipe.lock import is_bound, read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.task_costs import read_task_costs
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.base import Of
 from vlmill.pipeline.signals.custom import CustomSignal

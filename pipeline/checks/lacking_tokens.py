@@ -10,9 +10,9 @@ from vlmill.pipeline.boxes.forms import Form
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.location_tokens import LOCATION, list_lacking
 from vlmill.pipeline.chat.settings import find_format
+from vlmill.pipeline.checks.check import check_tokenizer
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import check_tokenizer
 
 LETTERS = frozenset({"qwen_vl"})
 """Forms whose marks are letters to most models that use them."""

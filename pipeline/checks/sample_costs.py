@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.boxes import ModelBoxes, SourceBoxes
+from vlmill.pipeline.checks.lost_files import LostFiles, find_lost_files, warn_of_lost_images
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
@@ -42,10 +43,9 @@ from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.address import find_private_host
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
+from vlmill.pipeline.proposal.seen_boxes import recognise_in_tables, warn_of_boxes
+from vlmill.pipeline.proposal.text_marks import warn_of_texts
 from vlmill.pipeline.reports.causes import describe_causes
-from vlmill.pipeline.reports.lost_files import LostFiles, find_lost_files, warn_of_lost_images
-from vlmill.pipeline.reports.seen_boxes import recognise_in_tables, warn_of_boxes
-from vlmill.pipeline.reports.text_marks import warn_of_texts
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
 from vlmill.pipeline.sources import Source

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from PIL import Image
 from rich.text import Text
 
-from vlmill.pipeline.reports.preview import PreviewedSample, SourcePreview
+from vlmill.pipeline.checks.preview import PreviewedSample, SourcePreview
 from vlmill.pipeline.reports.trace import format_trace
 
 COLUMNS = 40

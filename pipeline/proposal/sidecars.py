@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vlmill.pipeline.inputs.files import InputFile, open_input
-from vlmill.pipeline.reports.page_texts import list_read_pages, read_page_text
-from vlmill.pipeline.reports.place_names import get_suffix
+from vlmill.pipeline.proposal.page_texts import list_read_pages, read_page_text
+from vlmill.pipeline.proposal.place_names import get_suffix
 from vlmill.pipeline.sources.conversation import FROM
 from vlmill.pipeline.sources.known_keys import PICTURES
 

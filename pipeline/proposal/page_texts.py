@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
-from vlmill.pipeline.reports.columns import ANSWERS, CAPTIONS, QUESTIONS, TURNS
+from vlmill.pipeline.proposal.columns import ANSWERS, CAPTIONS, QUESTIONS, TURNS
 from vlmill.pipeline.sources.conversation import FROM
 
 TEXTS = ("text", "content", "value", "transcription", "detectedtext", "rec_text", "parsedtext", "word")

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.reports.columns import IN_ROW, LINKED, Cells, hold_mostly
-from vlmill.pipeline.reports.nested_columns import measure_texts, read_list, recognise_parts, stand_together
+from vlmill.pipeline.proposal.columns import IN_ROW, LINKED, Cells, hold_mostly
+from vlmill.pipeline.proposal.nested_columns import measure_texts, read_list, recognise_parts, stand_together
 from vlmill.pipeline.sources.base import Page
 from vlmill.pipeline.sources.known_keys import has_value
 from vlmill.pipeline.sources.nested import find_place

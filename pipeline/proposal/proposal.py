@@ -1,6 +1,6 @@
 """What a file, a folder or a dataset on the Hub holds: its files, the row shape that reads them, and a few samples.
 
-`vlmill new` shows it and writes a recipe of it (proposal_recipe.py). Of the format with the most bytes files are opened
+`vlmill new` shows it and writes a recipe of it (recipe_text.py). Of the format with the most bytes files are opened
 until a kind fits (attempts.py). Columns are also recognised by their names and values (columns.py), for `table` and
 `web_table`, or are named on the command line.
 """
@@ -21,8 +21,8 @@ from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.places import suggest_near
 from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub_files import is_hub
-from vlmill.pipeline.reports.annotations import list_annotated
-from vlmill.pipeline.reports.attempts import (
+from vlmill.pipeline.proposal.annotations import list_annotated
+from vlmill.pipeline.proposal.attempts import (
     FORMATS,
     TRIED,
     Attempt,
@@ -32,8 +32,8 @@ from vlmill.pipeline.reports.attempts import (
     try_kinds,
     try_rows,
 )
-from vlmill.pipeline.reports.columns import Cells, name_columns, recognise_columns, recognise_nested
-from vlmill.pipeline.reports.document_columns import (
+from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns, recognise_nested
+from vlmill.pipeline.proposal.document_columns import (
     OWN,
     PAGES,
     SCANS,
@@ -41,9 +41,8 @@ from vlmill.pipeline.reports.document_columns import (
     name_lists,
     recognise_documents,
 )
-from vlmill.pipeline.reports.image_ids import find_image_ids
-from vlmill.pipeline.reports.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
-from vlmill.pipeline.reports.place_names import (
+from vlmill.pipeline.proposal.image_ids import find_image_ids
+from vlmill.pipeline.proposal.place_names import (
     PACKED,
     Wrapped,
     describe_left,
@@ -56,8 +55,8 @@ from vlmill.pipeline.reports.place_names import (
     split_names,
     spread_names,
 )
-from vlmill.pipeline.reports.seen_boxes import list_box_notes, recognise_in_pages
-from vlmill.pipeline.reports.sidecars import (
+from vlmill.pipeline.proposal.seen_boxes import list_box_notes, recognise_in_pages
+from vlmill.pipeline.proposal.sidecars import (
     Beside,
     describe_numeric,
     has_sidecars,
@@ -65,10 +64,11 @@ from vlmill.pipeline.reports.sidecars import (
     list_pages,
     name_by_folders,
 )
-from vlmill.pipeline.reports.text_notes import list_text_notes
+from vlmill.pipeline.proposal.text_notes import list_text_notes
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.csv_rows import DELIMITERS, has_header
 from vlmill.pipeline.sources.formats.records import read_column, read_first_records
+from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
 
 FIRST = 5
 """Files that are opened until a kind fits: the first, or of PDFs as many from all over the place."""

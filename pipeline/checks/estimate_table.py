@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rich.filesize import decimal
 from rich.table import Table
 
-from vlmill.pipeline.reports.estimate import REQUEST_SECONDS, RunEstimate
+from vlmill.pipeline.checks.estimate import REQUEST_SECONDS, RunEstimate
 from vlmill.pipeline.signals.ask import CHARACTERS_PER_TOKEN, PIXELS_PER_TOKEN
 
 COLUMNS = ("source", "files", "size", "rows", "samples", "images", "requests", "tables", "shards", "time", "from")

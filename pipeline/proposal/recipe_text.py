@@ -10,10 +10,10 @@ from typing import Any
 
 from vlmill.pipeline.core.yaml_format import format_yaml_inline
 from vlmill.pipeline.inputs.hub_files import is_hub
-from vlmill.pipeline.reports.attempts import Attempt
-from vlmill.pipeline.reports.proposal import Proposal
-from vlmill.pipeline.reports.seen_boxes import list_box_lines
-from vlmill.pipeline.reports.text_marks import see_entities
+from vlmill.pipeline.proposal.attempts import Attempt
+from vlmill.pipeline.proposal.proposal import Proposal
+from vlmill.pipeline.proposal.seen_boxes import list_box_lines
+from vlmill.pipeline.proposal.text_marks import see_entities
 from vlmill.pipeline.sources import SOURCES
 
 COMMENTS_FROM = 42

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vlmill.pipeline.reports.attempts import Attempt
-from vlmill.pipeline.reports.columns import Cells
-from vlmill.pipeline.reports.text_marks import ADVICE, see_entities, see_images
+from vlmill.pipeline.proposal.attempts import Attempt
+from vlmill.pipeline.proposal.columns import Cells
+from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
 
 LETTER = re.compile(r"\(?[A-H][.):]?")

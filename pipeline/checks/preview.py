@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 
 from vlmill.pipeline.boxes.marks import mark_picture
+from vlmill.pipeline.checks.check import find_sound_file
+from vlmill.pipeline.checks.estimate import make_work
+from vlmill.pipeline.checks.lost_files import find_lost_files
+from vlmill.pipeline.checks.preview_filters import choose_filters
+from vlmill.pipeline.checks.sample_costs import SourceWork, StepPass, read_served, warn_of_private_hosts
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.names import (
     HOSTS_FILE,
@@ -43,11 +48,6 @@ from vlmill.pipeline.filters import FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.inputs.files import COPIED, InputFile, list_input_files, open_input
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.check import find_sound_file
-from vlmill.pipeline.reports.estimate import make_work
-from vlmill.pipeline.reports.lost_files import find_lost_files
-from vlmill.pipeline.reports.preview_filters import choose_filters
-from vlmill.pipeline.reports.sample_costs import SourceWork, StepPass, read_served, warn_of_private_hosts
 from vlmill.pipeline.reports.trace import Traced
 from vlmill.pipeline.shards.writer import parse_members
 from vlmill.pipeline.sources import Source

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlmill.pipeline.reports.image_places import list_folders
 from vlmill.pipeline.sources.file_names import fill_template
+from vlmill.pipeline.sources.image_places import list_folders
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 SHOWING = frozenset({"image", "images", "img", "picture", "pic", "photo", "figure", "bild", "imagen", "imagem"})

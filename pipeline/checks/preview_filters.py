@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from vlmill.pipeline.checks.sample_costs import SourceWork
 from vlmill.pipeline.filters import Filter, Threshold
 from vlmill.pipeline.filters.custom import CustomFilter
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.sample_costs import SourceWork
 from vlmill.pipeline.signals.brought import Brought
 from vlmill.pipeline.steps.score import ScoreSignal
 

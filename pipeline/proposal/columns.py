@@ -14,8 +14,8 @@ from itertools import takewhile
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.reports.image_ids import ImageIds
-from vlmill.pipeline.reports.nested_columns import list_dotted, recognise_turns
+from vlmill.pipeline.proposal.image_ids import ImageIds
+from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, classify_key, has_value
 from vlmill.pipeline.sources.nested import find_place, join_columns

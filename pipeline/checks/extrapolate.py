@@ -17,6 +17,18 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from vlmill.pipeline.checks.estimate_table import format_size, format_time
+from vlmill.pipeline.checks.task_costs import (
+    NONE,
+    Amounts,
+    Fixed,
+    TaskCost,
+    fit_fixed_costs,
+    group_by_step,
+    grow_tasks,
+    name_step,
+    read_task_costs,
+)
 from vlmill.pipeline.dedupe.candidates import (
     BUCKET_BITS,
     IMAGE,
@@ -30,19 +42,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.scaling import count_source_partitions, count_source_rows
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.estimate_table import format_size, format_time
 from vlmill.pipeline.reports.funnel import read_funnel
-from vlmill.pipeline.reports.task_costs import (
-    NONE,
-    Amounts,
-    Fixed,
-    TaskCost,
-    fit_fixed_costs,
-    group_by_step,
-    grow_tasks,
-    name_step,
-    read_task_costs,
-)
 
 PAIRS = "steps/dedupe/pairs"
 """The folder of the step that measures pairs."""
