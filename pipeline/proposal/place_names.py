@@ -14,6 +14,8 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
+from vlmill.pipeline.sources.formats.packed import find_ending
+
 TRAIN = frozenset({"train", "training"})
 HELD_OUT = frozenset({"test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"})
 """What folders and files are called by the split that they are of."""
@@ -25,7 +27,7 @@ PACKED: Mapping[str, str] = {
     ".zst": "unzstd -k",
     ".tgz": "tar -xf",
 }
-"""How files end that are unpacked before they are read, and what unpacks them."""
+"""How packed files end, and what unpacks those that are not read as they are."""
 
 WHOLE = "the whole file is one row, and what seem to be its rows lie within"
 UNWRAP = "to read these, make a file of them: jq -c {inside} {file} > {rows} && vlmill new {rows}"
@@ -35,8 +37,8 @@ PART = frozenset({"type", "text", "image", "image_url", "content", "value", "nam
 
 
 def get_suffix(name: str) -> str:
-    """How a name ends, in small letters."""
-    return PurePosixPath(name).suffix.lower()
+    """How a name ends, in small letters; of rows that are read packed with both endings, as `.jsonl.gz`."""
+    return find_ending(name)
 
 
 def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -141,7 +143,7 @@ def _is_record(value: Any) -> bool:
 def list_packed(names: Sequence[str]) -> list[str]:
     """Of these names those of packed files that hold rows, such as `a.jsonl.gz`."""
     ends = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar"}
-    found = [name for name in names if get_suffix(name) in PACKED]
+    found = [name for name in names if get_suffix(name) in PACKED]  # not those that are read as they are
     return [name for name in found if get_suffix(name.rpartition(".")[0]) in ends or get_suffix(name) == ".tgz"]
 
 
@@ -154,8 +156,8 @@ def make_pattern(names: Sequence[str], left: Sequence[str] = ()) -> str:
     """A pattern that these names match and the others do not, as far as one says it."""
     if len(names) == 1:
         return glob.escape(names[0])
-    spelt = {PurePosixPath(name).suffix for name in names}
-    suffix = spelt.pop() if len(spelt) == 1 else "".join(map(_match_letter, PurePosixPath(names[0]).suffix))
+    spelt = {name[len(name) - len(get_suffix(name)) :] for name in names}
+    suffix = spelt.pop() if len(spelt) == 1 else "".join(map(_match_letter, get_suffix(names[0])))
     folders = {str(PurePosixPath(name).parent) for name in names}
     start = posixpath.commonprefix(sorted(names))
     folder = glob.escape(start.rpartition("/")[0])

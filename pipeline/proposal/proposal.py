@@ -67,6 +67,7 @@ from vlmill.pipeline.proposal.sidecars import (
 from vlmill.pipeline.proposal.text_notes import list_text_notes
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.csv_rows import DELIMITERS, has_header
+from vlmill.pipeline.sources.formats.packed import strip_packing
 from vlmill.pipeline.sources.formats.records import read_column, read_first_records
 from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
 
@@ -120,7 +121,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     """
     root, name, files = _list_files(place)
     suffixes = _count_suffixes(files)
-    data = [suffix for suffix in FORMATS if suffix in suffixes]
+    data = [suffix for suffix in suffixes if strip_packing(suffix) in FORMATS]
     if not data or has_sidecars(files) or (set(data) == {".json"} and _tell_of_pictures(files)):
         return _examine_pictures(place, root, name, files, suffixes, named)
     suffix = max(data, key=lambda one: suffixes[one][1])
@@ -178,7 +179,7 @@ def _open_files(
         tried, name = list[Attempt](), file.name
         with open_input(_as_read(file)) as path:
             if named is None:
-                tried += try_kinds(path, suffix)
+                tried += try_kinds(path, strip_packing(suffix))
             try:
                 rows = read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ()
                 cells = Cells(rows, find_image_ids(root, rows))
@@ -191,7 +192,7 @@ def _open_files(
             if named is None and not fits_rows(tried):
                 tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
             splits = _note_splits(path, cells) if fits_rows(tried) else []
-            if fits_rows(tried) and suffix in DELIMITERS and not has_header(path):
+            if fits_rows(tried) and strip_packing(suffix) in DELIMITERS and not has_header(path):
                 splits.append(NO_HEADER)
         by_ids = [one for one in tried if one.kind == "table" and "file" in one.options]
         tried = by_ids if fits_rows(by_ids) else tried
@@ -228,7 +229,7 @@ def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
         return root, name_place(root), files
     path = Path(place).resolve()
     if path.is_file():
-        stem = PART.sub("", path.stem)
+        stem = PART.sub("", path.name.removesuffix(get_suffix(path.name)))
         return (
             str(path.parent),
             _make_name(stem or path.parent.name),
@@ -355,7 +356,7 @@ def _list_notes(
     root: str,
 ) -> Iterator[str]:
     """What a person should know."""
-    others = [one for one in suffixes if one in FORMATS and one != suffix]
+    others = [one for one in suffixes if strip_packing(one) in FORMATS and one != suffix]
     if suffix == ".arrow" and ".json" in others and suffixes[".json"][0] <= saved:
         others.remove(".json")
     if others:

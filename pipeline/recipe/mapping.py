@@ -19,7 +19,7 @@ from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
 
 LOCK = "recipe.lock.yaml"
 YAML = frozenset({".yaml", ".yml"})
-DATA = frozenset({".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".tar", ".gz", ".zip", ".pdf"})
+DATA = frozenset({".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".tar", ".gz", ".bz2", ".zst", ".zip", ".pdf"})
 """How files end that are recipes, and that are none."""
 
 SHOWN_DIGITS = 12

@@ -509,9 +509,9 @@ def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path,
 
 
 def test_packed_data_are_to_be_unpacked(tmp_path):
-    (tmp_path / "rows.jsonl.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(SourceError, match=r"unpack rows\.jsonl\.gz first, such as with: gunzip -k "):
-        examine_place(str(tmp_path / "rows.jsonl.gz"))
+    (tmp_path / "rows.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(SourceError, match=r"unpack rows\.tar\.gz first, such as with: gunzip -k "):
+        examine_place(str(tmp_path / "rows.tar.gz"))
 
 
 def test_a_table_that_is_not_in_utf_8_says_what_converts_it(tmp_path, monkeypatch, capsys):

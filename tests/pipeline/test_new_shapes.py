@@ -177,7 +177,7 @@ def test_rows_that_an_annotator_refused_are_noted(tmp_path):
     assert told not in examine_place(str(json_lines(tmp_path / "b.jsonl", taken))).notes
 
 
-@pytest.mark.parametrize(("name", "command"), [("a b.jsonl.gz", "gunzip -k"), ("c.csv.zst", "unzstd -k")])
+@pytest.mark.parametrize(("name", "command"), [("a b.parquet.gz", "gunzip -k"), ("c.csv.xz", "unxz -k")])
 def test_packed_files_are_named_with_what_unpacks_them(tmp_path, name, command):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(SourceError) as refused:

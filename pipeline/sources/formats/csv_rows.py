@@ -23,6 +23,7 @@ from typing import Protocol, TextIO
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
+from vlmill.pipeline.sources.formats.packed import find_ending, open_unpacked, strip_packing
 from vlmill.pipeline.sources.formats.parquet import Columns
 
 DELIMITERS = {".tsv": ("\t",), ".csv": (",", ";", "\t")}
@@ -92,9 +93,13 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
     What is no UTF-8 stays as half of a surrogate pair.
     """
     csv.field_size_limit(LARGEST)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with (
+        open_unpacked(path) as plain,
+        plain.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
         try:
-            delimiter = _choose_delimiter(file, DELIMITERS[path.suffix.lower()], columns)
+            possible = DELIMITERS[strip_packing(find_ending(path.name))]
+            delimiter = _choose_delimiter(file, possible, columns)
             records: Iterator[list[str]] = (record for record in csv.reader(file, delimiter=delimiter) if record)
             header = next(records, [])
             named = not _lacks_names(header, columns)

@@ -13,7 +13,7 @@ import json
 import mmap
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
+from vlmill.pipeline.sources.formats.packed import open_unpacked
 
 INSIDE = re.compile(rb'["{}\[\]]')
 """What matters inside a row. No quantifiers: before Python 3.11.5 possessive ones go wrong around groups, and greedy
@@ -77,17 +78,17 @@ PACKED = {
 
 @contextmanager
 def _map_file(path: Path) -> Iterator[Buffer]:
-    """The bytes of a file."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error})") from error
-    with file:
-        if not path.stat().st_size:
+    """The bytes of a file, or those that a packed one unpacks to."""
+    with ExitStack() as stack:
+        try:
+            plain = stack.enter_context(open_unpacked(path))
+            file = stack.enter_context(plain.open("rb"))
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read ({error})") from error
+        if not plain.stat().st_size:
             yield b""  # which cannot be mapped
             return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
+        yield stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _find_rows(path: Path, data: Buffer) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ A row shape that is not bound to one format is written once over this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import Page, SourceRow
 from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource, read_header
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
+from vlmill.pipeline.sources.formats.packed import find_ending, strip_packing
 from vlmill.pipeline.sources.formats.parquet import Columns, ParquetSource, open_table
 
 Format = type[ParquetSource | JsonSource | SeparatedSource]
@@ -129,9 +130,9 @@ def read_column(path: Path, column: str) -> list[Any]:
 
 def find_format(path: Path) -> Format:
     """What reads a file, by its name."""
-    return FORMATS.get(PurePosixPath(str(path)).suffix.lower(), JsonSource)
+    return FORMATS.get(strip_packing(find_ending(str(path))), JsonSource)
 
 
 def is_table(name: str) -> bool:
     """Whether a file is a table with typed columns by its name: Parquet or Arrow."""
-    return FORMATS.get(PurePosixPath(name).suffix.lower()) is ParquetSource
+    return FORMATS.get(find_ending(name)) is ParquetSource
