@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.pipeline.checks.benchmark_pictures import check_pictures
+from vlmill.pipeline.checks.read_again import refuse_other_rows
 from vlmill.pipeline.core.errors import BadFileError, RecipeError, SourceError, StoreError, VlmillError
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.decontaminate import Benchmark, Split
@@ -27,6 +28,7 @@ from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
 from vlmill.pipeline.inputs.hub_files import HubUnreachableError, RemoteFile, is_hub
 from vlmill.pipeline.inputs.ranges import find_filesystem
 from vlmill.pipeline.recipe.bad_files import explain_bad_file
+from vlmill.pipeline.recipe.custom_sources import CustomSource
 from vlmill.pipeline.recipe.lock import is_bound, read_lock, select_shaping
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
 from vlmill.pipeline.recipe.validate import names_files
@@ -250,13 +252,16 @@ def _check_place(recipe: Recipe, name: str, check: Callable[[], object]) -> None
 
 
 def _check_source(name: str, settings: SourceSettings, root: str, files: dict[str, Sequence[InputFile]]) -> None:
-    """List the files of a source and read from one. `files` gets them."""
+    """List the files of a source and read from one, from code of a user more than once. `files` gets them."""
 
     def look() -> None:
         files[name] = list_input_files(
             name, root, settings.files, subset=settings.subset, split=settings.split, ranged=settings.options.ranged
         )
-        find_sound_file(settings, files[name])
+        sound = find_sound_file(settings, files[name])
+        if isinstance(settings.options, CustomSource) and not is_copied(sound):
+            with open_input(sound) as path:
+                refuse_other_rows(settings.options, path)
 
     _explain_access(name, root, look)
 

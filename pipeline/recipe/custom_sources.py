@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +47,9 @@ METHODS = ("survey", "rows")
 
 HINT = ". A row shape of yours comes with --filter FILE; docs/adding.md says how to write one"
 """What is said of a kind that is unknown, after what is allowed."""
+
+LOOKED_BEHIND = 1000
+"""Rows behind those that `survey` counts which are counted for an error, at most."""
 
 TRAITS = ("fetches", "opens", "captions")
 """What a source says of its pictures and rows: true or false, each by itself in the class."""
@@ -81,7 +85,8 @@ class CustomSource:
 
         Raises:
             RecipeError: its code may not run.
-            SourceError: its code broke, which the message says with the line; or it gives something else.
+            SourceError: its code broke, which the message says with the line; it gives something else, or counts fewer
+                rows than `rows` gives, of which the others would never be read.
         """
         source = self._made()
         with self._explain_break(f"over {path.name}"), _name_bad_file(path):
@@ -91,7 +96,26 @@ class CustomSource:
             for row, weight in enumerate(weights):
                 if not isinstance(weight, int) or weight < 0:
                     raise TypeError(f"survey gives {describe_value(weight)} for row {row}, expected its bytes")
+        self._refuse_more_rows(path, len(weights))
         return weights
+
+    def _refuse_more_rows(self, path: Path, counted: int) -> None:
+        """Ask `rows` for what lies behind the last row that `survey` counts. Raises SourceError where there is more."""
+        behind = range(counted, counted + LOOKED_BEHIND)
+        try:
+            if next(self.rows(path, behind[:1]), None) is None:
+                return
+            more = sum(1 for _ in islice(self.rows(path, behind), LOOKED_BEHIND))
+        except BadFileError:  # what lies there is damaged, which is seen when the rows are read
+            return
+        said = f"{counted + more:,}" if more < LOOKED_BEHIND else f"at least {counted + more:,}"
+        raise SourceError(
+            f"{self._name_itself()} ({self.file}): of {path}, survey counts {counted:,} rows and rows gives {said}: "
+            "the others would be lost. Let both go over the same rows; for numbers behind the last, rows gives nothing"
+        )
+
+    def _name_itself(self) -> str:
+        return f"source {self.entry!r} of kind {self.kind!r}" if self.entry else f"source of kind {self.kind!r}"
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """See Source. Raises as `survey`; code that breaks in `page` loses that row alone (sources/base.py)."""
@@ -132,9 +156,8 @@ class CustomSource:
                 hint = ALONE
             elif isinstance(error, OSError):
                 hint = ". Where the row is at fault, and not the machine, raise UnreadableRow in its place"
-            name = f"source {self.entry!r} of kind" if self.entry else "source of kind"
             raise SourceError(
-                f"{name} {self.kind!r} ({self.file}{line}) failed {place}: "
+                f"{self._name_itself()} ({self.file}{line}) failed {place}: "
                 f"{f'{type(error).__name__}: {error}'.removesuffix(': ')}{hint}"
             ) from error
 

@@ -140,15 +140,25 @@ class Read:
             numbers = choose_rows(self.name_of_source, *wanted, self.bound)
         for expected, row in zip_longest(numbers, self._sound_rows(input_file, wanted, numbers)):
             if row is None or row.row != expected:
-                came = "the end" if row is None else f"row {row.row}"
-                due = "the end" if expected is None else f"row {expected}"
-                raise SourceError(
-                    f"{self.name_of_source}/{wanted.file}: reading [{wanted.start}, {wanted.stop}), expected {due}, "
-                    f"found {came}: either the file changed while it was read, or the code of kind "
-                    f"{self.source.kind!r} does not give each row that it is asked for once, in order"
-                )
+                raise SourceError(self._describe_rows(input_file, wanted, expected, row))
             sound = lose_faulty_pages(row)
             yield replace(sound, pages=tuple(map(resolve_entities, sound.pages))) if self.unescape else sound
+
+    def _describe_rows(self, path: Path, wanted: RowRange, expected: int | None, row: SourceRow | None) -> str:
+        """What is wrong with rows that are not those that were asked for: one came, or none, in place of another."""
+        place = f"{self.name_of_source}/{wanted.file}"
+        if row is None:
+            return (
+                f"{place}: survey counts {wanted.stop:,} rows or more, and rows gives none from row {expected} on: "
+                f"either {path} changed while it was read, or survey and rows in the code of kind "
+                f"{self.source.kind!r} do not go over the same rows"
+            )
+        due = "the end" if expected is None else f"row {expected}"
+        return (
+            f"{place}: reading [{wanted.start}, {wanted.stop}), expected {due}, found row {row.row}: either the file "
+            f"changed while it was read, or the code of kind {self.source.kind!r} does not give each row that it is "
+            "asked for once, in order"
+        )
 
     def _sound_rows(self, input_file: Path, wanted: RowRange, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """What the source yields, and a lost row in the place of each one from where a file is damaged that is skipped.

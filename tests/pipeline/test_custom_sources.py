@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shlex
 
 import pytest
@@ -285,7 +286,7 @@ class Own(Source):
         return [1, 1, 1]
 
     def rows(self, path, numbers):
-        return read_pages(((number, number) for number in numbers), self.page)
+        return read_pages(((number, number) for number in numbers if number < 3), self.page)
 
     def page(self, row):
         text = Node("text", text=f"row {row}")
@@ -295,7 +296,10 @@ class Own(Source):
 """
 
 
-PAGES = "read_pages(((number, number) for number in numbers), self.page)"
+SERIAL = "import itertools\n\nSERIAL = itertools.count()\n\n\n@dataclass"
+"""Code whose state lives as long as the process."""
+
+PAGES = "read_pages(((number, number) for number in numbers if number < 3), self.page)"
 
 
 def read_own(tmp_path, old, new):
@@ -357,7 +361,7 @@ def test_a_page_with_nothing_to_learn_is_an_empty_row(tmp_path, given, detail):
 
 def test_pages_of_a_row_without_numbers_of_their_own_are_lost_but_one(tmp_path):
     one = "SourceRow(number, (Page((Node('text', text='a'),)),) * 2)"
-    counts, lost = read_own(tmp_path, PAGES, f"({one} for number in numbers)")
+    counts, lost = read_own(tmp_path, PAGES, f"({one} for number in numbers if number < 3)")
     assert counts["kept"] == 3
     assert {row["detail"] for row in lost} == {"two of its pages have the number -1, expected each its own, from 0"}
 
@@ -394,7 +398,7 @@ def test_a_reason_that_there_is_not_names_its_line(tmp_path):
         ("return read_pages(", "raise KeyError('x')\n        return (", r"line 20\) failed over a.bin: KeyError: 'x'$"),
         ("(number, number) for", "(number, 1 / (number - 2)) for", r"line 20\) failed at row 2 .*ZeroDivisionError: "),
         (
-            "read_pages(((number, number) for number in numbers), self.page)",
+            PAGES,
             "([] for one in numbers)",
             "rows gives list",
         ),
@@ -427,7 +431,7 @@ def test_code_that_breaks_outside_a_row_is_named_with_its_line(tmp_path, old, ne
             "expected row 0, found row 2: either the file .* the code of kind 'own' does not",
         ),
         ("[*numbers, 7]", "expected the end, found row 7"),
-        ("numbers[:2]", "expected row 2, found the end"),
+        ("numbers[:2]", "survey counts 3 rows or more, and rows gives none from row 2 on"),
         ("iter(iter(range(10**9)).__next__, -1)", "expected the end, found row 3"),
     ],
 )
@@ -435,9 +439,90 @@ def test_rows_in_another_order_or_without_an_end_are_refused(tmp_path, given, me
     with pytest.raises(SourceError, match=message):
         read_own(
             tmp_path,
-            "in numbers), self.page",
-            f"in {given}), self.page".replace("itertools", "__import__('itertools')"),
+            "in numbers if number < 3), self.page",
+            f"in {given} if numbers[0] < 3), self.page",
         )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "return [1, 1, 1]",
+            "return [1, 1]",
+            r"of .*/a\.bin, survey counts 2 rows and rows gives 3: the others would be ",
+        ),
+        ("return [1, 1, 1]", "return []", r"survey counts 0 rows and rows gives 3: "),
+        ("if number < 3", "if number < 10**9", r"survey counts 3 rows and rows gives at least 1,003: "),
+        (
+            "if number < 3",
+            "if number < 2",
+            r"survey counts 3 rows or more, and rows gives none from row 2 on: .*a\.bin",
+        ),
+    ],
+)
+def test_a_survey_that_counts_other_rows_than_there_are_is_refused_with_both_numbers(tmp_path, old, new, message):
+    with pytest.raises(SourceError, match=message) as caught:
+        read_own(tmp_path, old, new)
+    assert "mine" in str(caught.value)
+
+
+def test_what_lies_behind_the_last_row_may_be_damaged(tmp_path):
+    raising = "(_ for _ in ()).throw(__import__('vlmill.pipeline.core.errors', fromlist=['x']).BadFileError('cut'))"
+    counts, _ = read_own(tmp_path, PAGES, f"{PAGES} if numbers[0] < 3 else {raising}")
+    assert counts["kept"] == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'f"row {row}"',
+            "str(__import__('random').random())",
+            r"row 0 of .*a\.bin has other nodes when it is asked again",
+        ),
+        (
+            'f"row {row}"',
+            "str(__import__('time').perf_counter_ns())",
+            "row 0 of .* has other nodes when it is asked again",
+        ),
+        (
+            "return Page((text,))",
+            "return Page((text,), signals={'n': next(SERIAL)})",
+            "row 0 of .* has other signals when",
+        ),
+        ("enumerated", "enumerate(numbers)", "row 1 of .* has other nodes when it is asked from row 1 on"),
+        (
+            "if number < 3",
+            "if number < 3 and next(SERIAL) % 4",
+            "(rows gives 3 of .*, and asked again 2 of|row . of .* has)",
+        ),
+        (
+            "return [1, 1, 1]",
+            "return [next(SERIAL)] * 3",
+            "survey gives 3 rows of .* bytes for .*, and asked again 3 rows of ",
+        ),
+        (
+            "            ...",
+            "            if next(SERIAL) % 2: raise UnreadableRow('no')",
+            "row 1 of .* has other reasons when it is",
+        ),
+    ],
+)
+def test_rows_that_differ_when_they_are_asked_again_are_refused_before_a_build(
+    tmp_path, monkeypatch, capsys, old, new, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path, stages=[], sources={"mine": {"kind": "own", "files": "a.bin", "licence": "CC0-1.0"}})
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    code = PAGE.replace("(number, number) for number in numbers", "(number, at) for at, number in enumerate(numbers)")
+    code = (code if old == "enumerated" else PAGE.replace(old, new)).replace("@dataclass", SERIAL, 1)
+    (tmp_path / "own.py").write_text(code)
+    for command in (("check",), ("build", "--out", "run", "--workers", 0)):
+        assert vlmill(*command, "recipe.yaml", "--filter", "own.py") == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert re.search(f"source 'mine' of kind 'own' .own.py.: {message}", said), said
+    assert not (tmp_path / "run" / "steps").exists()
 
 
 def test_a_file_that_its_code_calls_bad_is_named(tmp_path):

@@ -219,7 +219,7 @@ def test_a_row_of_which_nothing_came_and_nothing_was_said_is_empty(read, tmp_pat
     [
         ((0, 2), "expected row 1, found row 2"),
         ((0, 0), "expected row 1, found row 0"),
-        ((0,), "expected row 1, found the end"),
+        ((0,), "survey counts 2 rows or more, and rows gives none from row 1 on"),
         ((0, 1, 2), "expected the end, found row 2"),
     ],
 )
