@@ -14,6 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.proposal.captions import choose_captions
 from vlmill.pipeline.proposal.image_ids import ImageIds
 from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
@@ -68,7 +69,7 @@ LISTED = ("caption", "captions", "descriptions", "reference_strs", "sentences.ra
 """Names of columns that may hold several captions of one image, as sets of COCO and Flickr30k do."""
 WITHIN = ("speaker", "said", "turn_image")
 NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "system", *WITHIN)
-SEVERAL = ("image", "question", "choices", "turns")
+SEVERAL = ("image", "caption", "question", "choices", "turns")
 QUIZ = frozenset({"question", "answer", "choices"})
 FORMS = QUIZ | {"caption", "turns"}
 """Options of kind `table` that name keys of turns, all that name columns or these, those that may name several, those
@@ -143,7 +144,8 @@ class Cells:
 
     def check_column(self, option: str, column: str) -> None:
         """Refuse a name of the command line that is in no row. Raises SourceError."""
-        if column not in self.columns and column not in self.dotted:
+        known = column in self.columns or column in self.dotted
+        if not known and not any(map(has_value, self.list_values(column))):  # captions.1 is no name, and is a place
             there = ", ".join((*self.columns, *self.dotted)) or "none"
             raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
 
@@ -227,7 +229,8 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
         caption = _find_column(cells, columns, CAPTIONS, *TEXTS)
         caption = caption or _find_column(cells, columns, LISTED, "list of texts")
         if named and caption:
-            yield kind, {**common, "caption": caption}
+            akin = {name: cells.list_values(name) for name in (caption, *_list_akin(cells, columns, caption))}
+            yield kind, {**common, "caption": choose_captions(caption, akin)}
         others = [name for name in columns if name not in named and cells.hold(name, *TEXTS) and not _is_name(name)]
         if named and len(others) == 1 and not _is_constant(cells, others[0]):
             yield kind, {**common, "caption": others[0]}
@@ -321,6 +324,13 @@ def _find_column(cells: Cells, columns: Sequence[str], names: Sequence[str], *ki
     by_word = {word: column for column in reversed(columns) for word in _split_words(column)}
     found = (known[name] for known in (by_name, by_word) for name in names if name in known)
     return next((column for column in found if cells.hold(column, *kinds)), None)
+
+
+def _list_akin(cells: Cells, columns: Sequence[str], caption: str) -> list[str]:
+    """Other columns of texts whose names have the same word for a caption."""
+    word = next((one for one in CAPTIONS if one in _split_words(caption)), "")
+    alike = [name for name in columns if name != caption and word in _split_words(name)]
+    return [name for name in alike if cells.hold(name, *TEXTS, "list of texts")]
 
 
 def _split_words(column: str) -> list[str]:

@@ -39,6 +39,11 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     caption = best.options.get("caption")
     if isinstance(caption, str) and cells.hold(caption, "list of texts"):
         yield f"{caption} holds several texts for an image, of which the first is read: make a row of each to keep all"
+    if isinstance(caption, list):
+        yield (
+            f"the caption of a row is the first of {', '.join(caption)} that is not blank: in some rows the usual one "
+            "is blank, or Chinese, which the recipe drops"
+        )
     bare = sum(not _shows_image(page) for page in best.pages)
     if 0 < bare < len(best.pages):
         yield f"{bare} of the first {len(best.pages)} samples show no image, and are trained on as text alone"

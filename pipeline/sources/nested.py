@@ -1,8 +1,8 @@
 """Values within objects, by dotted keys such as `meta.image.url`, for row shapes whose options name columns.
 
 A key leads into an object, into one written as JSON (as a cell of CSV has it), or into each object of a list:
-`media.rel` of `{"media": [{"rel": "a.jpg"}, {"rel": "b.jpg"}]}` is the list of both. A column that is called
-`meta.image.url` comes before what lies within `meta`.
+`media.rel` of `{"media": [{"rel": "a.jpg"}, {"rel": "b.jpg"}]}` is the list of both. In a list of values a number, from
+0, is the place of one: `captions.1`. A column that is called `meta.image.url` comes before what lies within `meta`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.known_keys import list_unread
+
+DIGITS = 9
+"""Of a number that is a place in a list."""
 
 
 def list_heads(names: Collection[str]) -> tuple[str, ...]:
@@ -95,6 +98,8 @@ def _is_column(row: Mapping[str, Any], name: str) -> bool:
 def _enter_value(value: Any, key: str) -> Any:
     value = parse_object(value)
     if isinstance(value, list):
+        if key.isdecimal() and len(key) <= DIGITS and not any(isinstance(item, Mapping) for item in value):
+            return value[int(key)] if int(key) < len(value) else None
         found = [_enter_value(item, key) for item in value]
         return [one for item in found for one in (item if isinstance(item, list) else [item])]
     return value.get(key) if isinstance(value, Mapping) else None

@@ -5,7 +5,8 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
     image      one or several columns, or none. For `table` an image is bytes, an object of bytes and path as the Hub
                has it, a data URI, or the path of a file, from the source's `images`; for `web_table` an address. A
                cell may hold a list of these, also one written as JSON, as CSV has it, or as Python prints one
-    caption    what the image shows: a pair, as `pairs` makes it. Of a list of captions the first counts
+    caption    what the image shows: a pair, as `pairs` makes it. Of several columns, and of a list of captions, the
+               first counts that is not blank
     question, answer, choices
                one turn; lists of questions and answers are several. A question in several columns is their texts, a
                line each (Alpaca's instruction and input). The choices follow the question with letters, and the answer
@@ -80,7 +81,7 @@ class TableSource(RecordSource):
 
     image: Names = ()  # one column or several with images; docs/sources.md says what a cell holds
     file: str = ""  # the path of an image whose cell is an id: {image}.jpg, or {image:012}.jpg with zeros in front
-    caption: str = ""  # the column with what the image shows
+    caption: Names = ()  # the column with what the image shows, or several, of which the first that has it counts
     question: Names = ()  # one column with what is asked, or several that are a line each
     answer: str = ""  # the column with the answer
     choices: Names = ()  # one column with a list, or several, of what may be chosen; the answer becomes a letter
@@ -116,8 +117,8 @@ class TableSource(RecordSource):
     @cached_property
     def named(self) -> tuple[str, ...]:
         """The columns and dotted keys that the options name."""
-        several = (self.image, self.question, self.choices, self.turns)
-        named = (*(name for names in several for name in _list_names(names)), self.caption, self.answer)
+        several = (self.image, self.caption, self.question, self.choices, self.turns)
+        named = (*(name for names in several for name in _list_names(names)), self.answer)
         return tuple(name for name in (*named, self.system, self.licence, *self.signals) if name)
 
     def columns(self) -> Columns:
@@ -138,7 +139,7 @@ class TableSource(RecordSource):
         said = (self.caption, self.question, self.answer, *_list_names(self.turns))
         needed = [_list_names(names) for names in said if names]
         shown = [(name,) for name in _list_names(self.image) if "." in name and not self.turns]
-        return tuple((*names, *list_heads([one for one in names if "." in one])[1::2]) for names in (*needed, *shown))
+        return tuple((*names, *(one.partition(".")[0] for one in names if "." in one)) for names in (*needed, *shown))
 
     def reads(self) -> Collection[str]:
         """All of these."""
@@ -185,7 +186,8 @@ class TableSource(RecordSource):
         if self.caption:
             if len(images) != 1:
                 raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
-            caption = _take_first(row.get(self.caption))
+            captions = [_take_first(row.get(name)) for name in _list_names(self.caption)]
+            caption = next((one for one in captions if isinstance(one, str) and one.strip()), None)
             return make_pair_page(images[0].picture, caption, images[0].url, licence, signals)
         said = self._join_turns(row) if self.turns else self._make_turns(row)
         system = row.get(self.system) if self.system else _find_system(row, parents) if self.turns else None

@@ -99,7 +99,7 @@ def test_named_columns_read_addresses_with_the_kind_that_requests_them(tmp_path)
     [
         ({"query": ["q"]}, "expected ROLE=COLUMN, where ROLE is image, caption, question"),
         ({"question": [""]}, "expected ROLE=COLUMN"),
-        ({"answer": ["q", "a"]}, "2 columns, expected 1; several may be image, question"),
+        ({"answer": ["q", "a"]}, "2 columns, expected 1; several may be image, caption"),
         ({"question": ["asked"]}, "there is no such column; the columns are foto, q, a"),
     ],
 )
@@ -184,3 +184,62 @@ def test_a_text_with_several_images_is_told_once_per_kind_what_reads_it(tmp_path
     assert "docs/adding.md, A custom source" in said
     assert said.count("web_table: row 1") == 1, "two sets of options that fail alike are one line"
     assert "scores: list of lists of numbers" in " ".join(streams.out.split())
+
+
+ENGLISH = [f"A red shape, number {row}." for row in range(8)]
+CHINESE = [f"一个红色的图形，第{row}个。" for row in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "caption"),
+    [
+        ([{"caption": [zh, en]} for zh, en in zip(CHINESE, ENGLISH, strict=True)], ["caption.1", "caption"]),
+        (
+            [{"caption": json.dumps([zh, en])} for zh, en in zip(CHINESE, ENGLISH, strict=True)],
+            ["caption.1", "caption"],
+        ),
+        ([{"caption": [en, zh]} for zh, en in zip(CHINESE, ENGLISH, strict=True)], "caption"),
+        (
+            [{"caption_zh": zh, "caption_en": en} for zh, en in zip(CHINESE, ENGLISH, strict=True)],
+            ["caption_en", "caption_zh"],
+        ),
+        (
+            [
+                {"caption_reference": en if row % 2 else "", "caption_alt": f"{row}: {en}", "caption_model": "m"}
+                for row, en in enumerate(ENGLISH)
+            ],
+            ["caption_reference", "caption_alt"],
+        ),
+        (
+            [
+                {"caption": (zh, en)[row % 2], "caption_alt": f"{row}: {en}"}
+                for row, (zh, en) in enumerate(zip(CHINESE, ENGLISH, strict=True))
+            ],
+            ["caption_alt", "caption"],
+        ),
+        ([{"caption": en, "caption_alt": f"It is: {en}"} for en in ENGLISH], "caption"),
+        ([{"caption": en if row % 2 else "", "caption_model": "m"} for row, en in enumerate(ENGLISH)], "caption"),
+        ([{"caption": zh} for zh in CHINESE], "caption"),
+        ([{"caption": f"これは{zh}", "caption_alt": en} for zh, en in zip(CHINESE, ENGLISH, strict=True)], "caption"),
+    ],
+)
+def test_a_caption_that_the_recipe_keeps_goes_before_one_that_it_drops(rows, caption, tmp_path):
+    place = json_lines(tmp_path / "a.jsonl", [{"image": f"{row}.png", **one} for row, one in enumerate(rows)])
+    found = examine_place(str(place))
+    assert found.chosen.options["caption"] == caption
+    assert any(note.startswith("the caption of a row is the first of") for note in found.notes) == (
+        caption != "caption"
+    )
+    said = [node.text for page in found.chosen.pages for node in page.nodes if node.text]
+    if isinstance(caption, list):
+        assert all(text.isascii() for text in said)
+
+
+def test_a_place_in_a_list_is_named_on_the_command_line_and_one_that_is_not_there_is_refused(tmp_path):
+    rows = [{"image": f"{row}.png", "said": [f"One {row}.", f"Two {row}."]} for row in range(8)]
+    place = str(json_lines(tmp_path / "a.jsonl", rows))
+    named = examine_place(place, {"caption": ["said.1", "said.0"]}).chosen
+    assert named.options["caption"] == ["said.1", "said.0"]
+    assert named.pages[3].nodes[1].text == "Two 3."
+    with pytest.raises(SourceError, match=r"caption=said\.2: there is no such column"):
+        examine_place(place, {"caption": ["said.2"]})

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.upstream import arrow, json_lines, parquet, picture, separated, talk
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.table import ASKED
 
@@ -239,3 +240,18 @@ def test_what_separates_the_values_of_csv_is_seen_from_its_header(tmp_path, text
     path.write_text(text)
     (row,) = read(path, image="image", caption="caption")
     assert [(node.text, node.url) for node in row.pages[0].nodes] == [(None, "a.png"), (said, None)]
+
+
+def test_of_several_columns_and_places_of_a_list_the_first_caption_that_is_not_blank_counts(tmp_path):
+    rows = [
+        {"image": "a.png", "en": "A cat.", "all": ["Ein Hund.", "A dog."]},
+        {"image": "b.png", "en": "  ", "all": ["Ein Hund.", "A dog."]},
+        {"image": "c.png", "en": None, "all": ["Ein Fuchs."]},
+        {"image": "d.png", "en": None, "all": [" "]},
+    ]
+    options = {"image": "image", "caption": ["en", "all.1", "all"]}
+    for path in (json_lines(tmp_path / "a.jsonl", rows), parquet(tmp_path / "a.parquet", rows)):
+        found = read(path, **options)
+        texts = [[node.text for page in row.pages for node in page.nodes if node.text] for row in found]
+        assert texts == [["A cat."], ["A dog."], ["Ein Fuchs."], []]
+        assert found[3].failed == ((Reason.EMPTY_ROW, "no text"),)
