@@ -20,8 +20,8 @@ WITHIN = (
 """What to do about a benchmark of a kind that opens no files."""
 
 
-def check_pictures(source: Source, name: str, root: str, file: InputFile) -> None:
-    """Read the pictures of the first rows of a benchmark's split; those of videos do not count.
+def check_pictures(source: Source, benchmark: str, name: str, root: str, file: InputFile) -> None:
+    """Read the pictures of the first rows of a benchmark's split, of this `name`; those of videos do not count.
 
     Raises:
         SourceError: there are some, and none can be had.
@@ -35,7 +35,7 @@ def check_pictures(source: Source, name: str, root: str, file: InputFile) -> Non
         if lost.reason is None:
             return
     if shown:
-        where = f"their paths start from its `root`, {root}" if source.opens else WITHIN.format(source.kind, name)
+        where = f"their paths start from its `root`, {root}" if source.opens else WITHIN.format(source.kind, benchmark)
         raise SourceError(
             f"benchmark {name!r}: {file.name} shows {len(shown)} images in its first {len(pages)} rows, and none can "
             f"be read ({lost.reason}: {lost.detail}), so nothing would be compared with them; {where}"

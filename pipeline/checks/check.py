@@ -289,14 +289,14 @@ def find_sound_file(settings: SourceSettings, files: Sequence[InputFile]) -> Inp
 
 def _check_benchmark(name: str, benchmark: Benchmark, root: str) -> None:
     for split, files in benchmark.splits(name).items():
-        _explain_access(split, root, partial(_check_split, benchmark.options, split, root, files))
+        _explain_access(split, root, partial(_check_split, benchmark.options, name, split, root, files))
 
 
-def _check_split(source: Source, name: str, root: str, files: Split) -> None:
+def _check_split(source: Source, benchmark: str, name: str, root: str, files: Split) -> None:
     listed = list_input_files(name, root, files.pattern, subset=files.subset, split=files.split, ranged=source.ranged)
     _check_file(source, listed[0])
     if not is_copied(listed[0]) and not source.isolated:
-        check_pictures(source, name, root, listed[0])
+        check_pictures(source, benchmark, name, root, listed[0])
 
 
 def _explain_access(name: str, root: str, look: Callable[[], None]) -> None:

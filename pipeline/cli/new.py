@@ -42,7 +42,8 @@ def new(
 
     It reads the first rows of the first file that holds any. Each row shape that vlmill knows is tried on them, and the
     one that makes samples of the most rows is taken; else columns are recognised by what they are called and hold, or
-    as --column says. A folder of pictures with a .txt or .json file each becomes a list of both beside the recipe.
+    as --column says. A folder of pictures with a .txt or .json file each becomes a list of both beside the recipe, and
+    so do folders that hold rows and their pictures each.
     Files of a test or validation split are left out where others are of train. Nothing is overwritten.
 
         vlmill new photos/

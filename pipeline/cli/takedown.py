@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 SHOWN = 10
 """Lines of a list that are printed; --json has all of them."""
 
+UNADDRESSED = (
+    "that is no address, and names only what rows name just so: a picture wherever it stands is named by --sha256, a "
+    "sample by --id (vlmill trace DIR ID shows both)"
+)
+"""What to do about a path that nothing is called."""
+
 
 def takedown(
     context: typer.Context,
@@ -119,6 +125,8 @@ def _print_forecast(announced: Takedown, goes: str) -> None:
     for rule in announced.new:
         if rule not in matched:
             console.print(f"nothing here falls under {rule}; the list keeps it out of later builds", markup=False)
+            if rule.startswith("url ") and "://" not in rule:
+                console.print(UNADDRESSED, markup=False, soft_wrap=True)
     if found.near:
         console.print(f"{len(found.near):,} samples were dropped as duplicates of what is removed, and may come back:")
         _print_lines(

@@ -193,10 +193,11 @@ class OneNamed:
 
     def _check(self, value: Any) -> Any:
         """What the union takes: a dictionary of one name, or an object."""
-        if value is None or isinstance(value, str | int | float | list | tuple):
+        if value is None or isinstance(value, int | float | list | tuple):
             raise PydanticCustomError(MAPPING, "a mapping")
-        if isinstance(value, Mapping) and len(value) != 1:
-            form = "one name with its settings, such as `language: {drop: [zh]}`"
+        if isinstance(value, str) or (isinstance(value, Mapping) and len(value) != 1):
+            example = f"{value:.80}: {{}}" if isinstance(value, str) else "language: {drop: [zh]}"
+            form = f"one name with its settings, such as `{example}`"
             raise PydanticCustomError("one_name", "{form}", {"form": form})
         return dict(value) if isinstance(value, Mapping) else value
 

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fsspec.utils import glob_translate
@@ -28,6 +28,9 @@ PACKED: Mapping[str, str] = {
     ".tgz": "tar -xf",
 }
 """How packed files end, and what unpacks those that are not read as they are."""
+
+LARGEST = 1 << 29
+"""Bytes of a file that is read whole."""
 
 WHOLE = "the whole file is one row, and what seem to be its rows lie within"
 UNWRAP = "to read these, make a file of them: jq -c {inside} {file} > {rows} && vlmill new {rows}"
@@ -119,6 +122,17 @@ def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]], folder: str = "")
         unwrap = _tell_unwrapping(".[]", name, folder)
         return Wrapped("", f"{WHOLE}: {len(rows[0]):,} at keys of their own; {unwrap}")
     return None
+
+
+def read_whole(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The one object that a JSON file of several lines is; none where it is none, or too large to be read whole."""
+    try:
+        if path.stat().st_size > LARGEST:
+            return ()
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ()
+    return (found,) if isinstance(found, Mapping) else ()
 
 
 def _tell_unwrapping(inside: str, name: str, folder: str) -> str:

@@ -42,6 +42,7 @@ from vlmill.pipeline.proposal.document_columns import (
     recognise_documents,
 )
 from vlmill.pipeline.proposal.image_ids import find_image_ids
+from vlmill.pipeline.proposal.joined_rows import join_rows
 from vlmill.pipeline.proposal.place_names import (
     PACKED,
     Wrapped,
@@ -52,6 +53,7 @@ from vlmill.pipeline.proposal.place_names import (
     get_suffix,
     list_packed,
     make_pattern,
+    read_whole,
     split_names,
     spread_names,
 )
@@ -151,11 +153,14 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
         notes += [f"{one} is left out: no kind reads it ({why})" for one, why in opened.refused.items()]
     pattern = make_pattern(names, [one for one in found if one not in {*names}])
     columns = opened.cells.describe_all()
-    samples = best.samples * len(names) if best else 0
+    samples, listed = best.samples * len(names) if best else 0, tuple[Mapping[str, Any], ...]()
+    if joined := join_rows(place, root, [file for file in files if file.name in {*names}], opened.file, images, best):
+        best, listed, samples = joined.attempt, joined.rows, joined.samples
+        pattern, images, notes = f"{name}.jsonl", root, [*notes, *joined.notes]
     boxes = tuple(recognise_in_pages(best.pages, images)) if best else ()
     notes += list_box_notes(boxes, name)
     return Proposal(
-        place, name, suffixes, root, pattern, columns, best, ranked, samples, images, notes=tuple(notes), boxes=boxes
+        place, name, suffixes, root, pattern, columns, best, ranked, samples, images, listed, tuple(notes), boxes
     )
 
 
@@ -265,9 +270,9 @@ def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
 
 def _find_wrapped(place: str, opened: _Opened) -> Wrapped | None:
     """The rows within the one row of the file that was opened."""
-    path = Path(place)
+    path, name = Path(place), _show_file(place, opened.file)
     folder = place if path.is_dir() else str(path.parent) if path.is_file() else ""
-    return find_wrapped(_show_file(place, opened.file), opened.cells.rows, folder)
+    return find_wrapped(name, opened.cells.rows or read_whole(Path(name)), folder)
 
 
 def _show_file(place: str, name: str) -> str:

@@ -116,7 +116,8 @@ def explain_nothing(found: Proposal) -> str:
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
-    advice = [*(note for note in found.notes if note.startswith(WHOLE)), *advice]
+    whole = [note for note in found.notes if note.startswith(WHOLE)]
+    advice = [*whole, *advice]
     advice += [f"{WITHOUT}: {', '.join(meant)}"] if meant else []
     parts = {
         "columns": [
@@ -125,7 +126,7 @@ def explain_nothing(found: Proposal) -> str:
         ]
         or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),
-        "ways on": advice if found.columns else _list_ways(found),
+        "ways on": advice if found.columns else [*whole, *_list_ways(found)],
     }
     lines = [f"  {head}:\n    " + "\n    ".join(said) for head, said in parts.items() if said]
     return "\n".join([f"{found.place}: no kind makes samples of these rows", *lines])

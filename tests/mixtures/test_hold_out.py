@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.synthetic import Store, quiz
+from tests.helpers.synthetic import Store, image, quiz
 from vlmill.mixtures.algorithms.order import make_order_key
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.report.shared_pictures import SharedPictures, find_shared_pictures
@@ -125,6 +125,15 @@ def test_the_stage_counts_held_out_samples_whose_picture_is_trained_on(tmp_path)
     assert found == SharedPictures(held, {"quiz": held}, {})
     assert held
     assert find_shared(logo, mixture())[0] == SharedPictures(0, {}, {})
+
+
+def test_a_sample_of_images_alone_trains_on_no_picture(tmp_path):
+    store = Store(tmp_path)
+    alone = [[image()] if n % 2 else nodes for n, nodes in enumerate(quiz(1, 120))]
+    store.add("quiz", alone, per_shard=40, pictures=[[n // 2] for n in range(120)])
+    found, held = find_shared(store, mixture(held_out={"quiz": 0.2}))
+    assert held
+    assert found == SharedPictures(0, {}, {})
 
 
 def test_pictures_that_another_source_trains_on_are_counted_by_source_the_same_and_the_similar(tmp_path):

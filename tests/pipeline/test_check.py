@@ -130,6 +130,7 @@ NAMED = "{image: image, question: question, answer: answer}"
         ),
         (f"{{files: held.jsonl, kind: table, options: {NAMED}}}", ""),
         ("{files: held.jsonl, options: {images: []}}", ""),
+        ("{files: {test: held.jsonl}}", "decontaminate.against.held.kind=table with options"),
     ],
 )
 def test_a_benchmark_none_of_whose_pictures_can_be_read_is_a_fault_before_a_build(held, message, tmp_path, capsys):
@@ -141,7 +142,7 @@ def test_a_benchmark_none_of_whose_pictures_can_be_read_is_a_fault_before_a_buil
     (tmp_path / "a" / "1.png").write_bytes(picture(1))  # one of three is enough
     against = ("--set", f"decontaminate={{against: {{held: {held}}}}}")
     _, said, _ = read_check(capsys, path, *against)
-    assert [fault for fault in said["faults"] if "benchmark 'held'" in fault and message in fault] == said["faults"]
+    assert [fault for fault in said["faults"] if "benchmark 'held" in fault and message in fault] == said["faults"]
     assert bool(said["faults"]) == bool(message)
     if message:
         assert vlmill("build", path, "--out", tmp_path / "run", "--workers", 0, *against) == 1

@@ -43,6 +43,15 @@ def test_results_of_an_annotation_tool_are_no_conversation(tmp_path):
     assert "tasks of Label Studio" in explain_nothing(found)
 
 
+def test_rows_within_an_object_of_several_lines_are_found(tmp_path):
+    rows = [{"picture": f"{row}.png", "said": f"A shape {row}."} for row in ROWS]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps({"info": {"version": 1}, "items": rows}, indent=2))
+    found = examine_place(str(path))
+    assert found.chosen is None
+    assert f"8 in its list items; to read these, make a file of them: jq -c '.items[]' {path}" in explain_nothing(found)
+
+
 def test_a_list_of_pictures_of_two_splits_is_no_conversation_of_two_speakers(tmp_path):
     listed = [
         {

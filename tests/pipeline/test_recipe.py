@@ -58,7 +58,7 @@ def test_a_recipe_is_read_into_frozen_steps(tmp_path):
             r"filters: Input should be a list, an item for each key: - language: \{drop: \[zh\]\}, not",
         ),
         ({"stages": {"a": "b"}}, r"stages: Input should be a list, such as \[a, b\], not"),
-        ({"filters": ["language"]}, r"filters\.0: Input should be a mapping, such as \{a: 1\}, not 'language'"),
+        ({"filters": ["language"]}, r"filters\.0: one name with its settings, such as `language: \{\}`"),
         (
             {"sources": {"web": {"kind": "obelix", "files": "*"}}},
             r"sources\.web\.kind: 'obelix' is unknown; did you mean 'obelics'\?",

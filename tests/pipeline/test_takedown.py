@@ -471,6 +471,13 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_written(built, capsys, a
     assert not (built / LIST).exists()
 
 
+def test_a_path_that_nothing_is_called_is_said_to_be_no_address(built, capsys):
+    assert takedown(built, "--dry-run", "--url", "pictures/1.png") == 0
+    assert "names only what rows name just so" in " ".join(capsys.readouterr().out.split())
+    assert takedown(built, "--dry-run", "--url", "http://gone.test/1.png") == 0
+    assert "just so" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
