@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
@@ -146,3 +147,19 @@ def test_a_malformed_mixture_names_no_source(built):
     for mixture in ({}, {"shares": 3}, {"entries": [4, {"share": 1}]}, {"shares": None}):
         stage = type(recipe.stages[0])("align", "small", mixture)
         assert stage.list_entry_names() == ()
+
+
+def test_what_went_as_a_duplicate_of_a_source_that_no_stage_uses_is_said(tmp_path, capsys):
+    rows = pq.read_table(write_recipe(tmp_path / "whole").parent / "quiz.parquet")
+    sources = {"quiz": RECIPE["sources"]["quiz"], "extra": RECIPE["sources"]["quiz"] | {"files": "extra.parquet"}}
+    mixture = {"sequence_length": 512, "shares": {"quiz": 1}}
+    stages = [{"name": "tune", "policy": "small", "mixture": mixture}]
+    path = write_recipe(tmp_path, sources=sources, policies=POLICIES, stages=stages, model={})
+    pq.write_table(rows.slice(0, 4), tmp_path / "extra.parquet")
+    ends = []
+    for number in (0, -1, 1):  # the smaller name is kept, then that of the lower number
+        out = ("--out", tmp_path / f"run{number}", "--workers", 0, "--set", f"sources.extra.priority={number}")
+        assert vlmill("build", path, *out, "--set", "expect={kept: 0}") == 0
+        ends.append(" ".join(capsys.readouterr().out.split()))
+    told = "went as duplicates of extra, which no stage uses"
+    assert [told in end for end in ends] == [True, True, False], ends

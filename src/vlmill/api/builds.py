@@ -36,6 +36,7 @@ from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_map
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
+from vlmill.pipeline.reports.lost_to_unused import list_lost_to_unused
 from vlmill.pipeline.reports.signals import list_silent_signals
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
@@ -241,6 +242,7 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
         for stage, stats in read_stats(root, None).items():
             yield from (f"{stage}: {note}" for note in group_notes(stats["notes"]))
         yield from list_short_plans(root, recipe)
+        yield from list_lost_to_unused(root, recipe)
 
 
 def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tuple[StepForecast, ...]:
