@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 import vlmill
 from vlmill.pipeline.cli.arguments import console
@@ -39,6 +40,8 @@ from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
 
+QUOTED = ". A shell takes values with blanks or braces apart: quote them, as in --set 'language={keep: [en, de]}'"
+
 ANYWHERE = ("--quiet", "-q", "--verbose", "-v")
 
 
@@ -50,6 +53,15 @@ class Commands(TyperGroup):
         end = args.index("--") if "--" in args else len(args)
         found = [option for option in args[:end] if option in ANYWHERE]
         return super().parse_args(ctx, [*found, *(one for one in args[:end] if one not in ANYWHERE), *args[end:]])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; of too many arguments say what they mostly are."""
+        try:
+            return super().invoke(ctx)
+        except TyperException as error:
+            if "unexpected extra argument" in error.message:
+                error.message += QUOTED
+            raise
 
 
 app = typer.Typer(

@@ -248,9 +248,9 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
     """
     for option, columns in named.items():
         if option not in NAMEABLE or not all(columns):
-            said = ", ".join(columns)
+            said = f"{option}={', '.join(columns)}" if any(columns) else option
             raise SourceError(
-                f"--column {option}={said}: expected ROLE=COLUMN, where ROLE is {', '.join(NAMEABLE)}; or, of "
+                f"--column {said}: expected ROLE=COLUMN, where ROLE is {', '.join(NAMEABLE)}; or, of "
                 "documents, texts, images, url"
             )
         if len(columns) > 1 and option not in SEVERAL:

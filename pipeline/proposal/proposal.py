@@ -64,6 +64,7 @@ from vlmill.pipeline.proposal.sidecars import (
     has_sidecars,
     list_described,
     list_pages,
+    list_unread_files,
     name_by_folders,
 )
 from vlmill.pipeline.proposal.text_notes import list_text_notes
@@ -343,7 +344,7 @@ def _find_said(files: Sequence[InputFile]) -> tuple[Beside, list[str]]:
         return pages, notes
     if not beside.described and (labelled := name_by_folders(taken)):
         named = "the caption of each picture is the name of its folder: change it in the list"
-        return Beside(labelled, ()), [named, *notes]
+        return Beside(labelled, ()), [named, *list_unread_files(taken), *notes]
     return beside, notes
 
 

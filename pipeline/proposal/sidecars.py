@@ -22,6 +22,9 @@ from vlmill.pipeline.sources.known_keys import PICTURES
 
 KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
 
+READ = frozenset({".json", ".txt", ".md", ""})
+"""How files end that say something of pictures, and those that are about the whole folder."""
+
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "images", "img", "pictures"})
 """Names of folders that say nothing of a picture."""
 LETTER = re.compile(r"[^\W\d_]")
@@ -37,7 +40,7 @@ def has_sidecars(files: Sequence[InputFile]) -> bool:
     """Whether most JSON files have the name of a picture, and no file holds rows of another form."""
     data = [file.name for file in files if get_suffix(file.name) == ".json"]
     named = len({file.name for (_, suffix), file in match_files(files).items() if suffix == ".json"})
-    others = {get_suffix(file.name) for file in files} - {*KNOWN, ".json", ".txt", ".md", ""}
+    others = {get_suffix(file.name) for file in files} - {*KNOWN, *READ}
     return bool(named) and named > len(data) / 2 and not others
 
 
@@ -136,6 +139,15 @@ def name_by_folders(files: Sequence[InputFile]) -> list[Mapping[str, Any]]:
     if len(folders) < 2 or "" in folders or folders & SPLITS:
         return []
     return [{"image": str(path), "caption": " ".join(WORDS.findall(path.parent.name))} for path in pictures]
+
+
+def list_unread_files(files: Sequence[InputFile]) -> list[str]:
+    """What a person should know of files beside pictures that nothing reads, such as metadata in YAML."""
+    counts = Counter(suffix for file in files if (suffix := get_suffix(file.name)) not in {*KNOWN, *READ})
+    if not counts:
+        return []
+    named = ", ".join(f"{number:,} {suffix}" for suffix, number in sorted(counts.items()))
+    return [f"files of other forms are not read ({named}): where they say what pictures show, make JSON Lines of them"]
 
 
 def _name_some(names: Sequence[str]) -> str:

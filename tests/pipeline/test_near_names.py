@@ -247,3 +247,8 @@ def test_a_written_recipe_says_how_data_are_compared_with_benchmarks(recipe, fir
     (tmp_path / "a.jsonl").write_text('{"question": "What is it?", "answer": "A gate."}\n' * 4)
     assert vlmill("new", tmp_path / "a.jsonl") == 0
     assert BENCHMARK in (tmp_path / "a.yaml").read_text()
+
+
+def test_a_value_that_a_shell_took_apart_is_said_to_want_quotes(capsys, tmp_path):
+    assert vlmill("what-if", tmp_path, "--set", "language=keep:[en", "language=de]") == 2
+    assert "quote them" in " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -202,6 +202,10 @@ def test_folders_of_classes_are_captions(tmp_path):
     found = examine_place(str(tmp_path))
     assert {row["caption"] for row in found.listed} == {"brown dog", "cat"}
     assert "name of its folder" in "; ".join(found.notes)
+    assert "are not read" not in "; ".join(found.notes)
+    (tmp_path / "train" / "cat" / "meta.yaml").write_text("items: []\n")
+    told = examine_place(str(tmp_path)).notes
+    assert "files of other forms are not read (1 .yaml)" in "; ".join(told)
 
 
 @pytest.mark.parametrize("folders", [("train", "test"), ("a",)])
