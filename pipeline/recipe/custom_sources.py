@@ -28,6 +28,7 @@ from typing import Any, cast
 
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import BadFileError, RecipeError, SourceError, VlmillError
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import RUNTIME
 from vlmill.pipeline.filters.custom import (
     ALONE,
@@ -39,6 +40,7 @@ from vlmill.pipeline.filters.custom import (
     take_named_code,
 )
 from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
+from vlmill.pipeline.sources.base import READ_REASONS
 from vlmill.pipeline.sources.data_uris import is_data_uri
 from vlmill.pipeline.sources.page_faults import describe_value, lose_faulty_pages
 
@@ -127,6 +129,7 @@ class CustomSource:
                 row = next(rows, None)
                 if row is not None and not isinstance(row, SourceRow):
                     raise TypeError(f"rows gives {describe_value(row)}, expected a SourceRow")
+                _check_reasons(row)
                 row = None if row is None else lose_faulty_pages(row, empty=True)
                 _check_pictures(source, () if row is None else row.pages)
             if row is None:
@@ -177,6 +180,15 @@ def _name_bad_file(path: Path) -> Iterator[None]:
     except BadFileError as error:
         named = (fault if str(path) in fault else f"{path}: {fault}" for fault in error.faults)
         raise BadFileError(*named) from error
+
+
+def _check_reasons(row: SourceRow | None) -> None:
+    """Refuse reasons of other steps in what `rows` gives itself. Raises TypeError."""
+    for reason, _ in () if row is None else row.failed:
+        if reason not in (*READ_REASONS, Reason.PAGE_CAP):
+            raise TypeError(
+                f"rows gives {str(reason)!r} as the reason of a lost row; allowed: {', '.join(READ_REASONS)}"
+            )
 
 
 def _check_pictures(source: Source, pages: Sequence[Page]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich import box
@@ -19,6 +19,7 @@ from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.consequences import Causes, select_causes, spread_losses
 from vlmill.pipeline.reports.funnel import format_share
+from vlmill.pipeline.reports.refused import read_refused_rows
 from vlmill.pipeline.steps.retry_images import NOT_HAD
 
 USUAL = 0.5
@@ -40,6 +41,9 @@ class KeptOfSource:
     skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
     causes: Causes = field(default_factory=dict)  # what is behind losses that follow from others
+    refused: str = (
+        ""  # where nothing was kept, the first row that was lost for the main reason, and what was said of it
+    )
 
     @property
     def share(self) -> float:
@@ -105,8 +109,18 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         bad = read_totals(root, f"steps/{source}/survey")["files"].lost[Reason.BAD_FILE]
         had = files if opens else Count()
         expected, causes = recipe.expected(source), select_causes(outcome)
-        found.append(KeptOfSource(source, rows, pages, samples, had, images, bad, expected, causes))
+        one = KeptOfSource(source, rows, pages, samples, had, images, bad, expected, causes)
+        found.append(one if samples.kept or not one.why else replace(one, refused=_quote_refused(root, recipe, one)))
     return found
+
+
+def _quote_refused(root: Path, recipe: Recipe, one: KeptOfSource) -> str:
+    """The first row or page that no sample was made of for the main reason; empty where samples were lost later."""
+    main = one.why[0][0]
+    if main not in read_totals(root, f"steps/{one.source}/read")["pages"].lost:
+        return ""
+    rows = read_refused_rows(root, recipe, one.source)
+    return next((f"{row.id}: {row.detail}" for row in rows if row.reason is main and row.detail), "")
 
 
 def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
@@ -166,8 +180,9 @@ def _describe_kept(one: KeptOfSource, shown: Path) -> str:
     """How much was kept, why not more, and what to ask next."""
     bound = f", expected are {one.expected:.1%}" if one.expected is not None else ""
     why = f" ({one.reasons()}): {_make_command(one, shown, one.why[0][0])}" if one.why else ""
+    first = f"; the first is {one.refused}" if one.refused else ""
     kept_of = f"{one.samples.kept:,} of {one.samples.came:,} samples"
-    return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}"
+    return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}{first}"
 
 
 def _describe_failed(one: KeptOfSource, shown: Path) -> str:

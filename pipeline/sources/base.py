@@ -106,6 +106,20 @@ def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[
 MACHINE = (VlmillError, OSError, MemoryError, ImportError)
 """What no row is at fault for."""
 
+READ_REASONS = (
+    Reason.BAD_ROW,
+    Reason.EMPTY_ROW,
+    Reason.BAD_PAGE,
+    Reason.TOO_MANY_CHARACTERS,
+    Reason.TOO_MANY_BYTES,
+    Reason.UNSUPPORTED_MEDIA,
+    Reason.UNSUPPORTED_CONTENT,
+    Reason.UNDECODABLE,
+    Reason.MISSING_FILE,
+    Reason.TIMED_OUT,
+)
+"""For which a row may be lost where it is read; the others are those of other steps, which say what they mean."""
+
 Made = TypeVar("Made")
 
 
@@ -125,14 +139,13 @@ def try_row(make: Callable[[Raw], Made], row: Raw) -> Made | UnreadableRow:
 
 
 def _check_reason(unfit: UnreadableRow) -> UnreadableRow:
-    """The verdict, or why it is none: code of a user may give any word as its reason."""
-    try:
-        unfit.reason = Reason(unfit.reason)
-    except ValueError:
+    """The verdict, or why it is none: code of a user may give any word as its reason, or one of another step."""
+    if unfit.reason not in READ_REASONS:
         return UnreadableRow(
-            f"{_find_place(unfit)}: {unfit.reason!r} is no reason, which are those of "
-            f"vlmill.pipeline.core.reasons.Reason; its message is: {unfit}"
+            f"{_find_place(unfit)}: {str(unfit.reason)!r} is no reason of a row; allowed: {', '.join(READ_REASONS)}; "
+            f"its message is: {unfit}"
         )
+    unfit.reason = Reason(unfit.reason)
     return unfit
 
 

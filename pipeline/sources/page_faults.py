@@ -119,7 +119,8 @@ def _is_plain_node(node: Any, pictures: int) -> bool:
 def _is_plain_picture(picture: Any) -> bool:
     if type(picture) is not Picture or not (picture.url is None or type(picture.url) is str):
         return False
-    held = (type(picture.data) is bytes) + (type(picture.path) is str) + (type(picture.reason) is Reason)
+    held = (type(picture.data) is bytes) + (type(picture.path) is str)
+    held += type(picture.reason) is Reason and picture.reason.failed
     lacking = (picture.data is None) + (picture.path is None) + (picture.reason is None)
     return held + lacking == 3 and (held == 1 or (held == 0 and picture.url is not None))
 
@@ -164,5 +165,7 @@ def _list_picture_faults(place: str, picture: Any) -> Iterator[str]:
     said = [name for name in ("data", "path", "reason") if getattr(picture, name) is not None]
     if len(said) > 1:
         yield f"{place} has {' and '.join(said)}; give it one of them"
+    if picture.reason is not None and not picture.reason.failed:
+        yield f"{place}.reason is {str(picture.reason)!r}, which another step decides; say missing_file"
     if not said and picture.url is None:
         yield f"{place} has no url, data, path or reason; where there is none: Picture(reason=Reason.MISSING_FILE)"

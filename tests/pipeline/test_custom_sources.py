@@ -330,6 +330,10 @@ def read_own(tmp_path, old, new):
         ("Page((Node('text', text='', image=0),))", "nodes[0] has a text and an image; give each a node of its own"),
         ("Page((text,), url=None)", "the page.url is None, expected a text"),
         ("Page((text,), (Picture(),))", "pictures[0] has no url, data, path or reason; where there is none: "),
+        (
+            "Page((text,), (Picture(reason=Reason.EXACT_IMAGE),))",
+            "pictures[0].reason is 'exact_image', which another step decides; say missing_file",
+        ),
         ("Page((text,), (Picture(data='a'),))", "pictures[0].data is str, expected bytes or None"),
         ("Page((text,), (Picture(data=b'a', path='a'),))", "pictures[0] has data and path; give it one of them"),
         ("Page((text,), signals={'price': 'n/a'})", "signals['price'] is str, expected a number by its name"),
@@ -374,13 +378,16 @@ def test_ratings_that_are_not_known_are_none_and_numbers_of_any_kind_are(tmp_pat
     assert rated == [{}, {"c": 2.0, "d": 3.0}, {}]
 
 
-def test_a_reason_that_there_is_not_names_its_line(tmp_path):
-    _, (lost,) = read_own(tmp_path, "...", "raise UnreadableRow('too dear', 'too_dear')")
+@pytest.mark.parametrize("reason", ["'too_dear'", "Reason.EXACT_TEXT", "'taken_down'", "None"])
+def test_a_reason_that_is_none_of_a_row_names_its_line_and_those_that_are(tmp_path, reason):
+    _, (lost,) = read_own(tmp_path, "...", f"raise UnreadableRow('too dear', {reason})")
     assert lost["reason"] == "bad_row"
-    assert lost["detail"].startswith(
-        "own.py:25: 'too_dear' is no reason, which are those of vlmill.pipeline.core.reasons"
-    )
+    name = reason.strip("'").replace("Reason.EXACT_TEXT", "exact_text")
+    assert lost["detail"].startswith(f"own.py:25: '{name}' is no reason of a row; allowed: bad_row, empty_row, ")
     assert lost["detail"].endswith("its message is: too dear")
+
+
+def test_a_reason_may_be_given_by_its_name(tmp_path):
     _, (known,) = read_own(tmp_path, "...", "raise UnreadableRow('too dear', 'empty_row')")
     assert (known["reason"], known["detail"]) == ("empty_row", "too dear")
 
@@ -401,6 +408,11 @@ def test_a_reason_that_there_is_not_names_its_line(tmp_path):
             PAGES,
             "([] for one in numbers)",
             "rows gives list",
+        ),
+        (
+            PAGES,
+            "(SourceRow(one, failed=((Reason.NEAR_TEXT, ''),)) for one in numbers if one < 3)",
+            "rows gives 'near_text' as the reason of a lost row; allowed: bad_row, empty_row, ",
         ),
         (
             "return [1, 1, 1]",
@@ -543,3 +555,13 @@ def test_what_breaks_is_said_once_by_check_and_in_full_by_preview(tmp_path, monk
         assert said.count("absent.txt") == 1, command
         assert "source 'mine' of kind 'own' (own.py, line 24) failed at row 0 of a.bin: FileNotFoundError" in said
         assert "--source" not in said
+
+
+def test_a_build_that_ends_since_every_row_is_lost_quotes_the_first_cause(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path, stages=[], sources={"mine": {"kind": "own", "files": "a.bin", "licence": "CC0-1.0"}})
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    (tmp_path / "own.py").write_text(PAGE.replace("if row == 1:\n            ...", "raise KeyError(row)"))
+    assert vlmill("build", "recipe.yaml", "--out", "run", "--workers", 0, "--filter", "own.py") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--reason bad_row; the first is mine/a.bin#0: own.py:24: KeyError: 0" in said
