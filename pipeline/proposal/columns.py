@@ -20,6 +20,7 @@ from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, classify_key, has_value
 from vlmill.pipeline.sources.nested import find_place, join_columns
+from vlmill.pipeline.sources.pairs import select_numbers
 
 CAPTIONS = (
     *("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html"),
@@ -68,8 +69,8 @@ LETTERED = re.compile(r"(?:(?:choice|option|opt)s?[ _-]?)([a-h])", re.IGNORECASE
 LISTED = ("caption", "captions", "descriptions", "reference_strs", "sentences.raw", "alt_text")
 """Names of columns that may hold several captions of one image, as sets of COCO and Flickr30k do."""
 WITHIN = ("speaker", "said", "turn_image")
-NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "system", *WITHIN)
-SEVERAL = ("image", "caption", "question", "choices", "turns")
+NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "system", "signals", *WITHIN)
+SEVERAL = ("image", "caption", "question", "choices", "turns", "signals")
 QUIZ = frozenset({"question", "answer", "choices"})
 FORMS = QUIZ | {"caption", "turns"}
 """Options of kind `table` that name keys of turns, all that name columns or these, those that may name several, those
@@ -144,10 +145,11 @@ class Cells:
 
     def check_column(self, option: str, column: str) -> None:
         """Refuse a name of the command line that is in no row. Raises SourceError."""
-        known = column in self.columns or column in self.dotted
-        if not known and not any(map(has_value, self.list_values(column))):  # captions.1 is no name, and is a place
+        if column not in (*self.columns, *self.dotted) and not any(map(has_value, self.list_values(column))):
             there = ", ".join((*self.columns, *self.dotted)) or "none"
             raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
+        if option == "signals" and not any(select_numbers({"": one}, [""]) for one in self.list_values(column)):
+            raise SourceError(f"--column signals={column}: it holds {self.describe(column)}, expected numbers")
 
     def _list_kinds(self, column: str) -> list[str]:
         return describe_values(self.list_values(column))
@@ -203,9 +205,8 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
     columns = names or cells.columns
     held = _find_images(cells, columns)
     linked = [name for name in columns if cells.hold(name, *LINKED)]
-    linked = [
-        name for name in linked if classify_key(name) in {"image", "address"}
-    ] or linked  # others are pages, not pictures
+    pictures = [name for name in linked if classify_key(name) in {"image", "address"}]
+    linked = pictures or linked  # others are pages
     ids = [cells.ids.column] if cells.ids and not held and not linked else []
     images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
     for kind, named in images or [("table", [])]:
@@ -260,6 +261,7 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
         for column in columns if option not in WITHIN else ():
             cells.check_column(option, column)
     given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
+    given |= {"signals": list(named["signals"])} if "signals" in named else {}
     given = _find_other_half(cells, given)
     flat = any(cells.hold(name, *IN_ROW, *LINKED) for name in cells.columns)
     looked_at = named.get("image", cells.columns if flat else cells.dotted)

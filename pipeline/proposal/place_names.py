@@ -33,7 +33,9 @@ LARGEST = 1 << 29
 """Bytes of a file that is read whole."""
 
 WHOLE = "the whole file is one row, and what seem to be its rows lie within"
-UNWRAP = "to read these, make a file of them: jq -c {inside} {file} > {rows} && vlmill new {rows}"
+UNWRAP = "to read these, make a file of them: {command} > {rows} && vlmill new {rows}"
+NAMED = 3
+"""Files that a command names one by one."""
 
 PART = frozenset({"type", "text", "image", "image_url", "content", "value", "name"})
 """What a part of a message may have, and a turn without a role."""
@@ -103,11 +105,13 @@ class Wrapped:
         )
 
 
-def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]], folder: str = "") -> Wrapped | None:
-    """The rows within the single row of a file of this name; None where these rows are rows.
+def find_wrapped(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], folder: str = "", *, whole: bool = False
+) -> Wrapped | None:
+    """The rows within the single row of the first file of these names; None where these rows are rows.
 
     Turns of a conversation are no rows. The file that is to be made of them is in this folder, where images are looked
-    for.
+    for; `whole` says whether the files are all of it that end in `.json`.
     """
     if len(rows) != 1:
         return None
@@ -115,11 +119,11 @@ def find_wrapped(name: str, rows: Sequence[Mapping[str, Any]], folder: str = "")
         listed = isinstance(value, list) and len(value) > 1 and all(map(_is_record, value))
         if listed or (isinstance(value, Mapping) and _are_alike(list(value.values()))):
             inside = f".{key}[]" if key.isascii() and key.isidentifier() else f".[{json.dumps(key)}][]"
-            unwrap = _tell_unwrapping(inside, name, folder)
+            unwrap = _tell_unwrapping(inside, names, folder, whole=whole)
             where = f"in its list {key}" if listed else f"at keys of {key}"
             return Wrapped(key, f"{WHOLE}: {len(value):,} {where}; {unwrap}")
     if len(rows[0]) > 1 and all(map(_is_record, rows[0].values())):
-        unwrap = _tell_unwrapping(".[]", name, folder)
+        unwrap = _tell_unwrapping(".[]", names, folder, whole=whole)
         return Wrapped("", f"{WHOLE}: {len(rows[0]):,} at keys of their own; {unwrap}")
     return None
 
@@ -135,10 +139,13 @@ def read_whole(path: Path) -> Sequence[Mapping[str, Any]]:
     return (found,) if isinstance(found, Mapping) else ()
 
 
-def _tell_unwrapping(inside: str, name: str, folder: str) -> str:
-    """What takes the rows out of a file."""
-    rows = shlex.quote(str(PurePosixPath(folder) / "rows.jsonl"))
-    return UNWRAP.format(inside=shlex.quote(inside), file=shlex.quote(name), rows=rows)
+def _tell_unwrapping(inside: str, names: Sequence[str], folder: str, *, whole: bool) -> str:
+    """What takes the rows out of files: of many that are all of a folder they are looked for, else each is named."""
+    rows, files = shlex.quote(str(PurePosixPath(folder) / "rows.jsonl")), " ".join(map(shlex.quote, names))
+    command = f"jq -c {shlex.quote(inside)} {files}"
+    if whole and len(names) > NAMED:
+        command = f"find {shlex.quote(folder)} -name '*.json' -exec jq -c {shlex.quote(inside)} {{}} +"
+    return UNWRAP.format(command=command, rows=rows)
 
 
 def _are_alike(values: Sequence[Any]) -> bool:

@@ -134,7 +134,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     if suffix != ".pdf" and fits_rows(opened.attempts):
         names = [one for one in names if one not in opened.refused]
     best = choose_attempt(opened.attempts)
-    wrapped = _find_wrapped(place, opened) if suffix == ".json" else None
+    wrapped = _find_wrapped(place, opened, names, found) if suffix == ".json" else None
     if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
         raise SourceError(f"{place}: {wrapped.message}")
     ranked = tuple(sorted((one for one in opened.attempts if one is not best), key=lambda one: -one.share))
@@ -269,11 +269,13 @@ def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
     return {suffix: (counts[suffix], size) for suffix, size in sizes.most_common()}
 
 
-def _find_wrapped(place: str, opened: _Opened) -> Wrapped | None:
-    """The rows within the one row of the file that was opened."""
-    path, name = Path(place), _show_file(place, opened.file)
+def _find_wrapped(place: str, opened: _Opened, names: Sequence[str], found: Sequence[str]) -> Wrapped | None:
+    """The rows within the one row of the file that was opened, of these of the files that were found."""
+    path = Path(place)
     folder = place if path.is_dir() else str(path.parent) if path.is_file() else ""
-    return find_wrapped(name, opened.cells.rows or read_whole(Path(name)), folder)
+    there = [opened.file, *(name for name in names if name != opened.file)] if path.is_dir() else [opened.file]
+    shown, whole = [_show_file(place, name) for name in there], {*there} == {*found}
+    return find_wrapped(shown, opened.cells.rows or read_whole(Path(shown[0])), folder, whole=whole)
 
 
 def _show_file(place: str, name: str) -> str:

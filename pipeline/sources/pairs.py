@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -28,6 +29,9 @@ from vlmill.pipeline.sources.known_keys import PICTURES, list_unread
 
 NO_LICENCE = frozenset({"", "?"})
 """What stands in LAION's LICENSE where none is known."""
+
+NUMBER = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?")
+"""A number that is written as a text."""
 
 SAME = frozenset({"image", "images"})
 """Keys of the picture that a pair has anyway."""
@@ -138,11 +142,14 @@ def make_pair_page(
 
 
 def select_numbers(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
-    """The numbers among the values of these names; null and NaN are none."""
+    """The numbers among the values of these names, also those written as texts, as CSV has them; NaN is none."""
     values = {name: row.get(name) for name in names}
-    return {
-        name: float(value) for name, value in values.items() if isinstance(value, int | float) and math.isfinite(value)
+    found = {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) or (isinstance(value, str) and NUMBER.fullmatch(value.strip()))
     }
+    return {name: number for name, number in found.items() if math.isfinite(number)}
 
 
 def parse_json_object(key: str, data: bytes) -> dict[str, Any]:

@@ -243,3 +243,23 @@ def test_a_place_in_a_list_is_named_on_the_command_line_and_one_that_is_not_ther
     assert named.pages[3].nodes[1].text == "Two 3."
     with pytest.raises(SourceError, match=r"caption=said\.2: there is no such column"):
         examine_place(place, {"caption": ["said.2"]})
+
+
+def test_numbers_that_travel_along_are_named_on_the_command_line_and_read_from_texts(tmp_path):
+    cells = ["4", " 2.5 ", "-1e-2", "good", "", "nan", "1e999", "7"]
+    rows = [{"question": f"What is {row}?", "answer": "It.", "score": one} for row, one in enumerate(cells)]
+    place = str(separated(tmp_path / "a.csv", rows))
+    found = examine_place(place, {"signals": ["score"]}).chosen
+    assert dict(found.options) == {"question": "question", "answer": "answer", "signals": ["score"]}
+    assert [dict(page.signals) for page in found.pages] == [
+        {"score": 4.0},
+        {"score": 2.5},
+        {"score": -0.01},
+        {},
+        {},
+        {},
+        {},
+        {"score": 7.0},
+    ]
+    with pytest.raises(SourceError, match="signals=answer: it holds text, expected numbers"):
+        examine_place(place, {"signals": ["answer"]})

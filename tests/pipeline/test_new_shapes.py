@@ -274,3 +274,19 @@ def test_an_object_of_lists_of_unequal_length_is_no_conversation(tmp_path):
     ]
     schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "conversations": turns})
     assert examine_place(str(parquet(tmp_path / "a.parquet", rows, schema))).chosen is None
+
+
+@pytest.mark.parametrize(("files", "held_out"), [(2, 0), (5, 0), (5, 1)])
+def test_rows_within_files_of_a_folder_are_taken_out_of_all_of_them_but_those_held_out(tmp_path, files, held_out):
+    names = [*(f"train_{file}.json" for file in range(files)), *(f"test_{file}.json" for file in range(held_out))]
+    for name in names:
+        listed = [{"image": f"{row}.png", "question": "What?", "answer": "It."} for row in ROWS]
+        (tmp_path / name).write_text(json.dumps({"info": {"version": 1}, "annotations": listed}))
+    with pytest.raises(SourceError) as refused:
+        examine_place(str(tmp_path))
+    each = " ".join(str(tmp_path / name) for name in names[:files])
+    command = f"jq -c '.annotations[]' {each}"
+    if files > 3 and not held_out:
+        command = f"find {tmp_path} -name '*.json' -exec jq -c '.annotations[]' {{}} +"
+    rows = tmp_path / "rows.jsonl"
+    assert str(refused.value).endswith(f"make a file of them: {command} > {rows} && vlmill new {rows}")
