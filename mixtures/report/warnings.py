@@ -52,10 +52,7 @@ def warn_of_settings(
         warnings.append(
             f"{', '.join(twice)}: stands in several entries, so its samples may come more often than any one entry says"
         )
-    sums = _sum_shares(mixture) if mixture.by_share else {}
-    if odd := [at for at, found in sums.items() if not any(abs(found - whole) < whole * 1e-3 for whole in (1, 100))]:
-        where = f"at {odd[0]:g} of the budget " if mixture.moves else ""
-        warnings.append(f"{where}the shares add up to {sums[odd[0]]:g}; they are read as proportions")
+    warnings += warn_of_sums(mixture)
     sequences = max(
         1.0,
         sum(plan["tokens"] for plan in planned) / mixture.sequence_length,
@@ -76,6 +73,16 @@ def warn_of_settings(
 
 NOT_THERE = (Reason.HELD_OUT, Reason.NOT_TAKEN, Reason.OVER_CAP)
 """Reasons of samples that `take` cannot have."""
+
+
+def warn_of_sums(mixture: MixtureSettings) -> list[str]:
+    """A warning where the shares add up to neither 1 nor 100; known before anything is built. Pure."""
+    sums = _sum_shares(mixture) if mixture.by_share else {}
+    odd = [at for at, found in sums.items() if not any(abs(found - whole) < whole * 1e-3 for whole in (1, 100))]
+    if not odd:
+        return []
+    where = f"at {odd[0]:g} of the budget " if mixture.moves else ""
+    return [f"{where}the shares add up to {sums[odd[0]]:g}; they are read as proportions"]
 
 
 def _sum_shares(mixture: MixtureSettings) -> dict[float, float]:

@@ -528,3 +528,9 @@ def test_images_of_which_most_cannot_be_used_are_a_warning_wherever_their_bytes_
     cauldron(tmp_path / "asked.parquet", [*broken[:2], *(([picture(n)], [("And?", "A picture")]) for n in range(2))])
     _, found, _ = read_check(capsys, recipe, "--filter", tmp_path / "bare.py")
     assert not any(line.startswith("quiz") for line in found["warnings"]), "no more than a half"
+
+
+def test_shares_that_do_not_add_up_to_one_are_said_before_a_build(recipe, capsys):
+    said = "align: the shares add up to 1.2; they are read as proportions"
+    assert said not in read_check(capsys, recipe)[1]["warnings"]
+    assert said in read_check(capsys, recipe, "--set", "stages.align.mixture.shares.web=0.6")[1]["warnings"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
+from vlmill.mixtures.report.warnings import warn_of_sums
 from vlmill.pipeline.checks.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
 from vlmill.pipeline.checks.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
@@ -142,7 +144,11 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
             faults.append(str(error))
     if free is not None and free < estimate.needed:
         faults.append(f"{_find_existing(root)} has {free:,} bytes free, and the run needs about {estimate.needed:,}")
-    warnings = (*warn_of_lacking_tokens(recipe, found.base), *(said for one in estimates for said in one.warnings))
+    warnings = (
+        *warn_of_lacking_tokens(recipe, found.base),
+        *_list_odd_shares(recipe),
+        *(said for one in estimates for said in one.warnings),
+    )
     return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast, warnings)
 
 
@@ -191,6 +197,13 @@ def _estimate_sources(recipe: Recipe, base: Path, inputs: InputCheck) -> tuple[l
             except VlmillError as error:
                 errors.append(error)
     return estimates, errors
+
+
+def _list_odd_shares(recipe: Recipe) -> Iterator[str]:
+    """Mixtures whose shares do not add up to 1 or 100, by stage; those that cannot be read are faults of their own."""
+    for stage in recipe.stages:
+        with suppress(VlmillError):
+            yield from (f"{stage.name}: {said}" for said in warn_of_sums(read_stage_mixture(recipe, stage)))
 
 
 def _estimate_stage(recipe: Recipe, name: str, estimates: Sequence[SourceEstimate]) -> int | None:
