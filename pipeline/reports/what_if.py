@@ -125,6 +125,11 @@ def answer_what_if(
         data, base, notes = _replace_blocks(locked, name, filters)
     for key, text in sets.items():
         set_value(data, key, text)
+    if fetching := [key for key in sets if "fetch" in key.split(".")]:
+        notes.append(
+            f"{', '.join(fetching)}: fetching is not simulated. What was fetched is never fetched again; a build with "
+            "--retry-failed asks anew for what failed"
+        )
     now = read_locked_recipe(root)
     _check_held(now, data)
     then = parse_recipe(data, name).trusting([hash_code(code) for _, code in filters])

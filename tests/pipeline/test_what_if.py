@@ -140,6 +140,17 @@ def test_what_it_cannot_answer_is_refused(folder, key, value, message):
         answer_what_if(str(folder / "run"), None, {key: value}, [])
 
 
+def test_a_change_of_how_it_fetches_is_said_not_to_be_simulated(folder, capsys):
+    for named in (folder / "run", folder / "recipe.yaml"):
+        capsys.readouterr()
+        assert vlmill("what-if", named, "--out", folder / "run", "--set", "fetch.timeout_s=3") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "note: fetch.timeout_s: fetching is not simulated. What was fetched is never fetched again" in said
+    assert not any(
+        "simulated" in note for note in answer_what_if(str(folder / "run"), None, {"seed": "5"}, [])[1].notes
+    )
+
+
 def test_a_folder_without_a_run_says_so(folder, tmp_path):
     with pytest.raises(StoreError, match="holds no run"):
         answer_what_if(str(folder / "recipe.yaml"), tmp_path, {}, [])
