@@ -165,7 +165,7 @@ def trace(
     for line in format_trace(found):
         console.print(line, markup=False)
     if not found.taken_down:  # today's plans do not say what earlier ones held
-        _print_steps(directory, str(found.sample.id))
+        _print_steps(directory, str(found.sample.id), str(found.outcome.sample or ""))
 
 
 def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
@@ -200,13 +200,24 @@ def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool)
             console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
 
 
-def _print_steps(directory: Path, sample: str) -> None:
-    """List the training steps that see a sample."""
+def _print_steps(directory: Path, sample: str, lost: str) -> None:
+    """List the training steps that see a sample, or why none does. `lost` is the reason for which it was not kept."""
     from vlmill.api.runs import open_run
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
 
+    recipe, source = read_locked_recipe(directory), sample.partition("/")[0]
+    names = {stage.name: stage.list_entry_names() for stage in recipe.stages}
+    meant = {
+        stage: any(source in recipe.find_members(name, entries) for name in entries) for stage, entries in names.items()
+    }
     for stage, steps in open_run(directory).find_steps(sample).items():
         shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
-        console.print(f"  stage {stage}: {'steps ' + shown if steps else 'no step sees it'}", markup=False)
+        why = "its mixture may have taken other samples, held it out or had no room; vlmill stats says how many"
+        if lost:
+            why = f"it was lost before: {lost}"
+        elif not meant[stage]:
+            why = f"its mixture does not name {source}"
+        console.print(f"  stage {stage}: {'steps ' + shown if steps else f'no step sees it: {why}'}", markup=False)
 
 
 def verify(
@@ -223,6 +234,7 @@ def verify(
     """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold."""
     from vlmill.api.runs import open_run
     from vlmill.pipeline.core.terminal import make_console
+    from vlmill.pipeline.recipe.lock import UNBUILT
 
     promises = open_run(directory).verify(workers, ray, console=make_console(stderr=True))
     if as_json:
@@ -231,8 +243,12 @@ def verify(
     for line in promises:
         console.print(line, markup=False)
     if promises:
-        console.print(
-            f"{len(promises)} broken. Delete the receipts of the damaged files and build again: sound files are kept."
+        begun = (directory / UNBUILT).exists()
+        remedy = (
+            "A change of this run has not come to its end: first let it go on, as the warning says, and verify again."
+            if begun
+            else "Delete the receipts of the damaged files and build again: sound files are kept."
         )
+        console.print(f"{len(promises)} broken. {remedy}")
         raise typer.Exit(1)
     console.print(f"{directory} is sound: every file, count and lock is as its receipts say")

@@ -175,6 +175,19 @@ def test_a_takedown_builds_to_the_end_as_well(built, capfd):
     assert not any(SAID in text for text in show(root, capfd))
 
 
+def test_what_is_broken_while_a_change_has_not_come_to_its_end_is_not_mended_by_deleting_receipts(built, capfd):
+    root = built[1]
+    next(root.glob("steps/quiz/read/*.samples.parquet")).unlink()
+    for begun in (False, True):
+        if begun:
+            (root / UNBUILT).write_text("")
+        capfd.readouterr()
+        assert vlmill("verify", root) == 1
+        said = " ".join(capfd.readouterr().out.split())
+        assert ("Delete the receipts of the damaged files" in said) != begun
+        assert ("A change of this run has not come to its end: first let it go on" in said) == begun
+
+
 def test_a_takedown_that_is_interrupted_is_said_until_it_has_ended(built, capfd, monkeypatch):
     root = built[1]
 
