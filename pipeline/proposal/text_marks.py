@@ -46,7 +46,7 @@ def see_images(samples: Sequence[Sequence[Node]]) -> SeenMarks:
 
 
 def warn_of_texts(path: Path, source: str, *, unescape: bool) -> tuple[str, ...]:
-    """For `vlmill check`, of the samples in a table; entities that `unescape` left are said to be text."""
+    """For `vlmill check`, of the samples in a table; with `unescape` nothing is said of entities."""
     samples = [sample.nodes for sample in read_samples(path)]
     found = list[str]()
     if (seen := see_entities(samples)).samples and not unescape:
