@@ -6,6 +6,7 @@ It is said here for all of them. A command that takes a run's folder as `directo
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.terminal import make_console
-from vlmill.pipeline.recipe.lock import explain_unbuilt
+from vlmill.pipeline.recipe.lock import UNBUILT_MESSAGE, explain_unbuilt
 
 SILENT = frozenset({"takedown", "clean", "disclose"})
 """Commands over a run that show nothing of an earlier one: they build it to its end, look at the names of files, or
@@ -26,6 +27,7 @@ def warn_unbuilt(command: str, options: Mapping[str, Any]) -> None:
 
     JSON stays alone on standard output: with `--json` the warning goes to standard error.
     """
+    warnings.filterwarnings("ignore", message=UNBUILT_MESSAGE)  # of Python's open_run, which says the same
     if command in SILENT or os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
         return
     shown = make_console(stderr=True, quiet=console.quiet) if options.get("as_json") else console

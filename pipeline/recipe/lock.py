@@ -50,6 +50,8 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 
 UNBUILT = "unbuilt.txt"
 """In a run's folder from an accepted change of its recipe, or a takedown, until a build or takedown has ended."""
+UNBUILT_MESSAGE = r".* (has a takedown that has|is locked to a changed recipe .* that is) not "
+"""What `explain_unbuilt` says, as a pattern."""
 TAKEDOWN = "a takedown"
 """What that file holds where a takedown began; else it says what differed."""
 

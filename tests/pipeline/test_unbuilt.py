@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import pytest
 import typer
 
 import vlmill as api
 from tests.helpers.small import vlmill, write_recipe
+from vlmill.api.runs import open_run
 from vlmill.pipeline import cli
 from vlmill.pipeline.core.errors import NotBuiltError
-from vlmill.pipeline.recipe.lock import UNBUILT
+from vlmill.pipeline.recipe.lock import UNBUILT, UNBUILT_MESSAGE
 from vlmill.pipeline.recipe.mapping import LOCK
 
 SAID = "is not built to its end"
@@ -186,6 +188,17 @@ def test_what_is_broken_while_a_change_has_not_come_to_its_end_is_not_mended_by_
         said = " ".join(capfd.readouterr().out.split())
         assert ("Delete the receipts of the damaged files" in said) != begun
         assert ("A change of this run has not come to its end: first let it go on" in said) == begun
+
+
+def test_python_is_warned_of_a_run_that_is_not_built_to_its_end(built):
+    root = built[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_run(root)
+    for begun in ("", "a takedown"):
+        (root / UNBUILT).write_text(begun)
+        with pytest.warns(UserWarning, match=UNBUILT_MESSAGE):
+            open_run(root)
 
 
 def test_a_takedown_that_is_interrupted_is_said_until_it_has_ended(built, capfd, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vlmill.mixtures.report.card import verify_card
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.filters.custom import find_named_code
+from vlmill.pipeline.recipe.lock import explain_unbuilt
 from vlmill.pipeline.recipe.mapping import LOCK, read_held_code
 from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.reports.contamination import Contamination, read_contamination
@@ -408,11 +410,15 @@ class Run(RunExports):
 def open_run(folder: str | Path) -> Run:
     """Open the folder of a run, as given to `build`.
 
+    Warns (`warnings.warn`) where an accepted change of its recipe, or a takedown, has not come to its end.
+
     Raises:
         StoreError: it holds no run.
     """
     run = Run(take_run_folder(folder))
     _ = run.recipe  # a folder without one is no run
+    if said := explain_unbuilt(run.folder):
+        warnings.warn(said, stacklevel=2)
     return run
 
 
