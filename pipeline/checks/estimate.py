@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from vlmill.pipeline.checks.check import check_lists, check_tokenizer, is_copied
+from vlmill.pipeline.checks.lost_files import warn_of_other_folders
 from vlmill.pipeline.checks.row_counts import count_partitions, count_rows, count_taken
 from vlmill.pipeline.checks.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
 from vlmill.pipeline.checks.signal_costs import ClustersEstimate, SignalEstimate, list_countable
@@ -236,9 +237,9 @@ def _measure_file(
             counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
             number = len(source.survey(path)) if counted else None
             there = count_rows(recipe, name, files, first, number)
-            measured = measure_rows(
-                child, make_work(recipe, base, name, first), path, 1 << 62 if number is None else number
-            )
+            work = make_work(recipe, base, name, first)
+            measured = measure_rows(child, work, path, 1 << 62 if number is None else number)
+            apart = warn_of_other_folders(name, source, files, work.images)
     except VlmillError:
         raise
     except Exception as error:  # the child process has the trace; file systems raise classes of many libraries
@@ -247,6 +248,7 @@ def _measure_file(
         if kind.startswith(VlmillError.__module__):  # which says all of it already
             raise SourceError(said) from error
         raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason}") from error
+    measured = replace(measured, warnings=(*measured.warnings, *apart))
     return _describe_source(recipe, name, files, first, there, measured)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_image_stats, read_rows
+from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.sources import Source
+from vlmill.pipeline.sources.files import spell_path
 from vlmill.pipeline.sources.image_places import CUT, explain_outside, find_image_place, find_tail
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
@@ -15,6 +21,14 @@ UNKNOWN = frozenset({Reason.FETCH_ERROR, Reason.NOT_FETCHED})
 """Reasons that stand for images that nobody has asked for."""
 MOST = 0.5
 """The share of images from which their loss is worth a line, as after a build."""
+
+APART = (
+    "{0}: {1} names {2}, which lies beside it, and paths start from {3}: its texts have pictures of another folder, or "
+    "none; vlmill new FOLDER writes one list of such folders"
+)
+
+FOLDERS, ROWS = 5, 3
+"""Folders of a source of which a file is looked at, and rows of it."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +81,34 @@ def warn_of_lost_images(table: Path, source: str, *, opens: bool) -> tuple[str, 
     causes = ", ".join(f"{reason} {number:,}" for reason, number in lost.most_common())
     told = f"{lost.total():,} of the first {len(had):,} images are lost ({causes})"
     return (f"{source}: {told}; vlmill preview RECIPE shows them",)
+
+
+def warn_of_other_folders(name: str, source: Source, files: Sequence[InputFile], images: str) -> tuple[str, ...]:
+    """A line where a file names a picture that lies beside it, while paths start from another folder.
+
+    Args:
+        name: Of the source, in the recipe.
+        source: How its files are read.
+        files: All of them.
+        images: Where paths of image files start.
+    """
+    if not source.opens or not Path(images).is_dir():
+        return ()
+    local = {Path(file.url.rpartition("://")[2]).parent: file for file in reversed(files) if file.on_disk}
+    for folder, file in sorted(local.items())[-FOLDERS:] if len(local) > 1 else ():
+        for path in _list_paths(source, file):
+            beside, meant = folder / path, Path(images) / path
+            if beside.is_file() and not (meant.is_file() and filecmp.cmp(beside, meant, shallow=False)):
+                return (APART.format(name, file.name, path, images),)
+    return ()
+
+
+def _list_paths(source: Source, file: InputFile) -> list[str]:
+    """Relative paths of pictures that the first rows of a file name; none of one that cannot be read."""
+    try:
+        with open_input(file) as path:
+            rows = source.rows(path, range(min(ROWS, len(source.survey(path)))))
+            named = [picture.path for row in rows for page in row.pages for picture in page.pictures if picture.path]
+    except SourceError:
+        return []
+    return [one for path in named if "://" not in (one := spell_path(path)[-1]) and not one.startswith("/")]

@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from tests.helpers.small import vlmill
+from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import json_lines, parquet, picture, separated
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.proposal.proposal import examine_place
@@ -93,3 +93,31 @@ def test_the_recipe_reads_the_list(tmp_path, monkeypatch):
     assert (source["files"], source["images"]) == ("scenes.jsonl", "scenes")
     listed = [json.loads(line) for line in (tmp_path / "scenes.jsonl").read_text().splitlines()]
     assert [row["file_name"] for row in listed] == [name for name, _ in DUE]
+
+
+def test_check_warns_of_a_recipe_whose_pictures_start_from_one_of_several_folders(tmp_path, capsys):
+    path = write_recipe(tmp_path)
+    for scene in SCENES:
+        place_pictures(tmp_path / "scenes" / scene, scene)
+        json_lines(tmp_path / "scenes" / scene / "rows.jsonl", describe(scene))
+    place_pictures(tmp_path / "together", "a")
+    asked = {
+        "kind": "table",
+        "root": "scenes",
+        "files": "*/*.jsonl",
+        "options": {"image": "file_name", "caption": "text"},
+    }
+    told = []
+    for images in ("scenes/a", "together"):
+        text = yaml.safe_dump({"sources": {"quiz": {**asked, "images": images}}, "name": "a", "stages": []})
+        path.write_text(text)
+        vlmill("check", path, "--json")
+        told.append(str(json.loads(capsys.readouterr().out)))
+    assert "scenes/a: its texts have pictures of another folder" in told[0].replace(f"{tmp_path}/", "")
+    assert "b/rows.jsonl names 0.png" in told[0] or "c/rows.jsonl names 0.png" in told[0]
+    assert "vlmill new FOLDER" in told[1], "pictures of no scene are those of another folder, too"
+    (tmp_path / "scenes" / "b" / "rows.jsonl").unlink()
+    (tmp_path / "scenes" / "c" / "rows.jsonl").unlink()
+    path.write_text(yaml.safe_dump({"sources": {"quiz": {**asked, "images": "scenes/a"}}, "name": "a", "stages": []}))
+    vlmill("check", path, "--json")
+    assert "vlmill new FOLDER" not in capsys.readouterr().out
