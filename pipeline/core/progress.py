@@ -119,6 +119,7 @@ class ProgressBars:
         self.bar: TaskID | None = None
         self.name, self.total, self.count, self.said = "", 0, 0, 0.0
         self.rates = Rates(time.monotonic())
+        self.ended = 0.0  # when the last task did
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -151,6 +152,7 @@ class ProgressBars:
     def done(self, number: int = 1) -> None:
         """So many tasks of the phase are done."""
         self.count += number
+        self.ended = time.monotonic()
         if self.bars and self.bar is not None:
             self.bars.advance(self.bar, number)
         self._say_sometimes()
@@ -180,9 +182,12 @@ class ProgressBars:
 
     def _line(self, rates: Mapping[str, float]) -> None:
         """One plain line: how far, how fast, how much longer."""
-        spent = time.monotonic() - self.rates.began
+        now = time.monotonic()
+        spent = now - self.rates.began
         rate = self.count / spent if spent else 0.0
-        left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
+        each = (self.ended - self.rates.began) / self.count if self.count else 0.0
+        remaining = self.ended + (self.total - self.count) * each - now  # below 0: it takes longer
+        left = f", {remaining:.0f} s left" if remaining > 0 and self.count < self.total else ""
         done = f"{self.name}: {self.count} of {self.total} tasks in {spent:.1f} s ({rate:.1f}/s{left})"
         self.console.print(
             "; ".join(part for part in (done, format_rates(rates)) if part), highlight=False, soft_wrap=True

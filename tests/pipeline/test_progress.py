@@ -123,3 +123,18 @@ def test_answers_of_a_download_are_noted_once_and_as_they_come(tmp_path):
             place = _note_answers(path, place)
     assert +found == {"images": 2, "bytes": 40, "failed": 1}
     assert place == path.stat().st_size
+
+
+def test_what_is_left_falls_while_a_task_takes_long_and_is_not_said_once_it_is_over(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("vlmill.pipeline.core.progress.time.monotonic", lambda: clock[0])
+    console = Console(file=io.StringIO(), width=200)
+    bars = ProgressBars(console)
+    bars.phase("read", 4)
+    clock[0] = 30.0
+    bars.done(3)
+    for clock[0] in (36.0, 50.0):
+        bars.work({})
+    lines = console.file.getvalue().splitlines()
+    assert [line.partition(" s left")[0].rpartition(" ")[2] for line in lines[:2]] == ["10", "4"]
+    assert "left" not in lines[2]
