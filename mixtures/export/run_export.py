@@ -41,6 +41,10 @@ class ExportSettings:
     shard_bytes: int = 512 << 20  # about, before compression; one record may be larger
 
 
+CHOSEN = ("to", "stage", "order")
+"""Settings that make it another export; the others say how it is cut into files, and how pictures are drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportResult:
     """What an export left."""
@@ -120,6 +124,7 @@ class _Export:
         receipt = self.folder.read_receipt()
         done, why = self.folder.read_progress(), ""
         if receipt is not None:
+            self._refuse_other(receipt)
             why = self._compare_receipt(receipt)
             if not why:
                 self._renew_receipt(receipt)
@@ -133,13 +138,22 @@ class _Export:
         shards = [*done, *self._write_rest(done)]
         return self._finish(shards, outcome, why)
 
+    def _refuse_other(self, receipt: Mapping[str, object]) -> None:
+        """Raises StoreError where a complete export is of another run, stage or form: somebody may be using it."""
+        asked = {"run": self.found.recipe.name} | {name: getattr(self.settings, name) for name in CHOSEN}
+        if other := [name for name, value in asked.items() if receipt[name] != value]:
+            said = ", ".join(f"{name} {receipt[name]}, asked for is {asked[name]}" for name in other)
+            raise StoreError(
+                f"{self.folder.path} holds another export ({said}); give a new folder with --out, or delete this one"
+            )
+
     def _compare_receipt(self, receipt: Mapping[str, object]) -> str:
         """Why a complete export is not the one that is asked for; empty where it is."""
         if receipt["key"] == self.folder.key:
             return self.folder.find_damage()
         if receipt["takedowns_sha256"] != self._hash_file(LIST):
             return "something was taken down since"
-        return "it was another export, or the run has changed since"
+        return "it was cut or drawn otherwise, or the run has changed since"
 
     def _renew_receipt(self, receipt: Mapping[str, object]) -> None:
         """Of the same data under a recipe that has changed in something else."""

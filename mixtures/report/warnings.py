@@ -15,7 +15,7 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.proposal.recipe_text import REPETITION
 
 LOSS = 0.1
-"""Fraction of nodes lost to the length of sequences from which that is worth a thought."""
+"""Fraction lost from which that is worth a thought: of nodes to the length of sequences, of samples without a text."""
 
 
 def warn_of_settings(
@@ -124,6 +124,13 @@ def _warn_of_content(selected: Mapping[str, Any]) -> Iterator[str]:
     unlicensed = selected["licences"].get("", 0)
     if unlicensed:
         yield f"{unlicensed:,} samples without a licence"
+    samples = selected["counts"]["samples"]
+    told, mute = samples["kept"], samples["dropped"].get(Reason.NO_TEXT, 0)
+    if mute > (told + mute) * LOSS:
+        yield (
+            f"{mute:,} of {told + mute:,} samples are images without a text and are left out ({Reason.NO_TEXT}): they "
+            "came so, or filters dropped their texts, which vlmill report counts"
+        )
     nodes = selected["counts"]["nodes"]
     long = sum(nodes["dropped"].get(reason, 0) for reason in (Reason.TOO_LONG, Reason.LATER_TURNS))
     whole = nodes["kept"] + long

@@ -52,7 +52,7 @@ class Mix:
     visual: int | None = None  # visual tokens of a sequence at most
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     pure: ClassVar[bool] = True
 
     @property

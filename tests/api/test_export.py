@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -20,6 +21,7 @@ from vlmill.mixtures.export import folder as folders
 from vlmill.mixtures.export import stage_records
 from vlmill.mixtures.lineage import LineageTables
 from vlmill.mixtures.reader import PlannedMixture
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import IMAGES
 from vlmill.pipeline.engine.store import Store
 
@@ -178,13 +180,29 @@ def test_an_export_that_is_there_is_checked_and_left(run, tmp_path, capsys):
     assert picture.read_bytes() == whole
 
 
-def test_another_export_replaces_what_is_there(run, tmp_path):
-    run.export("webdataset", tmp_path / "out", stage="align", order="samples")
+def test_an_export_that_is_cut_otherwise_replaces_what_is_there(run, tmp_path):
+    run.export("llava", tmp_path / "out", stage="align", shard_samples=2)
     (tmp_path / "out/notes.txt").write_text("of somebody else")
     done = run.export("llava", tmp_path / "out", stage="align")
-    assert done.outcome == "replaced"
+    assert (done.outcome, done.why) == ("replaced", "it was cut or drawn otherwise, or the run has changed since")
     (tmp_path / "out/notes.txt").unlink()
     assert list_files(tmp_path / "out") == list_files(run.export("llava", tmp_path / "new", stage="align").folder)
+
+
+@pytest.mark.parametrize(
+    ("to", "more", "said"),
+    [
+        ("messages", {"stage": "align"}, "to llava, asked for is messages"),
+        ("llava", {}, "stage align, asked for is None"),
+        ("llava", {"stage": "align", "order": "samples"}, "order plan, asked for is samples"),
+    ],
+)
+def test_an_export_of_another_kind_is_not_deleted(run, tmp_path, to, more, said):
+    run.export("llava", tmp_path / "out", stage="align")
+    before = list_files(tmp_path / "out")
+    with pytest.raises(StoreError, match=re.escape(said)):
+        run.export(to, tmp_path / "out", **more)
+    assert list_files(tmp_path / "out") == before
 
 
 def export_messages(root, out):

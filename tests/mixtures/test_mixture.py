@@ -208,9 +208,9 @@ def test_the_answer_is_the_nearest_mixture_that_the_caps_allow(amounts, epochs):
         assert np.all(levels[capped] <= levels[~capped].max() * (1 + 1e-9))
 
 
-def image_stats(licences=None, too_long=0):
+def image_stats(licences=None, too_long=0, no_text=0):
     nodes = {"in": 100, "kept": 100 - too_long, "dropped": {"too_long": too_long}, "failed": {}}
-    samples = {"in": 12, "kept": 10, "dropped": {"held_out": 2}, "failed": {}}
+    samples = {"in": 12, "kept": 10, "dropped": {"held_out": 2, "no_text": no_text}, "failed": {}}
     return {"licences": licences or {"CC0-1.0": 10}, "counts": {"nodes": nodes, "samples": samples}}
 
 
@@ -247,6 +247,7 @@ def image_stats(licences=None, too_long=0):
             "full sequences would hold 11 of it each, and there are 10: as no sequence holds",
         ),
         ({"shares": {"web": 1}}, {"licences": {"": 3}}, 1, "3 samples without a licence"),
+        ({"shares": {"web": 1}}, {"no_text": 2}, 1, "2 of 12 samples are images without a text and are left out"),
         ({"shares": {"web": 1}}, {"too_long": 20}, 1, "20% of its nodes do not fit a sequence"),
     ],
 )

@@ -32,6 +32,7 @@ class RunExports(RunTables):
         """Write the mixture of a stage, or all that was kept, for other trainers.
 
         An interrupted export goes on, a complete one is checked, and one of a run that has changed since is replaced.
+        One of another run, stage, format or order is left, with an error.
 
         Args:
             to: `parquet`, `llava`, `messages` or `webdataset`.
