@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 Work = Mapping[str, int]
 """Kind of work -> how much: `rows` and `images` that a step has worked off, `pairs` that it has compared, the `bytes`
@@ -25,6 +25,7 @@ class Meter:
     def __init__(self) -> None:
         self._lock, self._noted, self._told = threading.Lock(), Counter[str](), 0.0
         self._listener: Callable[[Work], None] | None = None
+        self._waiter: Callable[[str], AbstractContextManager[None]] | None = None
 
     def note(self, work: Work) -> None:
         """Add work that is done."""
@@ -46,15 +47,22 @@ class Meter:
         if noted and self._listener is not None:
             self._listener(noted)
 
+    def wait(self, reason: str) -> AbstractContextManager[None]:
+        """While it is open, this process waits for what is no work, such as "starting Ray"."""
+        return nullcontext() if self._waiter is None else self._waiter(reason)
+
     @contextmanager
-    def told_to(self, listener: Callable[[Work], None]) -> Iterator[None]:
-        """Hand notes to `listener`; it may be called from any thread that notes."""
-        before, self._listener = self._listener, listener
+    def told_to(
+        self, listener: Callable[[Work], None], waiter: Callable[[str], AbstractContextManager[None]] | None = None
+    ) -> Iterator[None]:
+        """Hand notes to `listener`, which may be called from any thread that notes, and waits to `waiter`."""
+        before = self._listener, self._waiter
+        self._listener, self._waiter = listener, waiter
         try:
             yield
         finally:
             self.flush()
-            self._listener = before
+            self._listener, self._waiter = before
 
 
 METER = Meter()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -47,6 +47,12 @@ class Rates:
             while len(self._points) > 2 and self._points[1][0] <= now - self.WINDOW:
                 self._points.popleft()
 
+    def skip(self, seconds: float) -> None:
+        """Leave out so many seconds that have just passed."""
+        with self._lock:
+            self.began += seconds
+            self._points = deque((then + seconds, total) for then, total in self._points)
+
     def measure_recent(self, now: float) -> dict[str, float]:
         """By kind, over the last `WINDOW` seconds; 0 of a kind that has paused."""
         with self._lock:
@@ -85,14 +91,16 @@ def _format_number(number: float) -> str:
 
 
 class _Bars(Progress):
-    """Bars of phases, and below them a line with the rates of the one that runs."""
+    """Bars of phases, and below them a line with the rates of the one that runs, or what it waits for."""
 
     rates: Rates | None = None
+    waits = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """See Progress."""
         yield from super().get_renderables()
-        if self.rates is not None and (line := format_rates(self.rates.measure_recent(time.monotonic()))):
+        rates = self.rates.measure_recent(time.monotonic()) if self.rates else {}
+        if line := self.waits or format_rates(rates):
             yield Text(line, no_wrap=True, overflow="ellipsis")
 
 
@@ -123,7 +131,7 @@ class ProgressBars:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        self._open.enter_context(METER.told_to(self.work))
+        self._open.enter_context(METER.told_to(self.work, self.wait))
         if self.bars:
             self.bars.start()
         return self
@@ -161,6 +169,23 @@ class ProgressBars:
         """Work was done within tasks."""
         self.rates.add(work, time.monotonic())
         self._say_sometimes()
+
+    @contextmanager
+    def wait(self, reason: str) -> Iterator[None]:
+        """Say what the phase waits for; the seconds until it ends do not count in its rates."""
+        began = time.monotonic()
+        if self.bars:
+            self.bars.waits = reason
+        else:
+            self.console.print(": ".join(filter(None, (self.name, reason))), highlight=False, soft_wrap=True)
+        try:
+            yield
+        finally:
+            if self.bars:
+                self.bars.waits = ""
+            self.said = time.monotonic()
+            self.ended += self.said - began
+            self.rates.skip(self.said - began)
 
     def _say_sometimes(self) -> None:
         """A plain line if the last one is `EVERY` seconds old, and not the last one of the phase."""

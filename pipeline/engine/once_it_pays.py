@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmill.pipeline.core.errors import LackOfMemoryError
+from vlmill.pipeline.core.meter import METER
 from vlmill.pipeline.engine.flow import FlowEvent, WorkerFlow
 from vlmill.pipeline.engine.ray_cluster import LOOPBACK
 from vlmill.pipeline.engine.set_aside import raise_heavy
@@ -87,5 +88,6 @@ class OnceItPays:
 
     def _find_larger(self) -> Executor:
         if self._larger is None:
-            self._larger = self._open.enter_context(self._start())
+            with METER.wait("starting Ray"):
+                self._larger = self._open.enter_context(self._start())
         return self._larger

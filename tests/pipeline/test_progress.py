@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.console import Console
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.pipeline.core.meter import METER, Meter, note_work
 from vlmill.pipeline.core.progress import ProgressBars, Rates, format_rates
+from vlmill.pipeline.engine.executor import Inline
+from vlmill.pipeline.engine.once_it_pays import OnceItPays
 from vlmill.pipeline.fetch.process import _note_answers
 
 
@@ -86,8 +89,8 @@ def test_steps_note_what_their_funnel_counts(tmp_path, capsys):
     recipe, found = write_recipe(tmp_path), Counter()
     before = METER.told_to
 
-    def told_to(listener):
-        return before(lambda work: (found.update(work), listener(work)))
+    def told_to(listener, *more):
+        return before(lambda work: (found.update(work), listener(work)), *more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(METER, "told_to", told_to)
@@ -138,3 +141,46 @@ def test_what_is_left_falls_while_a_task_takes_long_and_is_not_said_once_it_is_o
     lines = console.file.getvalue().splitlines()
     assert [line.partition(" s left")[0].rpartition(" ")[2] for line in lines[:2]] == ["10", "4"]
     assert "left" not in lines[2]
+
+
+def start_ray(monkeypatch, console):
+    """A phase of two tasks: one of 2 s, then Ray starts for 8 s, then one that notes its rows after 6 s."""
+    clock = [100.0]
+    monkeypatch.setattr("vlmill.pipeline.core.progress.time.monotonic", lambda: clock[0])
+
+    def work_off(seconds):
+        clock[0] += seconds
+        bars.work({"rows": 10})
+        if bars.bars:
+            bars.bars.refresh()
+
+    @contextmanager
+    def start():
+        work_off(0.0)
+        clock[0] += 8.0
+        yield Inline()
+
+    with ProgressBars(console) as bars:
+        bars.phase("read", 5)
+        clock[0] += 2.0
+        bars.done()
+        for _ in OnceItPays(start, 2, at_once=True).each(work_off, [6.0]):
+            bars.done()
+
+
+def test_a_plain_line_says_that_ray_starts_and_its_seconds_do_not_count(monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    start_ray(monkeypatch, console)
+    assert console.file.getvalue().splitlines() == [
+        "read: starting Ray",
+        "read: 1 of 5 tasks in 8.0 s (0.1/s, 2 s left); 2.5 rows/s",
+        "read: 2 of 5 tasks in 8.0 s (0.2/s, 12 s left); 2.5 rows/s",
+    ]
+
+
+def test_a_terminal_says_below_the_bar_that_ray_starts_and_no_longer_once_it_has(monkeypatch):
+    file = io.StringIO()
+    start_ray(monkeypatch, Console(file=file, force_terminal=True, width=80, _environ={"TERM": "xterm"}))
+    *_, starts, after = file.getvalue().rpartition("starting Ray")
+    assert starts
+    assert "rows/s" in after
