@@ -1,4 +1,7 @@
-"""Copies of input files that cannot be read by range: a process keeps the last one, for the next partition of it."""
+"""Copies of input files that cannot be read by range: a process keeps the last one, for the next partition of it.
+
+Of what a packed file holds it keeps the last one, too: beside the copy, since both are needed of a packed remote file.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
 from vlmill.pipeline.core.scratch import get_scratch
 
 
 @dataclass
 class _Kept:
-    """The copy that this process keeps."""
+    """The copy of one purpose that this process keeps."""
 
     version: tuple[str, str] = ("", "")  # address and stamp of the file
     folder: Path | None = None
@@ -23,23 +27,30 @@ class _Kept:
     readers: int = 0
 
 
-_KEPT, _LOCK = _Kept(), Lock()
+_KEPT, _LOCK = {"copied": _Kept(), "unpacked": _Kept()}, Lock()
 
 
 @contextmanager
-def keep_copy(version: tuple[str, str], name: str, copy: Callable[[Path], None]) -> Iterator[Path]:
+def keep_copy(
+    version: tuple[str, str],
+    name: str,
+    copy: Callable[[Path], None],
+    purpose: Literal["copied", "unpacked"] = "copied",
+) -> Iterator[Path]:
     """A copy of a file, made by `copy` unless it is the one that is kept.
 
     Args:
         version: The file's address and its stamp; without a stamp the copy goes when the context ends.
         name: What the copy is called.
         copy: Writes the file to a path.
+        purpose: One copy is kept of each.
     """
+    kept = _KEPT[purpose]
     with _LOCK:
-        if version[1] and _KEPT.version == version:
-            assert _KEPT.path is not None
-            _KEPT.readers += 1
-            path = _KEPT.path
+        if version[1] and kept.version == version:
+            assert kept.path is not None
+            kept.readers += 1
+            path = kept.path
         else:
             path = None
     if path is None:
@@ -51,11 +62,11 @@ def keep_copy(version: tuple[str, str], name: str, copy: Callable[[Path], None])
             shutil.rmtree(folder, ignore_errors=True)
             raise
         with _LOCK:
-            keeps = bool(version[1]) and _KEPT.readers == 0
+            keeps = bool(version[1]) and kept.readers == 0
             if keeps:
-                if _KEPT.folder is not None:
-                    shutil.rmtree(_KEPT.folder, ignore_errors=True)
-                _KEPT.version, _KEPT.folder, _KEPT.path, _KEPT.readers = version, folder, path, 1
+                if kept.folder is not None:
+                    shutil.rmtree(kept.folder, ignore_errors=True)
+                kept.version, kept.folder, kept.path, kept.readers = version, folder, path, 1
         if not keeps:
             try:
                 yield path
@@ -66,4 +77,4 @@ def keep_copy(version: tuple[str, str], name: str, copy: Callable[[Path], None])
         yield path
     finally:
         with _LOCK:
-            _KEPT.readers -= 1
+            kept.readers -= 1

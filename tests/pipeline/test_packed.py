@@ -3,7 +3,9 @@
 import bz2
 import gzip
 import json
+from dataclasses import replace
 
+import fsspec
 import pyarrow as pa
 import pytest
 import yaml
@@ -13,7 +15,7 @@ from tests.helpers.small import vlmill
 from tests.helpers.upstream import json_array, json_lines, separated
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.core.keys import hash_file
-from vlmill.pipeline.inputs.files import hash_input, list_input_files
+from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input
 from vlmill.pipeline.sources.formats import packed
 from vlmill.pipeline.sources.instructions import Instructions
 from vlmill.pipeline.sources.table import TableSource
@@ -51,6 +53,21 @@ def test_a_file_that_changed_is_unpacked_again(tmp_path):
     assert len(SOURCE.survey(path)) == 7
 
 
+@pytest.mark.parametrize(("stamp", "times"), [("the first", 1), ("", 2)])
+def test_a_packed_file_elsewhere_is_unpacked_once_where_its_version_is_known(stamp, times, tmp_path, monkeypatch):
+    _, path = write_packed(tmp_path, ".jsonl", ".gz")
+    memory = fsspec.filesystem("memory")
+    memory.pipe(f"/{tmp_path.name}/rows.jsonl.gz", path.read_bytes())
+    unpacked, unpack = [], packed.unpack_file
+    monkeypatch.setattr(packed, "unpack_file", lambda *paths: (unpacked.append(paths), unpack(*paths)))
+    (file,) = list_input_files("a", f"memory://{tmp_path.name}", "*.gz")
+    for _ in range(2):
+        with open_input(replace(file, stamp=stamp)) as copy:
+            assert len(SOURCE.survey(copy)) == len(list(SOURCE.rows(copy, range(30)))) == 30
+    memory.rm(f"/{tmp_path.name}", recursive=True)
+    assert len({path for path, _ in unpacked}) == len(unpacked) == times
+
+
 def test_the_packed_file_is_hashed(tmp_path):
     _, path = write_packed(tmp_path, ".jsonl", ".gz")
     (file,) = list_input_files("a", str(tmp_path), "*.gz")
@@ -69,7 +86,10 @@ def test_a_file_that_holds_far_more_than_its_size_is_bad(tmp_path, monkeypatch):
     monkeypatch.setattr(packed, "USUAL", 1000)
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b" " * (1 << 20)))
-    with pytest.raises(BadFileError, match="bytes come out of it, 200 times its size"):
+    with pytest.raises(BadFileError, match=r"more than [\d,]+ bytes come out of its 1,\d+, and more than 200 times"):
+        Instructions().survey(path)
+    monkeypatch.setattr(packed, "USUAL", 500_000)
+    with pytest.raises(BadFileError, match=r"more than 500,000 bytes come out of its 1,\d+, and more than 200 times"):
         Instructions().survey(path)
     monkeypatch.setattr(packed, "USUAL", 1 << 20)
     assert Instructions().survey(path) == []

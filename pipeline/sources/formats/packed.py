@@ -1,7 +1,7 @@
 """Packed files of text rows, such as `a.jsonl.gz`: they are unpacked into a temporary file before they are read.
 
 Rows are read from any start, and a packed file can only be read from its front. So each process unpacks it once and
-keeps what came out until it reads another file. What is hashed is the packed file.
+keeps what came out until it unpacks another file. What is hashed is the packed file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def open_unpacked(path: Path) -> Iterator[Path]:
         return
     about = path.stat()
     stamp = f"{about.st_size} {about.st_mtime_ns} {about.st_ino}"
-    with keep_copy((f"unpacked {path}", stamp), path.stem, partial(unpack_file, path)) as plain:
+    with keep_copy((f"unpacked {path}", stamp), path.stem, partial(unpack_file, path), "unpacked") as plain:
         yield plain
 
 
@@ -59,13 +59,14 @@ def unpack_file(path: Path, plain: Path) -> None:
     Raises:
         BadFileError: it is damaged or cut, or far more comes out than its size can explain.
     """
-    codec, most = CODECS[path.suffix.lower()], max(USUAL, RATIO * path.stat().st_size)
+    codec, size = CODECS[path.suffix.lower()], path.stat().st_size
+    most = max(USUAL, RATIO * size)
     with path.open("rb") as file, pa.CompressedInputStream(file, codec) as packed, plain.open("wb") as out:
         while part := _read_part(path, codec, packed):
             if out.tell() + len(part) > most:
                 raise BadFileError(
-                    f"{path}: more than {most:,} bytes come out of it, {RATIO} times its size; unpack it, and let "
-                    "`files` name what comes out, if that is right"
+                    f"{path}: more than {most:,} bytes come out of its {size:,}, and more than {RATIO} times as many; "
+                    "unpack it, and let `files` name what comes out, if that is right"
                 )
             out.write(part)
 
