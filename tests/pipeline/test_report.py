@@ -365,7 +365,12 @@ def test_machines_get_the_funnel_and_the_steps(built, capsys):
     assert found["funnel"]["steps"]["web"]["language"] == ["language"]
     assert vlmill("status", built) == 0
     kept = total_funnel(read_funnel(built))["samples"]
-    assert f"{kept.kept} of {kept.came} samples" in said(capsys)
+    words = said(capsys)
+    assert f"{kept.kept} of {kept.came} samples" in words
+    for source, counts in read_funnel(built).items():
+        rows, samples = counts["rows"], counts["samples"]
+        assert f" {source}: {rows['kept']} of {rows['in']} rows (" in words
+        assert f"), {samples['kept']} of {samples['in']} samples (" in words.partition(f" {source}: ")[2]
 
 
 def test_status_names_the_hosts_that_were_asked_and_why_they_failed(built, tmp_path, capsys, monkeypatch):
