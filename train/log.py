@@ -28,7 +28,7 @@ from vlmill.pipeline.core.files import write_atomically
 from vlmill.train.wandb_run import WandbRun
 
 LINE_EVERY = 15.0
-"""Seconds between two plain lines where there is no terminal."""
+"""Seconds between two plain lines where there is no terminal; the first step has one."""
 
 
 class Log:
@@ -47,7 +47,7 @@ class Log:
         peak: float | None = None,
         open_wandb: Callable[[], WandbRun] | None = None,
     ) -> None:
-        self.stage, self.steps, self.console, self.said = stage, steps, console, time.monotonic()
+        self.stage, self.steps, self.console, self.said = stage, steps, console, float("-inf")
         self.peak = peak  # operations per second of all devices together
         self.path, self.done, self.open_wandb = path, done, open_wandb
         columns = (
@@ -112,6 +112,11 @@ class Log:
                 f"{times['tokens_per_second']:.0f} tokens/s, waited for data {times['waited']:.0%} of the time"
                 + (f", MFU {times['mfu']:.0%}" if self.peak else "")
             )
+
+
+def tell_start(console: Console, stage: str, what: str) -> None:
+    """A plain line on what a stage does before its first step is done."""
+    console.print(f"{stage}: {what}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from vlmill.train.checkpoint_writer import CheckpointWriter
 from vlmill.train.data import Reader, load_step_batches
 from vlmill.train.distributed import ProcessGroup, find_layers
 from vlmill.train.flops import Cost, count_flops, find_peak
-from vlmill.train.log import Log
+from vlmill.train.log import Log, tell_start
 from vlmill.train.memory import count_held, measure_memory, reduces_once
 from vlmill.train.model import compute_token_losses, make_optimizer, scale_rate, set_rates
 from vlmill.train.phases import Phase
@@ -107,6 +107,9 @@ def run_stage(setup: Setup, console: Console) -> Path:
     )
     dtype = getattr(torch, training.dtype)
     learner.reduces_once = _reduces_once(setup)
+    if group.leads and done < setup.phase.last:
+        slow = "; layers are compiled, which takes minutes" if setup.machine.compile else ""
+        tell_start(console, setup.reader.mixture.stage, f"taking step {done + 1} of {setup.steps}{slow}")
     with (
         log if group.leads else nullcontext(),
         attend_packed(setup.model, setup.device, dtype),

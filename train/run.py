@@ -6,6 +6,7 @@ One stage, or all stages of its recipe in order, each from the weights of the on
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ from vlmill.train.distributed import ProcessGroup, join_process_group
 from vlmill.train.evaluate import HeldOut, Score, make_score_table, summarise_scores, write_answers
 from vlmill.train.export import export_model, load_export
 from vlmill.train.families.pretrained import choose_export_dtype
+from vlmill.train.log import tell_start
 from vlmill.train.loop import Setup, run_stage
 from vlmill.train.model import WEIGHTS, create_model, save_weights
 from vlmill.train.network import CONTINUED, NetworkBuilder, list_adapters_before
@@ -154,6 +156,9 @@ def train_stage(
         RecipeError: model, policy and plan do not fit.
     """
     machine, console = machine or Machine(), console or make_console(quiet=True)
+    there, leads = directory / "train" / stage, os.environ.get("RANK", "0") == "0"  # as torchrun and Ray set it
+    if leads and not (there / RESULT).exists():
+        tell_start(console, stage, "reading the plan")
     mixture = PlannedMixture(directory, stage, machine.shards)
     if policy is not None and policy != mixture.policy:
         raise StoreError(
@@ -165,7 +170,7 @@ def train_stage(
     builder = NetworkBuilder(reader, training, model, start_from, before)
     phases = list_phases(training, count_steps(training, mixture.sequences), before)
     identity = _describe_identity(mixture, training, model, start_from, before)
-    dtype, there = choose_export_dtype(model), directory / "train" / stage
+    dtype = choose_export_dtype(model)
     finished = _is_stage_finished(there, identity, dtype)  # maybe by ranks elsewhere, whose GPUs need not be here
     device = torch.device("cpu") if finished else take_device(machine)
     with (
@@ -175,6 +180,8 @@ def train_stage(
     ):
         if not finished:
             for place in _list_phases_left(phases, folder, identity):
+                if group.leads:
+                    tell_start(console, stage, "loading the model")
                 network = _open_network(builder, phases, place, folder, group)
                 setup = Setup(
                     reader, network, training, phases[-1].last, phases[place], identity, folder, device, machine, group

@@ -94,6 +94,9 @@ def train(
         torchrun --nproc-per-node 8 -m vlmill.pipeline.cli train /shared/run
         vlmill train run --shards s3://bucket/run
     """
+    leads = os.environ.get("RANK", "0") == "0"  # set by torchrun; only the first rank prints
+    if leads:
+        console.print("loading torch and transformers")
     from vlmill.api.training import train_run
     from vlmill.train.settings import Machine
 
@@ -108,7 +111,7 @@ def train(
         wandb=wandb,
     )
     results = train_run(directory, stage, machine, ranks, ray, console)
-    if os.environ.get("RANK", "0") != "0":  # set by torchrun; only the first rank prints
+    if not leads:
         return
     last = results[-1]
     console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import distributed
 from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from transformers import AutoModelForImageTextToText
@@ -314,6 +316,14 @@ def test_a_rank_that_someone_else_has_put_into_a_group_takes_its_own_gpu_too(
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)  # as Ray Train does
     begin(copy(made, tmp_path), "cuda")
     assert calls == [("current", 1)]
+
+
+def test_a_rank_that_is_not_the_first_prints_nothing(made, tmp_path, calls, second_of_two):
+    console = Console(file=io.StringIO())
+    with pytest.raises(BuildingError):
+        train_stage(copy(made, tmp_path), "align", TRAINING, model_settings(), machine=MACHINE, console=console)
+    assert calls == [("group", "gloo", None)]
+    assert console.file.getvalue() == ""
 
 
 def test_ranks_on_cpus_take_no_gpu(made, tmp_path, calls, second_of_two):

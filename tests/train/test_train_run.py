@@ -246,7 +246,14 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(run, tmp_path):
         copy(run, tmp_path / "run"), "align", training(steps=2), model_settings(), machine=MACHINE, console=console
     )
     said = console.export_text()
-    assert "align: step 2 of 2, loss" in said
+    begun = [line.partition(", loss")[0] for line in said.splitlines()[:5]]
+    assert begun == [
+        "align: reading the plan",
+        "align: loading the model",
+        "align: taking step 1 of 2",
+        "align: step 1 of 2",
+        "align: step 2 of 2",
+    ]
     assert "align: held-out samples" in said
 
 

@@ -99,5 +99,7 @@ def test_of_several_ranks_the_first_alone_says_where_the_model_lies(tmp_path, mo
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         training.train(tmp_path)
-        said[rank] = "trained align" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        said[rank] = "trained align" in out
+        assert said[rank] == out.startswith("loading torch and transformers\n")
     assert said == {"1": False, "0": True}

@@ -31,6 +31,7 @@ def train_run(
     """
     machine, console = machine or Machine(), console or make_console(quiet=True)
     if ranks is not None:
+        console.print("starting Ray and its ranks")
         whole = directory.absolute()  # ranks have other working folders
         with nullcontext() if isinstance(whole, RunPath) else follow_logs(whole / "train", console):
             work = partial(train_stages, whole, stage, machine)
