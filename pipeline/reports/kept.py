@@ -154,12 +154,11 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
         if why := _sort_reasons(one.files.lost):
             total = sum(number for _, number in why)
             outside = Reason.FORBIDDEN_ADDRESS in dict(why)
-            absolute = "; forbidden_address is a path that is absolute or leads out of that folder" if outside else ""
+            absolute = " (forbidden_address: absolute, or out of that folder)" if outside else ""
             yield (
-                f"warning: {one.source}: {'1 image is' if total == 1 else f'{total:,} images are'} lost because files "
-                f"are not under the source's `images` ({_name_reasons(why)}), with samples that need them "
-                f"({_make_command(one, shown, why[0][0])}){absolute}. Put the files there, or say where they are "
-                f"with --set sources.{one.source}.images=FOLDER, then run the same build with --retry-failed"
+                f"warning: {one.source}: {total:,} {'image' if total == 1 else 'images'} not under `images`{absolute}, "
+                f"lost with samples that need them ({_name_reasons(why)}): {_make_command(one, shown, why[0][0])}; "
+                f"put files there or --set sources.{one.source}.images=FOLDER, then build with --retry-failed"
             )
         if one.not_had:
             yield f"warning: {_describe_failed(one, shown)}"
