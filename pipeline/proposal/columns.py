@@ -32,18 +32,8 @@ QUESTIONS = (
     *("frage", "pregunta", "pergunta", "domanda", "vraag", "вопрос", "问题", "質問", "질문"),
 )
 ANSWERS = (
-    "answer",
-    "response",
-    "output",
-    "outputs",
-    "completion",
-    "reply",
-    "solution",
-    "target",
-    "correct_choice_idx",
-    "correct",
-    "assistant",
-    "answers",
+    *("answer", "response", "output", "outputs", "completion", "reply", "solution", "target", "correct_choice_idx"),
+    *("correct", "assistant", "answers"),
     *(
         "antwort",
         "réponse",
@@ -57,8 +47,7 @@ ANSWERS = (
         "回答",
         "답변",
     ),
-    "suffix",
-    "label",
+    *("suffix", "label"),
 )
 TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat", "qa", "qas", "qa_pairs")
 PARTS = ("prompt", "completion")
@@ -110,6 +99,7 @@ class Cells:
 
     rows: Sequence[Mapping[str, Any]]
     ids: ImageIds | None = None  # the column of ids that name image files
+    where: str = ""  # what was looked at, for messages: a file or a place
 
     @cached_property
     def columns(self) -> list[str]:
@@ -147,9 +137,16 @@ class Cells:
         """Refuse a name of the command line that is in no row. Raises SourceError."""
         if column not in (*self.columns, *self.dotted) and not any(map(has_value, self.list_values(column))):
             there = ", ".join((*self.columns, *self.dotted)) or "none"
-            raise SourceError(f"--column {option}={column}: there is no such column; the columns are {there}")
+            raise SourceError(
+                f"--column {option}={column}: there is no such column{self.add_where()}; the columns are {there}"
+            )
         if option == "signals" and not any(select_numbers({"": one}, [""]) for one in self.list_values(column)):
-            raise SourceError(f"--column signals={column}: it holds {self.describe(column)}, expected numbers")
+            held = f"{self.describe(column)}{self.add_where()}"
+            raise SourceError(f"--column signals={column}: it holds {held}, expected numbers")
+
+    def add_where(self) -> str:
+        """What was looked at, at the end of a message; nothing where that is not known."""
+        return f" in {self.where}" if self.where else ""
 
     def _list_kinds(self, column: str) -> list[str]:
         return describe_values(self.list_values(column))
@@ -296,8 +293,8 @@ def _find_other_half(cells: Cells, given: dict[str, Any]) -> dict[str, Any]:
         found = _find_column(cells, columns, names, *TEXTS, "number", "true or false", "list of texts")
         if option not in given and not found:
             raise SourceError(
-                f"no column looks like the {option}: name it, too, with --column {option}=COLUMN; the columns are "
-                f"{', '.join(columns) or 'none'}"
+                f"no column{cells.add_where()} looks like the {option}: name it, too, with --column "
+                f"{option}=COLUMN; the columns are {', '.join(columns) or 'none'}"
             )
         given = {option: found, **given}
     return given

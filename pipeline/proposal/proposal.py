@@ -188,7 +188,7 @@ def _open_files(
                 tried += try_kinds(path, strip_packing(suffix))
             try:
                 rows = read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ()
-                cells = Cells(rows, find_image_ids(root, rows))
+                cells = Cells(rows, find_image_ids(root, rows), name)
             except SourceError as error:
                 tried.append(Attempt("table", {}, 0, (), why=str(error)))
             tried += [try_kind(path, kind, one) for kind, one in _list_options(cells, named)]
@@ -321,7 +321,7 @@ def _examine_pictures(
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
         raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")
-    cells = Cells(beside.described[:TRIED])
+    cells = Cells(beside.described[:TRIED], where=place)
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]
     best = choose_attempt(attempts)

@@ -100,7 +100,10 @@ def test_named_columns_read_addresses_with_the_kind_that_requests_them(tmp_path)
         ({"query": ["q"]}, "expected ROLE=COLUMN, where ROLE is image, caption, question"),
         ({"question": [""]}, "--column question: expected ROLE=COLUMN"),
         ({"answer": ["q", "a"]}, "2 columns, expected 1; several may be image, caption"),
-        ({"question": ["asked"]}, "there is no such column; the columns are foto, q, a"),
+        ({"question": ["asked"]}, "there is no such column in a.jsonl; the columns are foto, q, a"),
+        ({"caption": ["asked"]}, "there is no such column in a.jsonl; the columns are foto, q, a"),
+        ({"texts": ["asked"]}, "there is no such column in a.jsonl; the columns are foto, q, a"),
+        ({"signals": ["q"]}, "signals=q: it holds text in a.jsonl, expected numbers"),
     ],
 )
 def test_a_wrong_name_is_an_error_that_says_what_there_is(named, said, tmp_path):
@@ -241,7 +244,7 @@ def test_a_place_in_a_list_is_named_on_the_command_line_and_one_that_is_not_ther
     named = examine_place(place, {"caption": ["said.1", "said.0"]}).chosen
     assert named.options["caption"] == ["said.1", "said.0"]
     assert named.pages[3].nodes[1].text == "Two 3."
-    with pytest.raises(SourceError, match=r"caption=said\.2: there is no such column"):
+    with pytest.raises(SourceError, match=r"caption=said\.2: there is no such column in a\.jsonl"):
         examine_place(place, {"caption": ["said.2"]})
 
 
@@ -261,5 +264,5 @@ def test_numbers_that_travel_along_are_named_on_the_command_line_and_read_from_t
         {},
         {"score": 7.0},
     ]
-    with pytest.raises(SourceError, match="signals=answer: it holds text, expected numbers"):
+    with pytest.raises(SourceError, match=r"signals=answer: it holds text in a\.csv, expected numbers"):
         examine_place(place, {"signals": ["answer"]})
