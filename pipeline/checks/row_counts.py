@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.schema import Recipe
+from vlmill.pipeline.sources.formats.packed import ROWS, find_ending, strip_packing
 from vlmill.pipeline.steps.row_sample import LEAST_ROWS
 from vlmill.pipeline.steps.survey import SHARED_BYTES
 
@@ -25,7 +26,8 @@ def count_rows(
     if len(files) == 1 or known is None:
         return known
     source = recipe.source(name)
-    if known == 1 and not source.ranged(first.name):
+    ending = find_ending(first.name)
+    if known == 1 and not source.ranged(first.name) and ending != ".tar" and strip_packing(ending) not in ROWS:
         return len(files)
     if all(file.on_disk and source.ranged(file.name) for file in files[:COUNTED]):
         head = {first, *files[:COUNTED]}

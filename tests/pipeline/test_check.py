@@ -294,6 +294,16 @@ def test_a_file_that_is_one_row_stands_for_one_whatever_its_size(tmp_path, capsy
     assert [one["rows"] for one in found["sources"]] == [3]
 
 
+def test_a_first_file_of_one_row_does_not_stand_for_files_of_one_row(tmp_path, capsys):
+    for part, number in enumerate((1, 100, 100)):
+        rows = [{"question": f"What is {row + 100}?", "answer": "It is."} for row in range(number)]
+        json_lines(tmp_path / f"{part}.jsonl", rows)
+    source = {"kind": "table", "files": "*.jsonl", "options": {"question": "question", "answer": "answer"}}
+    write_recipe(tmp_path, sources={"quiz": source}, stages=[], model={})
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
+    assert [one["rows"] for one in found["sources"]] == [201]
+
+
 def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
     for part in range(3):
         rows = [([picture(n, (64, 64))], [(f"What is in {n}?", f"Thing {n}")]) for n in range(250)]
