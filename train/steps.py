@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import pairwise
+from operator import index
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -171,3 +172,28 @@ def check_shares(training: Training, ranks: int) -> None:
             f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} "
             f"micro-batches for each of {ranks} ranks"
         )
+
+
+def check_share(training: Training, rank: int, ranks: int, readers: int) -> None:
+    """Refuse a share of the steps that does not exist: a negative rank would count from the last.
+
+    Raises:
+        RecipeError: as `check_shares`.
+        ValueError: there is no such rank, or less than one rank or reader.
+        TypeError: one is no whole number.
+    """
+    for name, value in {"ranks": ranks, "readers": readers}.items():
+        if index(value) < 1:
+            raise ValueError(f"{name}={value}: give 1 or more")
+    if not 0 <= index(rank) < ranks:
+        raise ValueError(f"rank={rank}: of {ranks} ranks there are 0 to {ranks - 1}")
+    check_shares(training, ranks)
+
+
+def describe_steps(training: Training) -> dict[str, Any]:
+    """What decides which sequences a step reads, beside the plan, by its keys in a recipe."""
+    return {
+        "train.sequences": training.sequences,
+        "train.accumulation": training.accumulation,
+        "train.ranks": training.ranks,
+    }

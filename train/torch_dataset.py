@@ -1,4 +1,4 @@
-"""A stage's batches for the loops of others: a `torch.utils.data.IterableDataset` whose state is one number.
+"""A stage's batches for the loops of others: a `torch.utils.data.IterableDataset` whose state is a place in them.
 
 Packing, order and dealing over ranks are those of the trainer (data.py).
 """
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedModel
 
+from vlmill.pipeline.core.errors import StoreError
 from vlmill.train.batch import Batch
 from vlmill.train.families.base import Family
 
@@ -32,16 +33,35 @@ class StageDataset(IterableDataset):  # type: ignore[type-arg]
         model: That is to be trained; some classes make their inputs by its configuration.
         start: The first micro-batch.
         accumulation: Micro-batches of a step.
+        ranks: That share each of them.
+        course: What decides the sequences of each step, such as the stage and its plan; it is part of the state.
     """
 
     def __init__(
-        self, batches: Batches, family: Family, model: PreTrainedModel, start: int = 0, accumulation: int = 1
+        self,
+        batches: Batches,
+        family: Family,
+        model: PreTrainedModel,
+        start: int = 0,
+        accumulation: int = 1,
+        ranks: int = 1,
+        course: Mapping[str, Any] | None = None,
     ) -> None:
         self._batches, self._family, self._model = batches, family, model
-        self._next, self._accumulation = start, accumulation
+        self._next, self._accumulation, self._ranks, self._course = start, accumulation, ranks, dict(course or {})
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """From where the state says to the end of the stage's training."""
+        """From where the state says to the end of the stage's training.
+
+        Raises:
+            ValueError: a worker of a DataLoader asks. Each would give out everything, and keep the state to itself.
+        """
+        if (worker := get_worker_info()) is not None:
+            raise ValueError(
+                f"num_workers={worker.num_workers}: each worker of a DataLoader would give out every batch, and the "
+                "state would stay in it; use DataLoader(dataset, batch_size=None, num_workers=0), and readers=N of "
+                "torch_dataset to read with more threads"
+            )
         step, inside = divmod(self._next, self._accumulation)
         with closing(self._batches(step)) as steps:
             for micro in steps:
@@ -50,12 +70,37 @@ class StageDataset(IterableDataset):  # type: ignore[type-arg]
                     yield make_inputs(self._family, self._model, batch)
                 inside = 0
 
-    def state_dict(self) -> dict[str, int]:
-        """How many micro-batches were given out."""
-        return {"batches": self._next}
+    def state_dict(self) -> dict[str, Any]:
+        """How many micro-batches were given out, over how many ranks, and of what."""
+        return {"batches": self._next, "ranks": self._ranks, **self._course}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on behind those that were given out when `state_dict` was asked."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind those that were given out when `state_dict` was asked. Any rank may load the state of any other.
+
+        Raises:
+            StoreError: it is of another stage, plan or kind of steps, it lacks something, or it lies within a step
+                that another number of ranks shares out in another way.
+        """
+        here = self.state_dict()
+        if lacking := sorted(here.keys() - state.keys()):
+            raise StoreError(
+                f"this state has no {', '.join(lacking)}: it is not what state_dict() of this dataset gives; "
+                "torch_dataset(model, start=N) goes on behind N micro-batches without a state"
+            )
+        differing = [
+            f"{name}: {state[name]!r} there, {here[name]!r} here" for name in self._course if state[name] != here[name]
+        ]
+        if differing:
+            raise StoreError(
+                f"this state is of other batches ({'; '.join(differing)}), so its place means nothing here; load it "
+                "where it was made, or begin without a state"
+            )
+        if state["ranks"] != self._ranks and state["batches"] % self._accumulation:
+            raise StoreError(
+                f"this state lies within a step ({state['batches']} micro-batches, {self._accumulation} to a step), "
+                f"which {state['ranks']} ranks share out otherwise than {self._ranks}; give ranks={state['ranks']}, or "
+                "load a state that was asked for at the end of a step"
+            )
         self._next = state["batches"]
 
 

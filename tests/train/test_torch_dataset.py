@@ -73,6 +73,60 @@ def test_the_loss_of_transformers_is_that_of_the_trainer(stage, model):
         assert model(**inputs).loss.item() == pytest.approx(losses.mean().item(), abs=1e-5)
 
 
+def test_workers_of_a_loader_are_refused_since_each_would_give_out_everything(stage, model):
+    with pytest.raises(ValueError, match=r"num_workers=2: each worker .* readers=N"):
+        list(DataLoader(stage.torch_dataset(model), batch_size=None, num_workers=2))
+
+
+SHARES = [
+    ({"rank": -1, "ranks": 2}, ValueError, "rank=-1: of 2 ranks there are 0 to 1"),
+    ({"rank": 2, "ranks": 2}, ValueError, "rank=2: of 2 ranks there are 0 to 1"),
+    ({"ranks": 0}, ValueError, "ranks=0: give 1 or more"),
+    ({"ranks": 3}, vlmill.RecipeError, "4 sequences cannot be cut into 2 micro-batches for each of 3 ranks"),
+    ({"rank": "0", "ranks": 2}, TypeError, "cannot be interpreted as an integer"),
+    ({"readers": 0}, ValueError, "readers=0: give 1 or more"),
+    ({"start": -1}, ValueError, "start=-1: stage 'align' has"),
+    ({"start": 7}, ValueError, "start=7: stage 'align' has"),
+]
+
+
+@pytest.mark.parametrize(("asked", "kind", "said"), SHARES)
+def test_a_share_that_does_not_exist_is_refused_at_once(stage, model, asked, kind, said):
+    with pytest.raises(kind, match=said):
+        stage.torch_dataset(model, **asked)
+    with pytest.raises(kind, match=said):
+        stage.batches(**asked)
+
+
+def test_behind_the_last_batch_there_is_nothing(stage, model):
+    assert list_ids(stage.torch_dataset(model, 6)) == list(stage.batches(3)) == list(stage.batches(2, 1)) == []
+
+
+def test_a_state_says_what_it_is_of_and_is_refused_elsewhere(stage, model):
+    dataset = stage.torch_dataset(model)
+    assert len(list(islice(dataset, 3))) == 3
+    state = dataset.state_dict()
+    for name, other in {"stage": "tune", "mixture": "another", "train.sequences": 8, "train.ranks": 2}.items():
+        later = stage.torch_dataset(model)
+        with pytest.raises(vlmill.StoreError, match=f"{name}: {other!r} there, {state[name]!r} here"):
+            later.load_state_dict({**state, name: other})
+        assert later.state_dict() == {**state, "batches": 0}
+    with pytest.raises(vlmill.StoreError, match=r"no mixture, .*start=N"):
+        stage.torch_dataset(model).load_state_dict({"batches": 3})
+
+
+def test_other_ranks_go_on_between_steps_and_not_within_one(stage, model):
+    dataset = stage.torch_dataset(model)
+    states = {}
+    for count, _ in enumerate(dataset, 1):
+        states[count] = dataset.state_dict()
+    two = stage.torch_dataset(model, rank=1, ranks=2)
+    with pytest.raises(vlmill.StoreError, match=r"within a step \(3 micro-batches, 2 to a step\).*give ranks=1"):
+        two.load_state_dict(states[3])
+    two.load_state_dict(states[4])
+    assert list_ids(two) == list_ids(stage.torch_dataset(model, 4, rank=1, ranks=2))
+
+
 @pytest.mark.parametrize("loop", ["trainer", "accelerate"])
 def test_both_loops_of_the_example_train(stage, model, loop):
     pytest.importorskip("accelerate")

@@ -22,14 +22,16 @@ from vlmill.pipeline.images.decode import decode_image
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.loss_shares import read_weighted_stats
 from vlmill.train.settings import read_model_settings, read_training_settings
-from vlmill.train.steps import count_steps
+from vlmill.train.steps import check_share, count_steps, describe_steps
 from vlmill.train.trace import SeenSegment, list_seen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from vlmill.pipeline.recipe.schema import Recipe
     from vlmill.train.batch import Batch
     from vlmill.train.imbalance import Imbalance
+    from vlmill.train.settings import Training
     from vlmill.train.torch_dataset import StageDataset
 
 AHEAD = 2
@@ -183,18 +185,31 @@ class StageMixture:
             readers: Threads that read and decode.
 
         Raises:
-            RecipeError: the recipe says nothing of the stage's training, or the plan has too few sequences for it.
+            RecipeError: the recipe says nothing of the stage's training, the plan has too few sequences for it, or
+                the ranks do not divide the sequences of a step.
             StoreError: shards, tokenizer or policy are not those that the plan was made with.
+            ValueError: there is no such rank or step, or there are no readers.
+            TypeError: one of them is no whole number.
         """
+        recipe = read_locked_recipe(self.folder)
+        training = self._read_training(recipe)
+        check_share(training, rank, ranks, readers)
+        most = count_steps(training, self.sequences)
+        last = most if stop is None else min(stop, most)
+        if not 0 <= start <= most:
+            raise ValueError(f"start={start}: stage {self.name!r} has steps 0 to {most - 1}; {most} is behind them all")
+        return self._load(recipe, training, range(start, last), rank, ranks, readers)
+
+    def _read_training(self, recipe: Recipe) -> Training:
+        stage = next(stage for stage in recipe.stages if stage.name == self.name)
+        return read_training_settings(stage, recipe.scale)
+
+    def _load(
+        self, recipe: Recipe, training: Training, steps: range, rank: int, ranks: int, readers: int
+    ) -> Iterator[tuple[Batch, ...]]:
         from vlmill.train.data import load_step_batches, open_reader
 
-        recipe = read_locked_recipe(self.folder)
-        training = read_training_settings(
-            next(stage for stage in recipe.stages if stage.name == self.name), recipe.scale
-        )
         reader = open_reader(self._mixture, read_model_settings(recipe), training.loss, training.loss_weights)
-        most = count_steps(training, self.sequences)
-        steps = range(start, most if stop is None else min(stop, most))
         with closing(load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)) as loaded:
             yield from loaded
 
@@ -216,16 +231,23 @@ class StageMixture:
         Raises:
             RecipeError: as `batches`.
             StoreError: as `batches`.
+            ValueError: as `batches`; or a worker of a DataLoader asks for batches, of which each would give out all.
         """
         from vlmill.train.families import find_family
         from vlmill.train.torch_dataset import StageDataset
 
         recipe = read_locked_recipe(self.folder)
-        stage = next(stage for stage in recipe.stages if stage.name == self.name)
+        training = self._read_training(recipe)
+        check_share(training, rank, ranks, readers)
+        most = count_steps(training, self.sequences) * training.accumulation
+        if not 0 <= start <= most:
+            raise ValueError(
+                f"start={start}: stage {self.name!r} has micro-batches 0 to {most - 1}; {most} is behind them all"
+            )
         family = find_family(read_model_settings(recipe), self.policy, self._mixture.chat_settings)
-        accumulation = read_training_settings(stage, recipe.scale).accumulation
         batches = partial(self.batches, rank=rank, ranks=ranks, readers=readers)
-        return StageDataset(batches, family, model, start, accumulation)
+        course = {"stage": self.name, "mixture": self._mixture.sha256, **describe_steps(training)}
+        return StageDataset(batches, family, model, start, training.accumulation, ranks, course)
 
     def measure_imbalance(self, ranks: int) -> Imbalance:
         """How long so many ranks would wait for each other in the steps of the stage's training. Imports torch.
@@ -236,9 +258,7 @@ class StageMixture:
         from vlmill.train.imbalance import measure_stage
 
         recipe = read_locked_recipe(self.folder)
-        stage = next(stage for stage in recipe.stages if stage.name == self.name)
-        training = read_training_settings(stage, recipe.scale)
-        return measure_stage(self._mixture, read_model_settings(recipe), training, ranks)
+        return measure_stage(self._mixture, read_model_settings(recipe), self._read_training(recipe), ranks)
 
     def _sample(self, sequence: int | None, segment: Segment, stored: Stored) -> PlannedSample:
         nodes, images, cut = stored.find(segment)
