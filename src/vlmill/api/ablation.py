@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
+from vlmill.api.arguments import check_machine, check_mapping, check_workers, format_places, list_code_files
 from vlmill.api.builds import build_recipe
-from vlmill.api.runs import Run, list_code_files, open_run
+from vlmill.api.runs import Run, open_run
 from vlmill.api.training import train_run
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.places import take_local_path
@@ -77,6 +78,8 @@ def ablate(
         StoreError: a folder was made for another recipe, or runs have too few held-out samples in common.
     """
     console = console or make_console(quiet=True)
+    check_machine(machine)
+    check_workers(workers)
     prepared = _prepare(spec, out, sources, limit, filters, settings)
     with Store(prepared.root).locked():
         folders = prepared.build(source_run, workers, ray, console)
@@ -125,6 +128,7 @@ def plan_ablation(
         RecipeError, StoreError: as `ablate` before it trains.
     """
     console = console or make_console(quiet=True)
+    check_workers(workers)
     prepared = _prepare(spec, out, sources, limit, filters, settings)
     with Store(prepared.root).locked():
         folders = prepared.build(source_run, workers, ray, console)
@@ -163,8 +167,9 @@ def _prepare(
     settings: Mapping[str, Any] | None,
 ) -> _Prepared:
     path = find_ablation(str(spec))
+    check_mapping("settings", settings, '{"seeds": [0, 1]}')
     said = {key: value if isinstance(value, str) else format_yaml(value) for key, value in (settings or {}).items()}
-    asked, places = read_ablation(path, said), {name: str(place) for name, place in (sources or {}).items()}
+    asked, places = read_ablation(path, said), format_places(sources)
     planned = list_trials(asked, places, limit, find_named_code(list_code_files(filters), [], {}))
     return _Prepared(asked, planned, take_local_path(out) if out else Path("build") / f"ablate-{path.stem}")
 

@@ -10,8 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
+from vlmill.api.arguments import (
+    check_workers,
+    format_places,
+    format_settings,
+    list_code_files,
+    list_texts,
+    name_recipe,
+)
 from vlmill.api.checks import forecast_build, refuse_faults
-from vlmill.api.runs import Run, format_settings, list_code_files, open_run
+from vlmill.api.runs import Run, open_run
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
@@ -65,7 +73,7 @@ def load_recipe(
     scale: float | None = None,
     settings: Mapping[str, Any] | None = None,
     filters: str | Path | Sequence[str | Path] = (),
-    trust_code: Sequence[str] = (),
+    trust_code: str | Sequence[str] = (),
     run: str | Path | None = None,
 ) -> LoadedRecipe:
     """Read a recipe, change values of it, and check all of it.
@@ -84,11 +92,13 @@ def load_recipe(
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed; or the recipe holds code that was not named.
+        TypeError: an argument is of another kind, such as a dict for `recipe`.
     """
-    code = find_named_code(list_code_files(filters), trust_code, read_held_code(find_recipe(str(recipe))))
-    moved = {name: str(place) for name, place in (sources or {}).items()}
-    sets = format_settings({**(settings or {}), **({} if scale is None else {"scale": scale})})
-    return load_with_code(str(recipe), moved, limit, sets, code, take_run_folder(run) if run else None)
+    named = name_recipe(recipe)
+    trusted = list_texts("trust_code", trust_code)
+    code = find_named_code(list_code_files(filters), trusted, read_held_code(find_recipe(named)))
+    sets = format_settings(settings) | ({} if scale is None else format_settings({"scale": scale}))
+    return load_with_code(named, format_places(sources), limit, sets, code, take_run_folder(run) if run else None)
 
 
 def load_with_code(
@@ -173,12 +183,13 @@ def build(
         StoreError: the folder is locked to another recipe, in use, or damaged.
         VlmillError: less was kept of a source than the recipe expects, or nothing. The folder keeps its data.
     """
+    check_workers(workers)
     if until is not None and until not in PHASES:
         raise RecipeError(f"--until {until}: there is no such phase; choose among {', '.join(PHASES)}")
     if isinstance(recipe, LoadedRecipe):
         loaded = recipe
     else:
-        loaded = _load_unchanged(str(recipe), out, accept_changes=accept_changes)
+        loaded = _load_unchanged(name_recipe(recipe), out, accept_changes=accept_changes)
     shown, console = take_run_folder(out) if out else Path("build") / loaded.name, console or make_console(quiet=True)
     refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders

@@ -10,7 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmill.api.runs import format_settings, list_code_files
+from vlmill.api.arguments import (
+    check_workers,
+    format_places,
+    format_settings,
+    list_code_files,
+    list_texts,
+    name_recipe,
+)
 from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
@@ -60,7 +67,7 @@ def check_recipe(
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
     filters: str | Path | Sequence[str | Path] = (),
-    trust_code: Sequence[str] = (),
+    trust_code: str | Sequence[str] = (),
     workers: int | None = None,
 ) -> CheckResult:
     """Say all that is wrong with a recipe and the files that it names, and estimate what a build would come to.
@@ -83,17 +90,18 @@ def check_recipe(
         RecipeError: there is no such recipe, it is no YAML mapping, or it holds code that was not named.
         TypeError: a loaded recipe is to be changed.
     """
+    check_workers(workers)
     root = take_run_folder(out) if out else None
-    if not isinstance(recipe, (str, Path)):
+    if not isinstance(recipe, (str, Path, Mapping)):
         if sources or limit is not None or settings or filters or trust_code:
             raise TypeError("a loaded recipe is checked as it is; give load_recipe what is to be changed")
         return check_readable(
             ReadableRecipe(recipe.recipe, recipe.mapping, recipe.base, moved=recipe.moved), root, workers
         )
-    code = find_named_code(list_code_files(filters), trust_code, read_held_code(find_recipe(str(recipe))))
-    moved = {name: str(place) for name, place in (sources or {}).items()}
-    kept = read_kept_sources(find_run(str(recipe), root))
-    found = load_readable(str(recipe), moved, limit, format_settings(settings), code, kept)
+    named, trusted = name_recipe(recipe), list_texts("trust_code", trust_code)
+    code = find_named_code(list_code_files(filters), trusted, read_held_code(find_recipe(named)))
+    kept = read_kept_sources(find_run(named, root))
+    found = load_readable(named, format_places(sources), limit, format_settings(settings), code, kept)
     return check_readable(found, root, workers)
 
 
@@ -112,7 +120,7 @@ def estimate_training(
     """
     from vlmill.train.estimate import estimate_stage
 
-    found, _, base = load_recipe(str(recipe), sets=format_settings(settings))
+    found, _, base = load_recipe(name_recipe(recipe), sets=format_settings(settings))
     return [estimate_stage(found, base, stage, ranks) for stage in found.stages if stage.train]
 
 

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import yaml
 from rich.console import Console
 
 from vlmill.api import tables
+from vlmill.api.arguments import (
+    check_machine,
+    check_workers,
+    format_settings,
+    list_code_files,
+    list_texts,
+    name_recipe,
+)
 from vlmill.api.exports import RunExports
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.build import is_mixed, verify_locks
@@ -215,6 +222,7 @@ class Run(RunExports):
             ray: The address of a Ray cluster.
             console: Where progress is shown; None shows nothing.
         """
+        check_workers(workers)
         made = verify_in_workers(self.folder.absolute(), workers, ray, console) or list(verify_locks(self.folder))
         return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
 
@@ -282,7 +290,7 @@ class Run(RunExports):
         *,
         recipe: str | Path | None = None,
         filters: str | Path | Sequence[str | Path] = (),
-        trust_code: Sequence[str] = (),
+        trust_code: str | Sequence[str] = (),
     ) -> WhatIfAnswer:
         """What other settings of filters and dedupe would keep, from the tables that are there; nothing is written.
 
@@ -296,27 +304,30 @@ class Run(RunExports):
             RecipeError: a change that only a build can answer, or code that would have to run and was not named.
             StoreError: the run has not come to the filters.
         """
-        code = find_named_code(list_code_files(filters), trust_code, read_held_code(self.folder / LOCK))
-        asked = str(self.folder) if recipe is None else str(recipe)
+        code = find_named_code(
+            list_code_files(filters), list_texts("trust_code", trust_code), read_held_code(self.folder / LOCK)
+        )
+        asked = str(self.folder) if recipe is None else name_recipe(recipe)
         return answer_what_if(asked, self.folder, format_settings(settings), code)[1]
 
     def takedown(
         self,
         *,
-        urls: Sequence[str] = (),
-        sha256: Sequence[str] = (),
-        ids: Sequence[str] = (),
-        domains: Sequence[str] = (),
+        urls: str | Sequence[str] = (),
+        sha256: str | Sequence[str] = (),
+        ids: str | Sequence[str] = (),
+        domains: str | Sequence[str] = (),
         dry_run: bool = False,
         workers: int | None = None,
         ray: str | None = None,
         filters: str | Path | Sequence[str | Path] = (),
-        trust_code: Sequence[str] = (),
+        trust_code: str | Sequence[str] = (),
         console: Console | None = None,
     ) -> Takedown:
         """Remove things for good: from tables, shards, mixtures, plans, and every later build in the folder.
 
-        Without any, an interrupted takedown is finished. A model that was trained before is not changed.
+        One alone needs no list. Without any, an interrupted takedown is finished. A model that was trained before is
+        not changed.
 
             run.takedown(domains=["example.org"], dry_run=True).forecast.samples
 
@@ -338,14 +349,20 @@ class Run(RunExports):
         """
         from vlmill.api.takedown import take_down
 
+        check_workers(workers)
         return take_down(
             self.folder,
-            parse_rules(urls, sha256, ids, domains),
+            parse_rules(
+                list_texts("urls", urls),
+                list_texts("sha256", sha256),
+                list_texts("ids", ids),
+                list_texts("domains", domains),
+            ),
             dry_run=dry_run,
             workers=workers,
             ray=ray,
             filters=list_code_files(filters),
-            trust_code=trust_code,
+            trust_code=list_texts("trust_code", trust_code),
             console=console,
         )
 
@@ -375,6 +392,7 @@ class Run(RunExports):
         """
         from vlmill.api.training import train_run
 
+        check_machine(machine)
         return train_run(self.folder, stage, machine, ranks, ray, console)
 
     def evaluate(
@@ -403,6 +421,7 @@ class Run(RunExports):
         """
         from vlmill.train.run import evaluate_stage
 
+        check_machine(machine)
         exported = take_local_path(export) if export else None
         return evaluate_stage(self.folder, stage, samples, exported, machine)[1]
 
@@ -420,16 +439,3 @@ def open_run(folder: str | Path) -> Run:
     if said := explain_unbuilt(run.folder):
         warnings.warn(said, stacklevel=2)
     return run
-
-
-def list_code_files(filters: str | Path | Sequence[str | Path]) -> list[str]:
-    """The files of custom filters, signals and sources that a call names; one alone needs no list."""
-    return [str(filters)] if isinstance(filters, (str, Path)) else list(map(str, filters))
-
-
-def format_settings(settings: Mapping[str, Any] | None) -> dict[str, str]:
-    """Values as the command line writes them after `--set`: strings as they are, everything else as YAML."""
-    return {
-        key: value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True)
-        for key, value in (settings or {}).items()
-    }
