@@ -6,7 +6,7 @@ Its statistics, shards and plan, its samples in the order of training, and the t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from PIL import Image
 
+from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.decode import decode_image
@@ -88,6 +91,28 @@ class StageMixture:
     def _mixture(self) -> PlannedMixture:
         return PlannedMixture(self.folder, self.name)
 
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse to read where the stage was mixed anew since it was opened, also while it is read.
+
+        Raises:
+            StoreError: with the call that opens it again.
+        """
+        self._refuse_change()
+        try:
+            yield
+        except StoreError:
+            self._refuse_change()
+            raise
+
+    def _refuse_change(self) -> None:
+        path = self._mixture.folder / MIXTURE
+        if not path.exists() or hash_file(path) != self._mixture.sha256:
+            raise StoreError(
+                f"{self.folder}: a build or a takedown has mixed stage {self.name!r} anew since it was opened; open it "
+                f"again: vlmill.open_run({str(self.folder)!r}).stage({self.name!r})"
+            )
+
     @property
     def lock(self) -> Mapping[str, Any]:
         """`mixture.lock.json`: what was decided, over which bytes."""
@@ -128,7 +153,11 @@ class StageMixture:
 
         A segment is nodes [first, last) of row `row` of shard number `shard` of source number `source`, both as the
         lock numbers them.
+
+        Raises:
+            StoreError: the stage was mixed anew since it was opened.
         """
+        self._refuse_change()
         blocks = [
             pl.scan_parquet(self._mixture.folder / block["path"], glob=False) for block in self.lock["plan"]["blocks"]
         ]
@@ -147,22 +176,24 @@ class StageMixture:
         """What the packed sequences [start, stop) hold, in the order of training; one sequence in memory at a time.
 
         Raises:
-            StoreError: a shard is damaged or missing.
+            StoreError: a shard is damaged or missing, or the stage was mixed anew since it was opened.
         """
-        for sequence in range(start, self.sequences if stop is None else min(stop, self.sequences)):
-            segments = self._mixture.sequence(sequence)
-            for segment, stored in zip(segments, self._mixture.read(segments), strict=True):
-                yield self._sample(sequence, segment, stored)
+        with self._unchanged():
+            for sequence in range(start, self.sequences if stop is None else min(stop, self.sequences)):
+                segments = self._mixture.sequence(sequence)
+                for segment, stored in zip(segments, self._mixture.read(segments), strict=True):
+                    yield self._sample(sequence, segment, stored)
 
     def held_out(self) -> Iterator[PlannedSample]:
         """The samples that are kept for evaluation, whole, in their order.
 
         Raises:
-            StoreError: a shard is damaged or missing.
+            StoreError: a shard is damaged or missing, or the stage was mixed anew since it was opened.
         """
-        for segment in self._mixture.held_out():
-            (stored,) = self._mixture.read([segment])
-            yield self._sample(None, segment, stored)
+        with self._unchanged():
+            for segment in self._mixture.held_out():
+                (stored,) = self._mixture.read([segment])
+                yield self._sample(None, segment, stored)
 
     def list_seen(self, step: int) -> list[SeenSegment]:
         """Everything that a training step sees, on all ranks, in the order of the plan: ids, nodes, tokens, images.
@@ -187,10 +218,12 @@ class StageMixture:
         Raises:
             RecipeError: the recipe says nothing of the stage's training, the plan has too few sequences for it, or
                 the ranks do not divide the sequences of a step.
-            StoreError: shards, tokenizer or policy are not those that the plan was made with.
+            StoreError: shards, tokenizer or policy are not those that the plan was made with, or the stage was mixed
+                anew since it was opened.
             ValueError: there is no such rank or step, or there are no readers.
             TypeError: one of them is no whole number.
         """
+        self._refuse_change()
         recipe = read_locked_recipe(self.folder)
         training = self._read_training(recipe)
         check_share(training, rank, ranks, readers)
@@ -210,7 +243,8 @@ class StageMixture:
         from vlmill.train.data import load_step_batches, open_reader
 
         reader = open_reader(self._mixture, read_model_settings(recipe), training.loss, training.loss_weights)
-        with closing(load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)) as loaded:
+        loaded = load_step_batches(reader, training, steps, rank, ranks, readers, AHEAD)
+        with self._unchanged(), closing(loaded):
             yield from loaded
 
     def torch_dataset(
@@ -236,6 +270,7 @@ class StageMixture:
         from vlmill.train.families import find_family
         from vlmill.train.torch_dataset import StageDataset
 
+        self._refuse_change()
         recipe = read_locked_recipe(self.folder)
         training = self._read_training(recipe)
         check_share(training, rank, ranks, readers)
@@ -254,10 +289,12 @@ class StageMixture:
 
         Raises:
             RecipeError: the recipe says nothing of the stage's training, or its steps cannot be dealt over them.
+            StoreError: the stage was mixed anew since it was opened.
         """
         from vlmill.train.imbalance import measure_stage
 
         recipe = read_locked_recipe(self.folder)
+        self._refuse_change()
         return measure_stage(self._mixture, read_model_settings(recipe), self._read_training(recipe), ranks)
 
     def _sample(self, sequence: int | None, segment: Segment, stored: Stored) -> PlannedSample:
