@@ -444,10 +444,10 @@ def test_code_that_breaks_outside_a_row_is_named_with_its_line(tmp_path, old, ne
         ),
         ("[*numbers, 7]", "expected the end, found row 7"),
         ("numbers[:2]", "survey counts 3 rows or more, and rows gives none from row 2 on"),
-        ("iter(iter(range(10**9)).__next__, -1)", "expected the end, found row 3"),
+        ("range(10**5)", "expected the end, found row 3"),
     ],
 )
-def test_rows_in_another_order_or_without_an_end_are_refused(tmp_path, given, message):
+def test_rows_in_another_order_or_number_are_refused(tmp_path, given, message):
     with pytest.raises(SourceError, match=message):
         read_own(
             tmp_path,
