@@ -18,11 +18,12 @@ from vlmill.mixtures import Shard, get_lineage_path
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.members import list_members, list_unknown
 from vlmill.mixtures.report.notes import write_notes
+from vlmill.mixtures.steps.conditions import WHERE_COLUMNS, check_where
 from vlmill.mixtures.steps.lock import Lock, verify_lock
 from vlmill.mixtures.steps.mix import Mix
 from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
-from vlmill.mixtures.steps.select import WHERE_COLUMNS, check_where, list_selects
+from vlmill.mixtures.steps.select import list_selects
 from vlmill.pipeline.chat.settings import describe_chat, find_format
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError

@@ -35,11 +35,14 @@ def export_model(
     tokenizer: Tokenizer,
     chat: ChatFormat,
     dtype: torch.dtype = torch.float32,
+    *,
+    unbuilt: bool = False,
 ) -> Path:
     """Write the folder, whole or not at all, in place of an older one.
 
     `AutoModelForImageTextToText`, `AutoProcessor` and `pipeline("image-text-to-text")` take it; its README.md says what
-    they have to be told. All weights in it are in `dtype`, and all its configurations say so; the model stays as it is.
+    they have to be told, and where the run was `unbuilt`, that. All weights in it are in `dtype`, and all its
+    configurations say so; the model stays as it is.
     """
     partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
@@ -54,7 +57,9 @@ def export_model(
     processor.save_pretrained(partial)
     code, video = any(partial.glob("*.py")), isinstance(processor, VideoProcessor)
     asked = (partial / "chat_template.jinja").exists()
-    text = write_readme(type(model).__name__, transformers.__version__, asked=asked, code=code, video=video)
+    text = write_readme(
+        type(model).__name__, transformers.__version__, asked=asked, code=code, video=video, unbuilt=unbuilt
+    )
     (partial / "README.md").write_text(text)
     return commit_folder(partial, target)
 

@@ -14,7 +14,7 @@ pipeline_tag: image-text-to-text
 # {kind}
 
 Trained and exported by vlmill. It was written and tested with transformers {version}.
-
+{unbuilt}
 ```python
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
@@ -62,12 +62,18 @@ VIDEO = """\
   `AutoImageProcessor` and `AutoTokenizer` need no torchvision.
 """
 
+UNBUILT = """
+**The run was not built to its end when this model was trained**: a changed recipe or a takedown was under way, so the
+model may have seen what the run holds no longer. Build the run to its end; `vlmill train` then trains the stage again
+if its mixture has changed.
+"""
+
 CODE = """\
 - **`trust_remote_code=True` runs code**: the Python files in this folder, with what transformers' own classes lack.
 """
 
 
-def write_readme(kind: str, version: str, *, asked: bool, code: bool, video: bool) -> str:
+def write_readme(kind: str, version: str, *, asked: bool, code: bool, video: bool, unbuilt: bool = False) -> str:
     """The text of README.md.
 
     Args:
@@ -76,7 +82,8 @@ def write_readme(kind: str, version: str, *, asked: bool, code: bool, video: boo
         asked: whether its processor has a chat template.
         code: whether the folder brings code along.
         video: whether its processor makes a video processor, too.
+        unbuilt: whether the run that it was trained on was not built to its end.
     """
     trust = ", trust_remote_code=True" if code else ""
-    text = TEXT.format(kind=kind, version=version, trust=trust, ask=ASK * asked)
+    text = TEXT.format(kind=kind, version=version, trust=trust, ask=ASK * asked, unbuilt=UNBUILT * unbuilt)
     return text + VIDEO * video + CODE * code

@@ -25,7 +25,7 @@ from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.store import Store
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.images.connector import NUMBERED
-from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
@@ -255,7 +255,9 @@ def _export_network(setup: Setup, builder: NetworkBuilder, last: Path, dtype: to
         adapters.merge_adapters(network)
         new_rows.merge_rows(network)
         save_weights(network, last)
-        export_model(setup.folder / "export", network, reader.family, reader.tokenizer, reader.mixture.chat, dtype)
+        unbuilt = explain_unbuilt(reader.mixture.root) is not None
+        target, chat = setup.folder / "export", reader.mixture.chat
+        export_model(target, network, reader.family, reader.tokenizer, chat, dtype, unbuilt=unbuilt)
     group.wait()
 
 

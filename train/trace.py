@@ -5,14 +5,13 @@ No torch: the plan says it all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from vlmill.mixtures.lineage import LineageTables
-from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
+from vlmill.mixtures.placement import explain_unplanned, find_sample, find_sequences
+from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.other_names import offer_names
@@ -56,6 +55,15 @@ def list_seen(root: Path, stage: str | None, step: int) -> Iterator[SeenSegment]
             yield _describe_seen(lineages, sequence, segment)
 
 
+@dataclass(frozen=True, slots=True)
+class StageUse:
+    """What a stage makes of a sample."""
+
+    sequences: list[int]  # of the plan, that hold segments of it, in order
+    steps: list[int]  # of the training, that read these, in order; none of a stage without a `train` block
+    why: str  # why there is no sequence, or no step reads one; empty where one does
+
+
 def find_steps(root: Path, stage: str, name: str) -> list[int]:
     """The steps of a stage that saw the sample called `name`, in order.
 
@@ -64,15 +72,45 @@ def find_steps(root: Path, stage: str, name: str) -> list[int]:
         StoreError: the mixture is missing.
     """
     found, scale = _find_stage(root, stage)
-    mixture, training = PlannedMixture(root, found.name), read_training_settings(found, scale)
-    steps = StepSequences(mixture, training)
-    found_in = {
-        step
-        for source, shard, place in find_sample(mixture, name)
-        for sequence in find_sequences(mixture, source, shard, place)
-        for step in steps.find_steps(sequence)
-    }
-    return sorted(found_in)
+    mixture = PlannedMixture(root, found.name)
+    places = find_sample(mixture, name)
+    return _find_steps(mixture, found, scale, (one for place in places for one in find_sequences(mixture, *place)))
+
+
+def _find_steps(mixture: PlannedMixture, stage: Stage, scale: float, sequences: Iterable[int]) -> list[int]:
+    steps = StepSequences(mixture, read_training_settings(stage, scale))
+    return sorted({step for sequence in sequences for step in steps.find_steps(sequence)})
+
+
+def find_use(root: Path, stage: str, name: str) -> StageUse:
+    """What a stage makes of the kept sample called `name`, or why nothing.
+
+    Raises:
+        RecipeError: there is no such stage.
+        StoreError: the mixture is missing, or its tables are not those that it was made of.
+    """
+    found, scale = _find_stage(root, stage)
+    mixture = PlannedMixture(root, found.name)
+    places = list(find_sample(mixture, name))
+    if not places:
+        return StageUse([], [], _explain_absence(root, found, name.partition("/")[0]))
+    sequences = sorted({sequence for place in places for sequence in find_sequences(mixture, *place)})
+    if not sequences:
+        return StageUse([], [], "; ".join(dict.fromkeys(explain_unplanned(mixture, *place) for place in places)))
+    if not found.train:
+        return StageUse(sequences, [], "the stage has no train block")
+    steps = _find_steps(mixture, found, scale, sequences)
+    training = count_steps(read_training_settings(found, scale), mixture.sequences)
+    why = "" if steps else f"its {training:,} steps end before they come to it"
+    return StageUse(sequences, steps, why)
+
+
+def _explain_absence(root: Path, stage: Stage, source: str) -> str:
+    """Why no shard of a stage's mixture holds a sample of a source."""
+    recipe = read_locked_recipe(root)
+    if any(source in recipe.find_members(name, stage.list_entry_names()) for name in stage.list_entry_names()):
+        return f"policy {stage.policy} put it in no shard"
+    return f"its mixture does not name {source}"
 
 
 def list_trained_stages(root: Path) -> list[str]:
@@ -111,29 +149,3 @@ def _describe_seen(lineages: LineageTables, sequence: int, segment: Segment) -> 
         segment.begin,
         segment.end,
     )
-
-
-def find_sample(mixture: PlannedMixture, name: str, below: str = "") -> Iterator[tuple[int, int, int]]:
-    """Where a sample lies in the mixture's shards whose path begins with `below`: (source, shard, row)."""
-    for source, listed in enumerate(mixture.lock["sources"]):
-        for shard, file in enumerate(listed["shards"]):
-            if not file["path"].startswith(below):
-                continue
-            ids = read_columns(mixture.root / file["index"], file["index_sha256"], ["id"])["id"].to_pylist()
-            if name in ids:
-                yield source, shard, ids.index(name)
-
-
-def find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
-    """The sequences of the plan that hold segments of a sample."""
-    for block in mixture.lock["plan"]["blocks"]:
-        table = read_columns(mixture.folder / block["path"], block["sha256"], ["segments"])
-        segments = table["segments"].combine_chunks()
-        flat = segments.flatten()
-        hit = np.logical_and.reduce(
-            [
-                flat.field(name).to_numpy() == value
-                for name, value in (("source", source), ("shard", shard), ("row", row))
-            ]
-        )
-        yield from (block["first"] + int(place) for place in np.unique(segments.value_parent_indices().to_numpy()[hit]))

@@ -223,10 +223,10 @@ def _verify_block(lock: Mapping[str, Any], block: Mapping[str, Any], path: Path)
             yield f"{block['path']}: {name} of its sequences do not add up, or exceed {budget}"
 
 
-def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
-    """The ids that an entry may use, derived again from the tables beside its shards."""
+def restore_select(lock: Mapping[str, Any], source: Mapping[str, Any]) -> Select:
+    """The select step of an entry, as a lock has it."""
     shards = tuple(Shard(get_source(shard["path"]), "", **shard) for shard in source["shards"])
-    select = Select(
+    return Select(
         entry=MixtureEntry(**source["settings"]),
         shards=shards,
         seed=lock["seed"],
@@ -238,6 +238,11 @@ def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs
         near=source["near"],
         truncate=lock["truncate"],
     )
+
+
+def _verify_selection(lock: Mapping[str, Any], source: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """The ids that an entry may use, derived again from the tables beside its shards."""
+    select = restore_select(lock, source)
     with tempfile.TemporaryDirectory() as folder:
         select.run(inputs, Path(folder))
         selected = json.loads((Path(folder) / "selection.json").read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ from vlmill.mixtures.algorithms.budget import FINE, ImageBudget
 from vlmill.mixtures.algorithms.order import make_order_key, permute_index
 from vlmill.mixtures.config import MixtureEntry, MixtureSettings, Unit
 from vlmill.mixtures.steps.balance import GroupCaps, find_capped
+from vlmill.mixtures.steps.conditions import apply_condition, join_tables, read_conditioned, read_table
 from vlmill.mixtures.steps.cut import Bounds, Nodes, cut_sample
 from vlmill.mixtures.steps.entry_report import (
     CAPPED,
@@ -37,8 +38,7 @@ from vlmill.mixtures.steps.entry_report import (
 )
 from vlmill.mixtures.steps.hold_out import choose_held_out, list_places, read_rows_with_pictures
 from vlmill.pipeline.chat.encode import WHOLE
-from vlmill.pipeline.core.config import suggest_names
-from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Counts, Inputs
 from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE, read_near_pairs
@@ -62,10 +62,6 @@ token `end` of the last (WHOLE: all)."""
 SHARDS = np.dtype([("rows", "<i8"), ("samples", "<i8"), *((name, "<i8") for name in AMOUNTS)])
 """Per shard: rows of its tables, and what its selected samples add up to."""
 
-INDEX_COLUMNS = ("id", "file", "input_row", "page", "group", "licence", "nodes")
-LENGTH_COLUMNS = ("images", "text", "visual", "supervised", "tiles")
-WHERE_COLUMNS = (*INDEX_COLUMNS, *LENGTH_COLUMNS)
-CONDITIONED = dict.fromkeys(("id", "file", "group", "licence"), pl.String)  # the others are whole numbers
 NODE_COLUMNS = ("text", "visual", "supervised", "tiles", "image", "turn", "role", "lead", "ends", "words")
 
 
@@ -111,10 +107,8 @@ class Select:
 
     def run(self, inputs: Inputs, folder: Path) -> Counts:
         """Write the arrays and `selection.json`; counts samples and nodes, what is lost by reason."""
-        kept_out = self._kept_out(inputs, folder)
-        states = [self._classify(inputs, shard, held) for shard, held in zip(self.shards, kept_out, strict=True)]
-        report = EntryReport(balance=self._balance(inputs, states))
-        self._take(states)
+        states, balance = self._divide_rows(inputs, folder)
+        report = EntryReport(balance=balance)
         rows = sum(shard.samples for shard in self.shards)
         sizes = _map_array(folder / "sizes.npy", SIZES, rows)
         units = _map_array(folder / "units.npy", UNITS, rows)
@@ -137,15 +131,42 @@ class Select:
         (folder / "selection.json").write_text(report.to_json(about), encoding="utf-8")
         return {"samples": report.samples, "nodes": report.nodes}
 
+    def find_reason(self, inputs: Inputs, folder: Path, number: int, row: int) -> Reason | None:
+        """Why a row is not selected; None where it is.
+
+        Args:
+            inputs: as `run` has them.
+            folder: where files may lie meanwhile.
+            number: of the shard.
+            row: of the shard.
+        """
+        states, _ = self._divide_rows(inputs, folder)
+        state = states[number]
+        if state[row] != ELIGIBLE:
+            return LOST[int(state[row])]
+        state[np.arange(state.size) != row] = PASSED_OVER  # so that this row alone is measured
+        report = EntryReport()
+        measured = self._measure(inputs, self.shards[number], state, report)
+        found = (reason for reason, count in report.samples.lost.items() if count and reason != LOST[PASSED_OVER])
+        return None if measured.sizes["tokens"][row] else next(found)
+
+    def _divide_rows(self, inputs: Inputs, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Per shard, ELIGIBLE or one of LOST for each row (uint8); and what balancing came to."""
+        kept_out = self._kept_out(inputs, folder)
+        states = [self._classify(inputs, shard, held) for shard, held in zip(self.shards, kept_out, strict=True)]
+        balance = self._balance(inputs, states)
+        self._take(states)
+        return states, balance
+
     def _classify(self, inputs: Inputs, shard: Shard, kept_out: np.ndarray) -> np.ndarray:
         """Per row of a shard: ELIGIBLE, or one of LOST (uint8). What the chat template refuses is not held out."""
         states = np.full(shard.samples, ELIGIBLE, np.uint8)
         if self.entry.where is not None:
-            states[~_apply_condition(self.entry, _read_conditioned(inputs, shard))] = PASSED_OVER
+            states[~apply_condition(self.entry, read_conditioned(inputs, shard))] = PASSED_OVER
         if kept_out.any():  # of images alone nothing is asked
-            table = _join_tables(inputs, shard, ("nodes",))
+            table = join_tables(inputs, shard, ("nodes",))
             states[kept_out & (table["images"] < table["nodes"]).to_numpy()] = KEPT_OUT
-        reasons = _read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
+        reasons = read_table(inputs[shard.lengths], shard, ("reason",))["reason"]
         for state in (REFUSED, CHANGED):
             states[(reasons == LOST[state].value).fill_null(value=False).to_numpy()] = state
         return states
@@ -159,7 +180,7 @@ class Select:
         for source in dict.fromkeys(shard.source for shard in self.shards):
             here = [shard for shard in self.shards if shard.source == source]
             rows = (
-                read_rows_with_pictures(_read_table(inputs[shard.index], shard, ("id", "group")), inputs[shard.lineage])
+                read_rows_with_pictures(read_table(inputs[shard.index], shard, ("id", "group")), inputs[shard.lineage])
                 for shard in here
             )
             near = () if self.near is None else read_near_pairs(paths, self.near)
@@ -173,12 +194,12 @@ class Select:
             return {}
         caps, by = GroupCaps(self.entry.balance, self.seed), self.entry.balance.by
         for shard, state in zip(self.shards, states, strict=True):
-            table = _read_conditioned(inputs, shard).select("id", by).filter(pl.Series(state == ELIGIBLE))
+            table = read_conditioned(inputs, shard).select("id", by).filter(pl.Series(state == ELIGIBLE))
             caps.add(table["id"].to_list(), table[by])
         bounds = caps.find_bounds()
         for shard, state in zip(self.shards, states, strict=True):
             rows = np.flatnonzero(state == ELIGIBLE)
-            table = _read_conditioned(inputs, shard).select("id", by)[rows]
+            table = read_conditioned(inputs, shard).select("id", by)[rows]
             state[rows[find_capped(table["id"].to_list(), table[by], bounds, caps.key)]] = CAPPED
         return caps.report()
 
@@ -198,7 +219,7 @@ class Select:
 
     def _measure(self, inputs: Inputs, shard: Shard, states: np.ndarray, report: EntryReport) -> Measured:
         """The arrays of one shard; `sample` of its cuts counts from 0."""
-        table = _join_tables(inputs, shard, ("id", "licence", "nodes", "written"))
+        table = join_tables(inputs, shard, ("id", "licence", "nodes", "written"))
         table = table.with_columns(tokens=pl.col("text") + pl.col("visual") + self.overhead)
         columns = {name: table[name].to_numpy() for name in ("nodes", *AMOUNTS[1:])}
         eligible = states == ELIGIBLE
@@ -323,67 +344,6 @@ def _make_whole_cuts(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.
     for name in AMOUNTS[1:]:
         cuts[name] = columns[name][rows]
     return cuts
-
-
-def _read_table(path: Path, shard: Shard, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    table = pl.read_parquet(path, columns=None if columns is None else list(columns), glob=False)
-    if table.height != shard.samples:
-        said = f"{path} has {table.height} rows, its shard {shard.path} {shard.samples} samples"
-        raise StoreError(f"{said}; check the run with: vlmill verify DIR")
-    return table
-
-
-def _join_tables(inputs: Inputs, shard: Shard, columns: Sequence[str]) -> pl.DataFrame:
-    """Some columns of a shard's index, and its lengths beside them."""
-    index = _read_table(inputs[shard.index], shard, columns)
-    return index.hstack(_read_table(inputs[shard.lengths], shard, LENGTH_COLUMNS))
-
-
-def _read_conditioned(inputs: Inputs, shard: Shard) -> pl.DataFrame:
-    """What conditions and balances may name of a shard's samples: columns of index, lengths and signals."""
-    table = _join_tables(inputs, shard, INDEX_COLUMNS)
-    return table.hstack(_read_table(inputs[shard.signals], shard).drop("row")) if shard.signals else table
-
-
-def check_where(entry: MixtureEntry, signals: Sequence[str] = ()) -> None:
-    """Try an entry's condition on a table without rows, so that a mistake shows before there are shards.
-
-    Raises:
-        RecipeError: it is no condition on the columns of index and lengths, and of the recipe's `signals`; or its
-            balance names none of these.
-    """
-    columns = (*WHERE_COLUMNS, *signals)
-    if entry.balance is not None and entry.balance.by not in columns:
-        raise RecipeError(
-            f"balance of {entry.source!r}: there is no column {entry.balance.by!r}; "
-            f"{suggest_names(entry.balance.by, columns)}"
-        )
-    if entry.where is not None:
-        schema = {name: CONDITIONED.get(name, pl.Int64) for name in WHERE_COLUMNS} | dict.fromkeys(signals, pl.Float32)
-        _apply_condition(entry, pl.DataFrame(schema=schema))
-
-
-def _apply_condition(entry: MixtureEntry, table: pl.DataFrame) -> np.ndarray:
-    """Which rows the entry's condition holds for.
-
-    Raises:
-        RecipeError: it is no condition on these columns.
-    """
-    try:
-        held = table.select(pl.sql_expr(entry.where or "").alias("held"))["held"]
-        wrong = "" if held.dtype == pl.Boolean else f"it gives {held.dtype}, not true or false"
-        if held.len() != table.height:
-            wrong = "it gives one answer for all rows of a shard"
-    except pl.exceptions.PolarsError as error:
-        wrong = str(error).partition("\n")[0].partition("; valid columns")[0]
-    if wrong:
-        there = ", ".join(table.columns)
-        raise RecipeError(
-            f"where of {entry.source!r}: {entry.where!r} is no condition ({wrong}); columns: {there}. These are "
-            "columns of shards and signals of the recipe; a number that rows bring is one by a signal of kind brought "
-            "(docs/signals.md)"
-        )
-    return held.fill_null(value=False).to_numpy()
 
 
 def _read_nodes(path: Path, rows: np.ndarray) -> Iterator[dict[str, list[Any]]]:

@@ -180,7 +180,7 @@ def trace(
     for line in format_trace(found):
         console.print(line, markup=False)
     if not found.taken_down:  # today's plans do not say what earlier ones held
-        _print_steps(directory, str(found.sample.id), str(found.outcome.sample or ""))
+        _print_uses(directory, str(found.sample.id), str(found.outcome.sample or ""))
 
 
 def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
@@ -192,8 +192,9 @@ def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
     if refused := run.trace_refused(name):
         return {"refused": [{**asdict(one), "id": str(one.id)} for one in refused]}
     found = run.trace(name)
+    uses = {} if found.taken_down else run.find_uses(str(found.sample.id))
     steps = {} if found.taken_down else run.find_steps(str(found.sample.id))
-    return {**trace_to_json(found), "steps": steps}
+    return {**trace_to_json(found), "steps": steps, "stages": {name: asdict(use) for name, use in uses.items()}}
 
 
 def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool) -> None:
@@ -215,24 +216,27 @@ def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool)
             console.print(f"    image {sha256[:12]} {url}".rstrip(), markup=False)
 
 
-def _print_steps(directory: Path, sample: str, lost: str) -> None:
-    """List the training steps that see a sample, or why none does. `lost` is the reason for which it was not kept."""
+def _print_uses(directory: Path, sample: str, lost: str) -> None:
+    """What each stage makes of a sample, or why nothing. `lost` is the reason for which it was not kept."""
     from vlmill.api.runs import open_run
-    from vlmill.pipeline.recipe.lock import read_locked_recipe
 
-    recipe, source = read_locked_recipe(directory), sample.partition("/")[0]
-    names = {stage.name: stage.list_entry_names() for stage in recipe.stages}
-    meant = {
-        stage: any(source in recipe.find_members(name, entries) for name in entries) for stage, entries in names.items()
-    }
-    for stage, steps in open_run(directory).find_steps(sample).items():
-        shown = ", ".join(map(str, steps[:20])) + (f" and {len(steps) - 20} more" if len(steps) > 20 else "")
-        why = "its mixture may have taken other samples, held it out or had no room; vlmill stats says how many"
-        if lost:
-            why = f"it was lost before: {lost}"
-        elif not meant[stage]:
-            why = f"its mixture does not name {source}"
-        console.print(f"  stage {stage}: {'steps ' + shown if steps else f'no step sees it: {why}'}", markup=False)
+    run = open_run(directory)
+    uses = {} if lost else run.find_uses(sample)
+    for stage in run.recipe.stages:
+        use = uses.get(stage.name)
+        if use is None:
+            said = f"no step sees it: it was lost before: {lost}" if lost else "not mixed yet; the build makes it"
+        elif use.steps:
+            said = f"steps {_list_numbers(use.steps)}"
+        elif use.sequences and not stage.train:
+            said = f"packed sequences {_list_numbers(use.sequences)} ({use.why})"
+        else:
+            said = f"{'no step sees it' if stage.train else 'not in its plan'}: {use.why}"
+        console.print(f"  stage {stage.name}: {said}", markup=False, soft_wrap=True)
+
+
+def _list_numbers(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:20])) + (f" and {len(numbers) - 20} more" if len(numbers) > 20 else "")
 
 
 def verify(

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from vlmill.train.ablation.plan import AblationPlan
     from vlmill.train.batch import Batch
     from vlmill.train.settings import Machine
-    from vlmill.train.trace import SeenSegment
+    from vlmill.train.trace import SeenSegment, StageUse
 
 __version__ = "0.1.0"
 
@@ -78,6 +78,7 @@ __all__ = [
     "SourceError",
     "SourceEstimate",
     "StageMixture",
+    "StageUse",
     "Status",
     "StoreError",
     "Takedown",
@@ -133,7 +134,7 @@ _MODULES = {
     "vlmill.train.ablation.plan": ("AblationPlan",),
     "vlmill.train.batch": ("Batch",),
     "vlmill.train.settings": ("Machine",),
-    "vlmill.train.trace": ("SeenSegment",),
+    "vlmill.train.trace": ("SeenSegment", "StageUse"),
 }
 """Where the names of the API are defined; a test holds it against the imports above."""
 

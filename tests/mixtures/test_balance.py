@@ -17,8 +17,8 @@ from vlmill.mixtures.config import Balance, MixtureEntry, MixtureSettings
 from vlmill.mixtures.report.stats import make_stats_table
 from vlmill.mixtures.steps import balance
 from vlmill.mixtures.steps.balance import GroupCaps, find_capped
+from vlmill.mixtures.steps.conditions import check_where
 from vlmill.mixtures.steps.lock import verify_lock
-from vlmill.mixtures.steps.select import check_where
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 

@@ -21,7 +21,8 @@ from tests.helpers.synthetic import (
 from vlmill.mixtures.algorithms.solve import Binding, Solution, solve_mixture
 from vlmill.mixtures.config import MAX_REPETITION, MixtureEntry, MixtureSettings
 from vlmill.mixtures.report.warnings import warn_of_settings
-from vlmill.mixtures.steps.select import check_where, list_selects
+from vlmill.mixtures.steps.conditions import check_where
+from vlmill.mixtures.steps.select import list_selects
 from vlmill.mixtures.steps.selection import Selection
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError, StoreError

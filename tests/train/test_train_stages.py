@@ -21,6 +21,7 @@ from tests.helpers.stages import (
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.cli import training
 from vlmill.pipeline.core.errors import RecipeError, StoreError
+from vlmill.pipeline.recipe.lock import UNBUILT
 from vlmill.train.run import train_stages
 from vlmill.train.trace import find_steps, list_seen, list_trained_stages
 
@@ -57,6 +58,16 @@ def test_every_stage_is_trained_and_starts_from_the_one_before(run):
     before = {path: path.stat().st_mtime_ns for path in (run / "train").glob("**/*.safetensors")}
     assert train_stages(run, None, MACHINE, CONSOLE) == [first, second]
     assert {path: path.stat().st_mtime_ns for path in (run / "train").glob("**/*.safetensors")} == before
+
+
+def test_a_model_of_a_run_that_is_not_built_to_its_end_says_so_in_its_readme(run):
+    said = "The run was not built to its end"
+    (run / UNBUILT).write_text("filters.language.drop: [zh] -> [de]\n")
+    (first,) = train_stages(run, "align", MACHINE, CONSOLE)
+    assert said in (first.export / "README.md").read_text()
+    (run / UNBUILT).unlink()
+    (second,) = train_stages(run, "instruct", MACHINE, CONSOLE)
+    assert said not in (second.export / "README.md").read_text()
 
 
 def test_what_a_step_saw_and_which_steps_saw_a_sample_are_two_ways_through_one_plan(run):

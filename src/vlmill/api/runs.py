@@ -42,7 +42,7 @@ from vlmill.pipeline.reports.what_if import WhatIfAnswer, answer_what_if
 from vlmill.pipeline.takedown.rules import parse_rules
 from vlmill.train.digests import verify_training
 from vlmill.train.settings import read_training_settings
-from vlmill.train.trace import find_steps, list_trained_stages
+from vlmill.train.trace import StageUse, find_steps, find_use, list_trained_stages
 
 if TYPE_CHECKING:
     from vlmill.api.takedown import Takedown
@@ -178,6 +178,18 @@ class Run(RunExports):
         """
         name = str(find_id(self.folder, sample))
         return {stage: find_steps(self.folder, stage, name) for stage in list_trained_stages(self.folder)}
+
+    def find_uses(self, sample: str) -> dict[str, StageUse]:
+        """Stage -> the packed sequences and training steps that hold a kept sample, or why none does; of mixed stages.
+
+        Args:
+            sample: As in `trace`.
+
+        Raises:
+            StoreError: it is neither an id nor in that shard.
+        """
+        name = str(find_id(self.folder, sample))
+        return {stage: find_use(self.folder, stage, name) for stage in self.mixtures}
 
     def render_report_page(self, source: str | None = None) -> str:
         """One HTML page of the report: funnel, overlap, contamination, and pictures and texts of losses.

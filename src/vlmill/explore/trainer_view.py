@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from vlmill.mixtures.build import is_mixed
 from vlmill.mixtures.page.gallery import make_card
+from vlmill.mixtures.placement import find_sample, find_sequences
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.chat.encode import load_tokenizer
 from vlmill.pipeline.chat.settings import find_format
 from vlmill.train.settings import read_training_settings
-from vlmill.train.trace import find_sample, find_sequences
 
 if TYPE_CHECKING:
     from vlmill.explore.state import Opened
