@@ -2,7 +2,8 @@
 
 Captions of the web are often cut out of pages and never decoded. A text with tags is HTML itself, where entities
 belong, and is not reported. What has no semicolon is no entity here: `a && b`, `x & y` of LaTeX and `?a=1&copy=2` of
-an address stay what they are.
+an address stay what they are. Blanks such as `&nbsp;` and `&ensp;` become plain spaces: they set a page, and tokenizers
+have other tokens for U+00A0 than for a space.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def _resolve_node(node: Node) -> Node:
 
 
 def _resolve_one(found: re.Match[str]) -> str:
-    """The characters of an entity by HTML's list; what is not on it stays."""
+    """The characters of an entity by HTML's list, of a blank beyond ASCII a space; what is not on the list stays."""
     name = found[0][1:]
-    return html.unescape(found[0]) if name.startswith("#") else html5.get(name, found[0])
+    text = html.unescape(found[0]) if name.startswith("#") else html5.get(name, found[0])
+    return " " if text.isspace() and not text.isascii() else text

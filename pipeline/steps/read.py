@@ -64,7 +64,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 15
+    version: ClassVar[int] = 16
 
     source: Source
     name_of_source: str

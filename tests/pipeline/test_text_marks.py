@@ -91,7 +91,13 @@ def test_each_entity_is_resolved_once_and_blank_paragraphs_go_but_no_turn():
     page = Page(tuple(Node("text", supervised=True, text=text) for text in said))
     assert [node.text for node in resolve_entities(page).nodes] == ["&amp; \u00e9 AB", "as it was"]
     turns = Page(tuple(Node("text", role="user", text=text) for text in said))
-    assert [node.text for node in resolve_entities(turns).nodes][1] == " \u00a0 "
+    assert [node.text for node in resolve_entities(turns).nodes][1] == "   "
+
+
+def test_entities_of_blanks_become_spaces_and_other_characters_stay():
+    said = "10&nbsp;kg&#160;or&#xA0;22&ensp;lb&thinsp;&Tab;a&NewLine;b, \u00a0 as it came"
+    (node,) = resolve_entities(Page((Node("text", supervised=True, text=said),))).nodes
+    assert node.text == "10 kg or 22 lb \ta\nb, \u00a0 as it came"
 
 
 def test_a_text_of_html_may_hold_entities_and_is_not_reported(tmp_path):
