@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from rich.console import Console
 from threadpoolctl import ThreadpoolController
 
 from vlmill.pipeline.core.errors import LackOfMemoryError, StoreError, VlmillError
@@ -326,19 +327,22 @@ def open_executor(
     gpus: bool = False,
     root: Path | None = None,
     tell: Callable[[str], None] | None = None,
+    console: Console | None = None,
 ) -> Iterator[Executor]:
     """The executor that the command line names.
 
     `workers` 0 runs tasks in this process, None is one worker per core once that pays; an `address` joins a cluster.
     Ray starts with the first task that it is for. `models` is for recipes with models, whose pictures need room on
     their way. `gpus` lets Ray see those of this machine. Each node of a cluster has to see `root`, the run's folder;
-    `tell` gets a line on each that joins later and cannot work.
+    `tell` gets a line on each that joins later and cannot work. Where Ray starts now, the console says so.
     """
     if workers == 0 and address is None:
         yield Inline()
         return
     start = partial(_open_ray, workers, address, root, tell, models=models, gpus=gpus)
     if address is not None or models:
+        if console:
+            console.print("starting Ray" if address is None else f"joining Ray at {address}", markup=False)
         with start() as pool:
             yield pool
         return

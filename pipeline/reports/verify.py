@@ -86,7 +86,7 @@ def verify_in_workers(root: Path, workers: int | None, ray: str | None, console:
     large = sum(path.stat().st_size for path in list_manifests(root)) > LARGE
     shown = console if console and large else make_console(quiet=True)
     chosen = 0 if workers is None and ray is None and not large else workers
-    with open_executor(chosen, ray, root=root) as executor, ProgressBars(shown) as watcher:
+    with open_executor(chosen, ray, root=root, console=console) as executor, ProgressBars(shown) as watcher:
         return list(verify_run(root, executor, watcher))
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.pipeline.core.meter import METER, Meter, note_work
 from vlmill.pipeline.core.progress import ProgressBars, Rates, format_rates
+from vlmill.pipeline.engine import executor
 from vlmill.pipeline.engine.executor import Inline
 from vlmill.pipeline.engine.once_it_pays import OnceItPays
 from vlmill.pipeline.fetch.process import _note_answers
@@ -184,3 +185,26 @@ def test_a_terminal_says_below_the_bar_that_ray_starts_and_no_longer_once_it_has
     *_, starts, after = file.getvalue().rpartition("starting Ray")
     assert starts
     assert "rows/s" in after
+
+
+@pytest.mark.parametrize(
+    ("workers", "address", "models", "said"),
+    [
+        (2, None, True, ["starting Ray"]),
+        (None, "10.0.0.1:6379", False, ["joining Ray at 10.0.0.1:6379"]),
+        (2, None, False, []),  # it starts once it pays, below a bar
+        (0, None, True, []),
+    ],
+)
+def test_where_ray_starts_ahead_of_the_first_bar_a_line_says_so(monkeypatch, workers, address, models, said):
+    console = Console(file=io.StringIO(), width=200)
+
+    @contextmanager
+    def start(*_, **__):
+        console.print("it has")
+        yield Inline()
+
+    monkeypatch.setattr(executor, "_open_ray", start)
+    with executor.open_executor(workers, address, models=models, console=console):
+        found = console.file.getvalue().splitlines()
+    assert found == [*said, *(["it has"] if said else [])]

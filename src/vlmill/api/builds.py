@@ -335,7 +335,7 @@ def build_recipe(
             EventLog(root).write("warning", message=line)
 
         with (
-            open_executor(workers, ray, root=root, tell=tell, **recipe.list_needs()) as pool,
+            open_executor(workers, ray, root=root, tell=tell, console=shown, **recipe.list_needs()) as pool,
             serve_folders(recipe, base, pool.own_address) as serving,
             ProgressBars(shown, EventLog(root)) as watcher,
         ):

@@ -81,7 +81,7 @@ def take_down(
     def tell(line: str) -> None:
         shown.print(line, markup=False, soft_wrap=True)
 
-    with open_executor(workers, ray, root=root, tell=tell, **recipe.list_needs()) as pool:
+    with open_executor(workers, ray, root=root, tell=tell, console=shown, **recipe.list_needs()) as pool:
         forecast = forecast_takedown(root, recipe, asked, before, pool)
         if announce:
             announce(Takedown(forecast, new, done=False, stages={}))
