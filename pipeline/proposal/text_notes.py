@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.columns import Cells
+from vlmill.pipeline.proposal.columns import BESIDE, CAPTIONS, LISTED, TEXTS, WORD, Cells
 from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
 
@@ -44,9 +44,38 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
             f"the caption of a row is the first of {', '.join(caption)} that is not blank: in some rows the usual one "
             "is blank, or Chinese, which the recipe drops"
         )
+    yield from _note_other_captions(best, cells)
     bare = sum(not _shows_image(page) for page in best.pages)
     if 0 < bare < len(best.pages):
         yield f"{bare} of the first {len(best.pages)} samples show no image, and are trained on as text alone"
+
+
+def _note_other_captions(best: Attempt, cells: Cells) -> Iterator[str]:
+    """A note where captions are read and columns that are not read hold others, and how one of them is chosen."""
+    words = {*CAPTIONS, *LISTED}
+    alike = [name for name in sorted(best.unread) if words.intersection(_list_words(name))]
+    if best.kind == "pairs_wds":
+        if members := [name for name in alike if name.startswith("json.")]:
+            yield (
+                f"the caption of an image is its .txt; {', '.join(members)} may be others, which kind pairs_wds does "
+                "not read: docs/adding.md, A custom source, has how a file of yours reads them"
+            )
+        return
+    columns = [name for name in alike if cells.hold(name, *TEXTS, "list of texts")]
+    if (caption := best.options.get("caption")) and columns:
+        usual = caption if isinstance(caption, str) else caption[0]
+        yield (
+            f"captions are read from {usual if isinstance(caption, str) else ', '.join(caption)}, and "
+            f"{', '.join(columns)} may hold others: --column caption={columns[0]} takes another, and --column "
+            f"caption={columns[0]} --column caption={usual} the first of these that is not blank in a row; for all of "
+            "them make a row of each"
+        )
+
+
+def _list_words(column: str) -> set[str]:
+    """The words of a column's name, with the whole of it; none of one that says something of a text, and is none."""
+    words = {word.lower() for word in WORD.findall(column)}
+    return set() if words & BESIDE else words | {column.lower()}
 
 
 def _note_refused(best: Attempt, cells: Cells) -> Iterator[str]:

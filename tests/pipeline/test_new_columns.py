@@ -8,7 +8,7 @@ import pytest
 
 import vlmill as api
 from tests.helpers.small import vlmill
-from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated
+from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated, tar
 from vlmill.mixtures.report.warnings import REPETITION
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
@@ -236,6 +236,37 @@ def test_a_caption_that_the_recipe_keeps_goes_before_one_that_it_drops(rows, cap
     said = [node.text for page in found.chosen.pages for node in page.nodes if node.text]
     if isinstance(caption, list):
         assert all(text.isascii() for text in said)
+
+
+CAPTIONED = {"caption": "A red shape, {}.", "caption_long": "A red shape on white, {}.", "re_caption": "Red, {}."}
+
+
+@pytest.mark.parametrize("image", ["url", "image"])
+def test_other_columns_of_captions_are_named_with_what_chooses_them(image, tmp_path):
+    rows = [
+        {image: f"http://img.test/{row}.png" if image == "url" else f"{row}.png", "caption_lang": "en", "similarity": 1}
+        | {name: said.format(row) for name, said in CAPTIONED.items()}
+        for row in range(8)
+    ]
+    place = str(parquet(tmp_path / "a.parquet", rows))
+    (note,) = [one for one in examine_place(place).notes if one.startswith("captions are read from")]
+    assert note == (
+        "captions are read from caption, and caption_long, re_caption may hold others: --column caption=caption_long "
+        "takes another, and --column caption=caption_long --column caption=caption the first of these that is not "
+        "blank in a row; for all of them make a row of each"
+    )
+    named = examine_place(place, {"caption": ["caption_long", "caption"]}).chosen
+    assert named.options["caption"] == ["caption_long", "caption"]
+    assert named.pages[2].nodes[1].text == "A red shape on white, 2."
+
+
+def test_other_captions_in_the_json_of_a_tar_are_named(tmp_path):
+    about = json.dumps({"re_caption": "Red.", "caption": "A shape.", "similarity": 0.3}).encode()
+    members = [(f"{row}.{end}", data) for row in range(4) for end, data in (("png", picture(row)), ("json", about))]
+    members += [(f"{row}.txt", b"A shape.") for row in range(4)]
+    found = examine_place(str(tar(tmp_path / "a.tar", sorted(members))))
+    assert found.chosen.kind == "pairs_wds"
+    assert [one for one in found.notes if one.startswith("the caption of an image is its .txt; json.re_caption may")]
 
 
 def test_a_place_in_a_list_is_named_on_the_command_line_and_one_that_is_not_there_is_refused(tmp_path):
