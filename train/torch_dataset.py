@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
+from torch.nn import Module
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedModel
 
@@ -102,6 +103,25 @@ class StageDataset(IterableDataset):  # type: ignore[type-arg]
                 "load a state that was asked for at the end of a step"
             )
         self._next = state["batches"]
+
+
+def check_model(model: Any, family: Family) -> None:
+    """Refuse what is no model of the family, such as the name of one.
+
+    Wrapped ones (`module` of DistributedDataParallel, adapters of PEFT) pass by what they wrap. Classes of ours have
+    the name of transformers' own at the end of theirs.
+
+    Raises:
+        TypeError: with what is allowed.
+    """
+    inside = getattr(model, "module", model)
+    kind = getattr(getattr(inside, "config", None), "model_type", "")
+    if not (isinstance(model, Module) and str(kind).endswith(family.model_type)):
+        name = f"{type(model).__name__} of {kind}" if kind else f"{type(model).__name__}"
+        raise TypeError(
+            f"model={repr(model).partition(chr(10))[0]:.80}: is a {name}; give the model that is to be trained, a "
+            f"module of torch with transformers' model_type {family.model_type!r}, which the recipe names"
+        )
 
 
 def make_inputs(family: Family, model: PreTrainedModel, batch: Batch) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import vlmill
+from vlmill.api.wording import keep_options
 from vlmill.pipeline.cli.arguments import console
 from vlmill.pipeline.cli.build import build
 from vlmill.pipeline.cli.check import check
@@ -143,9 +144,10 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
         try:
-            taken = {name: _take_path(command.__name__, name, value) for name, value in options.items()}
-            warn_unbuilt(command.__name__, taken)
-            command(*arguments, **taken)
+            with keep_options():
+                taken = {name: _take_path(command.__name__, name, value) for name, value in options.items()}
+                warn_unbuilt(command.__name__, taken)
+                command(*arguments, **taken)
         except KeyboardInterrupt:
             way = " What is done is kept: run the same command again to go on." if command.__name__ in RESUMED else ""
             make_console(stderr=True, wrap=False).print(f"interrupted.{way}")

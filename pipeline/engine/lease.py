@@ -112,7 +112,7 @@ def refuse_held_lease(root: RunPath) -> None:
     """
     for path in _list_leases(root)[-1:]:
         if is_lease_held(path):
-            raise StoreError(f"{root}: a build is at work in this folder; train when it has ended")
+            raise StoreError(f"{root}: a build is at work in this folder; call again when it has ended")
 
 
 def is_lease_held(path: RunPath) -> bool:

@@ -292,7 +292,9 @@ class Store:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StoreError(f"{self.root}: a build is at work in this folder; train when it has ended") from None
+                raise StoreError(
+                    f"{self.root}: a build is at work in this folder; call again when it has ended"
+                ) from None
             yield
 
     def sweep(self) -> None:

@@ -150,12 +150,10 @@ def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequen
     """
     listed = "\n".join(f"  {file!r}: sha256 {code.sha256}" for file, code in held.items())
     again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
-    trust = f", or trust what is held there:\n  {again}" if command else ", and take the code out of there"
-    if not command and where.name.endswith(".lock.yaml"):
-        digests = [code.sha256 for code in held.values()]
-        trust = f", in Python filters=[FILE], or trust what is held there:\n  trust_code={digests}"
+    trusts = command or where.name.endswith(".lock.yaml")
+    trust = f", or trust what is held there:\n  {again}" if trusts else ", and take the code out of there"
     return (
-        f"{where} holds code that is not ours, and code runs only if the command line names it:\n{listed}\n"
+        f"{where} holds code that is not ours, and code runs only if it is named:\n{listed}\n"
         f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
         f"Then name its file, with --filter FILE{trust}"
     )
@@ -237,9 +235,7 @@ class CustomFilter:
 def take_named_code(code: str | None, what: str, sha256: str) -> str:
     """The code, which may run. Raises RecipeError, which says `what` cannot be done, where it may not."""
     if code is None:
-        raise RecipeError(
-            f"{what}: its code runs only if the command line names it, with --filter FILE or --trust-code {sha256}"
-        )
+        raise RecipeError(f"{what}: its code runs only if it is named, with --filter FILE or --trust-code {sha256}")
     return code
 
 

@@ -66,7 +66,7 @@ def _find_moved(origins: Origins) -> frozenset[str]:
 
 
 def load_recipe(
-    name: str,
+    name: str | Path,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
@@ -79,7 +79,7 @@ def load_recipe(
 
 
 def compose_recipe(
-    name: str,
+    name: str | Path,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
@@ -89,7 +89,7 @@ def compose_recipe(
     """A recipe with all that it includes and all that the command line changes.
 
     Args:
-        name: a file, or the name of a shipped recipe.
+        name: a file, the name of a shipped recipe, or one that was made in Python.
         sources: a source or benchmark -> where its files are: a folder, a file or a pattern.
         limit: so many rows of each source.
         sets: dotted key -> YAML text in the place of a value; `include` and `replace` are set before files are put
@@ -117,7 +117,7 @@ def compose_recipe(
 
 
 def load_readable(
-    name: str,
+    name: str | Path,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
@@ -163,7 +163,7 @@ def load_readable(
 
 
 def _begin_mapping(
-    name: str, sets: Mapping[str, str] | None, filters: Sequence[tuple[str, str]]
+    name: str | Path, sets: Mapping[str, str] | None, filters: Sequence[tuple[str, str]]
 ) -> tuple[MappingInChange, list[Mapped]]:
     """The mapping of a recipe's files put together, before the command line changes it."""
     early = {key: parse_yaml(text, f"--set {key}") for key, text in (sets or {}).items() if key in COMPOSING}

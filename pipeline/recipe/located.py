@@ -10,11 +10,12 @@ from typing import Any
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.yaml_format import Lines, read_yaml_lines
+from vlmill.pipeline.recipe.given import GivenRecipe, name_place
 
 Keys = tuple[Any, ...]
 """The keys and list places on the way to a value."""
 Origins = dict[Keys, str]
-"""Where values come from: `FILE, line N`, or the option that set them."""
+"""Where values come from: `FILE, line N`, the keys of a dict of Python, or the option that set them."""
 Fault = Callable[[str], RecipeError]
 
 
@@ -50,6 +51,8 @@ def read_located(path: Path) -> Located:
     Raises:
         RecipeError: it is no YAML, or no mapping; the message names the line.
     """
+    if isinstance(path, GivenRecipe):
+        return _locate_given(path.read_data(), ())
     data, lines = read_yaml_lines(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with `name` and `sources`, not {type(data).__name__}")
@@ -64,6 +67,14 @@ def _locate_lines(data: Any, lines: Lines, path: Path, keys: Keys) -> Located:
     if isinstance(data, list):
         return Located([_locate_lines(item, lines, path, (*keys, n)) for n, item in enumerate(data)], origin)
     return Located(data, origin)
+
+
+def _locate_given(data: Any, keys: Keys) -> Located:
+    if isinstance(data, dict):
+        return Located({key: _locate_given(item, (*keys, key)) for key, item in data.items()}, name_place(keys))
+    if isinstance(data, list):
+        return Located([_locate_given(item, (*keys, n)) for n, item in enumerate(data)], name_place(keys))
+    return Located(data, name_place(keys))
 
 
 def locate_data(data: Any, origin: str) -> Located:

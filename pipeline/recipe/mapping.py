@@ -16,6 +16,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.places import suggest_near, take_local_path, take_run_folder
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
+from vlmill.pipeline.recipe.given import GivenRecipe
 
 LOCK = "recipe.lock.yaml"
 YAML = frozenset({".yaml", ".yml"})
@@ -30,14 +31,17 @@ _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlist = _SHORT.maxdict = 20
 
 
-def find_recipe(name: str) -> Path:
-    """The file of a recipe: `name` itself if it is a file, else the shipped recipe of that name.
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe: `name` itself if it is a file or was made in Python, else the shipped recipe of that name.
 
     A folder, such as a run that has the name of a shipped recipe, hides no recipe.
 
     Raises:
         RecipeError: there is neither.
     """
+    if isinstance(name, GivenRecipe):
+        return name
+    name = str(name)
     path = take_local_path(name, "a recipe")
     if path.is_file() and path.suffix.lower() not in DATA:
         return path
@@ -58,12 +62,12 @@ def find_recipe(name: str) -> Path:
     return shipped[name]
 
 
-def find_run(name: str, out: Path | None) -> Path:
+def find_run(name: str | Path, out: Path | None) -> Path:
     """The folder of the run that is meant: `name` itself if it is one, else `out`.
 
     `out` is by default `build/` and the name of that recipe.
     """
-    if ((folder := take_run_folder(name)) / LOCK).is_file():
+    if not isinstance(name, GivenRecipe) and ((folder := take_run_folder(name)) / LOCK).is_file():
         return folder
     return out or Path("build") / str(read_mapping(find_recipe(name)).get("name"))
 
@@ -74,7 +78,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: it is no YAML, or no mapping; the message names the line.
     """
-    data = read_yaml(path)
+    data = path.read_data() if isinstance(path, GivenRecipe) else read_yaml(path)
     if not isinstance(data, dict):
         is_data = path.suffix not in YAML and isinstance(data, list)
         advice = f"; vlmill new {path} looks at data and writes a recipe for them" if is_data else ""

@@ -155,9 +155,7 @@ def check_source(root: Path, source: str | None) -> None:
     """
     recipe = read_locked_recipe(root)
     if source is not None and source not in recipe.sources:
-        raise StoreError(
-            f"--source {source}: the run has no such source; {offer_names(recipe, source, recipe.sources)}"
-        )
+        raise StoreError(f"{root}: there is no source {source!r}; {offer_names(recipe, source, recipe.sources)}")
 
 
 def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[str, LevelCounts]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, RAW_SAMPLES_FILE, REFUSED_FILE, SAMPLES_FILE, name_verdicts
+from vlmill.pipeline.core.progress import Watcher
 from vlmill.pipeline.core.sample import SampleId, Verdict, read_rows, read_verdicts
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor
@@ -152,23 +153,28 @@ class FindKeptImages:
 
 
 def forecast_takedown(
-    root: Path, recipe: Recipe, asked: TakedownList, before: TakedownList, executor: Executor
+    root: Path, recipe: Recipe, asked: TakedownList, before: TakedownList, executor: Executor, watcher: Watcher
 ) -> Forecast:
-    """What `asked` would change in a run where `before` was taken down already.
+    """What `asked` would change in a run where `before` was taken down already; `watcher` is told how far it is.
 
     Raises:
         StoreError: the run is not complete, or holds no sample of an id.
     """
     everywhere = [at for source in sorted(recipe.sources) for at in list_filtered_tables(root, recipe, source)]
-    rules = before | _add_exact_copies(root, asked - before, everywhere, executor)
-    effects = [effect for effect in map_in_order(executor, MatchPartitions(root, rules), everywhere) if effect]
+    rules = before | _add_exact_copies(root, asked - before, everywhere, executor, watcher)
+    watcher.phase("takedown: match", len(everywhere))
+    matched = map_in_order(executor, MatchPartitions(root, rules), everywhere, watcher)
+    effects = [effect for effect in matched if effect]
     by_address = frozenset(
         digest
         for effect in effects
         for digest, rule in effect.images.items()
         if rule.startswith(("url ", "domain ")) and digest not in rules.sha256
     )
-    staying = map_in_order(executor, FindKeptImages(root, rules, by_address), everywhere) if by_address else []
+    staying = list[set[str]]()
+    if by_address:
+        watcher.phase("takedown: copies", len(everywhere))
+        staying += map_in_order(executor, FindKeptImages(root, rules, by_address), everywhere, watcher)
     gone = {name for effect in effects for name in effect.gone}
     return Forecast(
         rules=rules,
@@ -182,7 +188,7 @@ def forecast_takedown(
 
 
 def _add_exact_copies(
-    root: Path, asked: TakedownList, everywhere: Sequence[PartitionTables], executor: Executor
+    root: Path, asked: TakedownList, everywhere: Sequence[PartitionTables], executor: Executor, watcher: Watcher
 ) -> TakedownList:
     """The rules with the images and the text of the samples that are named by id.
 
@@ -193,7 +199,9 @@ def _add_exact_copies(
     sources = {SampleId.parse(name).source for name in asked.ids}
     asking = FindIds(root, frozenset(asked.ids))
     rules, seen = asked, set[str]()
-    for found, more in map_in_order(executor, asking, [at for at in everywhere if at.source in sources]):
+    held = [at for at in everywhere if at.source in sources]
+    watcher.phase("takedown: ids", len(held))
+    for found, more in map_in_order(executor, asking, held, watcher):
         seen.update(found)
         rules |= more
     if unknown := sorted(set(asked.ids) - seen):

@@ -95,7 +95,7 @@ class WhatIfAnswer:
 
 
 def answer_what_if(
-    name: str,
+    name: str | Path,
     out: Path | None,
     sets: Mapping[str, str],
     filters: Sequence[tuple[str, str]],
@@ -132,7 +132,7 @@ def answer_what_if(
         )
     now = read_locked_recipe(root)
     _check_held(now, data)
-    then = parse_recipe(data, name).trusting([hash_code(code) for _, code in filters])
+    then = parse_recipe(data, str(name)).trusting([hash_code(code) for _, code in filters])
     _check_answered(select_shaping(read_lock(root)), select_shaping(data))
     validate_recipe(replace(then, tokenizer=now.tokenizer))
     asked = [filter_ for filter_ in then.filters if filter_ not in now.filters]
@@ -176,7 +176,7 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
 
 
 def _replace_blocks(
-    locked: dict[str, Any], name: str, filters: Sequence[tuple[str, str]]
+    locked: dict[str, Any], name: str | Path, filters: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
     found = compose_recipe(name, filters=filters, locked=locked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import vlmill
 from tests.helpers.small import write_recipe
 from vlmill.api.arguments import list_code_files
+from vlmill.api.boundary import ELSEWHERE, KINDS
 
 
 @pytest.fixture(scope="module")
@@ -47,35 +50,84 @@ def test_code_is_named_by_one_path_or_several():
     assert list_code_files(["a.py", Path("b.py")]) == ["a.py", "b.py"]
 
 
-CALLS = [
-    (lambda run: vlmill.load_recipe({"name": "x"}), "recipe is a dict: give a recipe file"),
-    (lambda run: vlmill.build({"name": "x"}), "recipe is a dict: give a recipe file"),
-    (lambda run: vlmill.check_recipe({"name": "x"}), "recipe is a dict: give a recipe file"),
-    (lambda run: vlmill.estimate_training({"name": "x"}, 1), "recipe is a dict: give a recipe file"),
-    (lambda run: run.what_if(recipe={"name": "x"}), "recipe is a dict: give a recipe file"),
-    (lambda run: vlmill.load_recipe("quickstart", settings=["seed=1"]), "settings=.* give a dict, such as"),
-    (lambda run: vlmill.load_recipe("quickstart", settings={1: 2}), "settings=.* give a dict, such as"),
-    (lambda run: vlmill.load_recipe("quickstart", sources="web=a"), "sources=.* give a dict, such as"),
-    (lambda run: vlmill.check_recipe("quickstart", sources=["web=a"]), "sources=.* give a dict, such as"),
-    (lambda run: run.what_if("shape.max_ratio=2"), "settings=.* give a dict, such as"),
-    (lambda run: vlmill.plan_ablation("quickstart", settings=["seeds=1"]), "settings=.* give a dict, such as"),
-    (lambda run: vlmill.build("quickstart", workers="two"), "workers='two': give 0 for this process"),
-    (lambda run: vlmill.check_recipe("quickstart", workers=1.5), "workers=1.5: give 0 for this process"),
-    (lambda run: vlmill.ablate("quickstart", workers="two"), "workers='two': give 0 for this process"),
-    (lambda run: run.verify("two"), "workers='two': give 0 for this process"),
-    (lambda run: run.takedown(ids="web/a#0", workers="two"), "workers='two': give 0 for this process"),
-    (lambda run: run.train(machine="cpu"), r"machine='cpu': give vlmill.Machine\(device='cpu'\)"),
-    (lambda run: run.evaluate(machine="cpu"), r"machine='cpu': give vlmill.Machine\(device='cpu'\)"),
-    (lambda run: vlmill.ablate("quickstart", machine="cpu"), r"machine='cpu': give vlmill.Machine\(device='cpu'\)"),
-]
+WRONG = {
+    "str": 5,
+    "int": 1.5,
+    "float": "0.1",
+    "bool": 1,
+    "str | Path": 5,
+    "str | Path | Mapping[str, Any]": ["a.yaml"],
+    "str | Path | Mapping[str, Any] | LoadedRecipe": 5,
+    "str | Path | Run | StageMixture": 5,
+    "Mapping[str, Any]": ["seed=1"],
+    "Mapping[str, str | Path]": "web=a",
+    "Callable[[str], None]": "print",
+    "Console": "stdout",
+    "Machine": "cpu",
+    "str | Sequence[str]": 7,
+    "str | Path | Sequence[str | Path]": [None],
+}
+"""Annotation -> a value of another kind."""
+
+RIGHT = {"str": "x", "int": 1, "str | Path": "nowhere", "str | Path | Mapping[str, Any]": "quickstart"}
+RIGHT |= {"str | Path | Mapping[str, Any] | LoadedRecipe": "quickstart", "str | Path | Run | StageMixture": "x:y"}
+RIGHT |= {"PreTrainedModel": None}
+LATER = {"PreTrainedModel", "Any"}
+"""Looked at where they are used: tests/train/test_torch_dataset.py."""
 
 
-@pytest.mark.parametrize(("call", "said"), CALLS)
-def test_a_value_of_another_kind_is_named_with_what_is_taken(run, tmp_path, monkeypatch, call, said):
+def list_callables():
+    """Every public function, and every method of runs and of stages, by name."""
+    for name in vlmill.__all__:
+        item = getattr(vlmill, name)
+        if inspect.isfunction(item):
+            yield name, item
+    for owner in (vlmill.Run, vlmill.StageMixture):
+        for name, item in inspect.getmembers(owner, inspect.isfunction):
+            if not name.startswith("_"):
+                yield f"{owner.__name__}.{name}", item
+
+
+def list_arguments():
+    """Every argument of these with a value of another kind; None where it is not taken."""
+    for name, function in list_callables():
+        for argument, one in inspect.signature(function).parameters.items():
+            kind = str(one.annotation)
+            if argument != "self" and kind not in LATER:
+                yield name, argument, WRONG[kind.removesuffix(" | None")]
+                if not kind.endswith(" | None") and kind in KINDS:
+                    yield name, argument, None
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), [*list_arguments()])
+def test_a_value_of_another_kind_is_named_with_what_is_taken(run, tmp_path, monkeypatch, name, argument, value):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TypeError, match=said):
-        call(run)
+    function = dict(list_callables())[name]
+    given = {
+        other: RIGHT[str(one.annotation)]
+        for other, one in inspect.signature(function).parameters.items()
+        if one.default is one.empty and other != "self" and one.kind is not one.VAR_KEYWORD
+    }
+    owner = {"Run": run, "StageMixture": object.__new__(vlmill.StageMixture)}.get(name.partition(".")[0])
+    given |= {argument: value}
+    with pytest.raises(TypeError, match=rf"^{argument}\W.*{re.escape(repr(value).strip('[]'))}.*[:;] ?.*give "):
+        function(*([owner] if owner else []), **given)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_annotation_of_an_argument_is_known():
+    kinds = {
+        str(one.annotation).removesuffix(" | None")
+        for _, function in list_callables()
+        for argument, one in inspect.signature(function).parameters.items()
+        if argument != "self"
+    }
+    assert kinds <= {*KINDS, *ELSEWHERE}
+
+
+def test_a_call_with_too_few_arguments_is_pythons_own_error():
+    with pytest.raises(TypeError, match="open_run.* missing 1 required positional argument: 'folder'"):
+        vlmill.open_run()
 
 
 def test_fewer_workers_than_none_are_refused_before_ray_starts(tmp_path, monkeypatch):

@@ -299,7 +299,10 @@ def test_an_image_that_is_not_the_one_of_the_shards_is_an_error(run, tmp_path):
 
 
 def test_a_run_at_work_is_not_exported(run, tmp_path):
-    with Store(run.folder).locked(), pytest.raises(vlmill.StoreError, match="a build is at work"):
+    with (
+        Store(run.folder).locked(),
+        pytest.raises(vlmill.StoreError, match="a build is at work in this folder; call again when it has ended"),
+    ):
         run.export("llava", tmp_path / "out")
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 
 import polars as pl
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 import vlmill
@@ -18,6 +21,7 @@ from tests.helpers.small import product, write_recipe
 from tests.helpers.small import vlmill as vlmill_command
 from tests.helpers.upstream import json_array, picture, separated, talk
 from vlmill.pipeline.cli import app
+from vlmill.pipeline.engine.executor import Inline
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -255,6 +259,23 @@ def test_a_dry_takedown_changes_nothing_and_a_real_one_does_what_the_command_doe
     assert product(copy.folder) == product(tmp_path / "command") != before
     assert copy.verify() == []
     assert copy.trace(sample).taken_down == f"id {sample}"
+
+
+def test_a_dry_takedown_of_a_run_with_models_asks_none_and_says_how_far_it_is(run, monkeypatch):
+    monkeypatch.setattr(type(run.recipe), "list_needs", lambda _: {"models": True, "gpus": False})
+    monkeypatch.setattr("vlmill.pipeline.engine.executor._open_ray", lambda *_, **__: pytest.fail("Ray was started"))
+    said = StringIO()
+    run.takedown(ids="web/web.parquet#0", dry_run=True, console=Console(file=said, width=200))
+    assert [line.split(":")[1].split()[0] for line in said.getvalue().splitlines()] == ["ids", "match"]
+
+
+def test_a_takedown_says_that_it_starts_ray(run, monkeypatch):
+    monkeypatch.setattr(type(run.recipe), "list_needs", lambda _: {"models": True, "gpus": False})
+    monkeypatch.setattr("vlmill.pipeline.engine.executor._open_ray", lambda *_, **__: nullcontext(Inline()))
+    monkeypatch.setattr("vlmill.api.takedown._carry_out", lambda *_: {})
+    said = StringIO()
+    run.takedown(ids="web/web.parquet#0", console=Console(file=said, width=200))
+    assert said.getvalue().startswith("starting Ray\n")
 
 
 def test_a_takedown_of_nothing_is_refused(run):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 import vlmill
 from tests.helpers.small import write_recipe
@@ -13,9 +16,18 @@ READERS = {
     "samples": lambda stage: next(stage.samples()),
     "held_out": lambda stage: list(stage.held_out()),
     "batches": lambda stage: stage.batches(),
-    "torch_dataset": lambda stage: stage.torch_dataset(None),
+    "torch_dataset": lambda stage: stage.torch_dataset(make_model()),
     "measure_imbalance": lambda stage: stage.measure_imbalance(1),
 }
+
+
+def make_model():
+    """The least that passes for a model."""
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="llava")
+    return model
+
+
 SAID = r"has mixed stage 'align' anew since it was opened; open it again: vlmill.open_run\(.*\).stage\('align'\)"
 
 

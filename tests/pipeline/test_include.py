@@ -430,7 +430,7 @@ def test_code_in_an_included_file_is_taken_only_where_the_command_line_names_it(
         assert [filter_.name for filter_ in recipe.filters] == ["short"]
         assert (tmp_path / "ran").exists()
     else:
-        assert "code runs only if the command line names it" in refused(top)
+        assert "code runs only if it is named" in refused(top)
         other = "include: [{recipe: p.yaml, take: [sources]}]\nname: a\n"
         assert "code runs only if" in refused(write(tmp_path, other=other)), "nor beside what is taken"
         assert not (tmp_path / "ran").exists()

@@ -280,7 +280,7 @@ def test_the_key_knows_code_and_settings_and_not_where_it_runs():
 def test_a_signal_whose_code_was_not_named_is_known_and_not_asked():
     untrusted = CustomSignal("redness", {}, hash_code(SIGNALS), None, "signals.py")
     assert untrusted.columns("red") == ("red",)
-    with pytest.raises(RecipeError, match="'redness' .*cannot be asked: its code runs only if the command line names"):
+    with pytest.raises(RecipeError, match="'redness' .*cannot be asked: its code runs only if it is named"):
         untrusted.view()
 
 

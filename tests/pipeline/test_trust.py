@@ -144,7 +144,7 @@ def test_no_command_runs_code_that_its_line_does_not_name(folder, monkeypatch, n
         assert vlmill(*shlex.split(line)) == status, line
         assert not (folder / "ran").exists(), line
         if status == REFUSES and name in ("build", "what-if", "takedown", "ablate"):
-            assert "code runs only if the command line names it" in " ".join(capsys.readouterr().err.split()), line
+            assert "code runs only if it is named" in " ".join(capsys.readouterr().err.split()), line
     assert (folder / "run/recipe.lock.yaml").read_bytes() == before
     assert not (folder / "run/takedowns.yaml").exists()
 
@@ -209,9 +209,7 @@ def test_the_filters_of_a_lock_are_known_without_their_code(folder):
     recipe = read_locked_recipe(folder / "run")
     assert [filter_.name for filter_ in recipe.filters] == ["language", "shape", "short"]
     assert recipe.all_verdict_steps() == ("language", "shape", "short", "dedupe")
-    with pytest.raises(
-        RecipeError, match="'short' .*mine.py.* cannot be asked: its code runs only if the command line"
-    ):
+    with pytest.raises(RecipeError, match="'short' .*mine.py.* cannot be asked: its code runs only if it is named"):
         list(recipe.filters[-1].decide([], []))
     assert not (folder / "ran").exists()
 

@@ -314,7 +314,7 @@ def test_a_build_and_a_training_lock_each_other_out_and_two_trainings_do_not(tra
     root = interrupt(trained, tmp_path)
     with (
         Store(root).locked(),
-        pytest.raises(StoreError, match="a build is at work in this folder; train when it has ended"),
+        pytest.raises(StoreError, match="a build is at work in this folder; call again when it has ended"),
     ):
         train_stages(root, None, MACHINE, Console(quiet=True))
     update = loop._take_step

@@ -83,7 +83,7 @@ SHARES = [
     ({"rank": 2, "ranks": 2}, ValueError, "rank=2: of 2 ranks there are 0 to 1"),
     ({"ranks": 0}, ValueError, "ranks=0: give 1 or more"),
     ({"ranks": 3}, vlmill.RecipeError, "4 sequences cannot be cut into 2 micro-batches for each of 3 ranks"),
-    ({"rank": "0", "ranks": 2}, TypeError, "cannot be interpreted as an integer"),
+    ({"rank": "0", "ranks": 2}, TypeError, "give a whole number"),
     ({"readers": 0}, ValueError, "readers=0: give 1 or more"),
     ({"start": -1}, ValueError, "start=-1: stage 'align' has"),
     ({"start": 7}, ValueError, "start=7: stage 'align' has"),
@@ -133,3 +133,21 @@ def test_both_loops_of_the_example_train(stage, model, loop):
     losses = runpy.run_path(str(EXAMPLE))["LOOPS"][loop](stage, model, 2)
     assert len(losses) == 2
     assert all(0 < loss < 20 for loss in losses)
+
+
+@pytest.mark.parametrize("given", [None, "llava", torch.nn.Linear(2, 2)])
+def test_what_is_no_model_of_the_family_is_refused_with_what_is_allowed(stage, given):
+    with pytest.raises(TypeError, match=r"model=.* is a (NoneType|str|Linear); give .* model_type 'llava"):
+        stage.torch_dataset(given)
+
+
+def test_a_model_of_another_family_is_refused(stage, model, monkeypatch):
+    monkeypatch.setattr(model.config, "model_type", "idefics2")
+    with pytest.raises(TypeError, match="of idefics2; give"):
+        stage.torch_dataset(model)
+
+
+def test_a_wrapped_model_passes_by_what_it_wraps(stage, model):
+    wrapped = torch.nn.Module()
+    wrapped.module = model
+    assert list_ids(stage.torch_dataset(wrapped)) == list_ids(stage.torch_dataset(model))

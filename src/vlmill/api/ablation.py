@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from vlmill.api.arguments import check_machine, check_mapping, check_workers, format_places, list_code_files
+from vlmill.api.arguments import check_workers, format_places, list_code_files
+from vlmill.api.boundary import guard_call
 from vlmill.api.builds import build_recipe
 from vlmill.api.runs import Run, open_run
 from vlmill.api.training import train_run
@@ -38,6 +39,7 @@ class Ablation:
     plots: tuple[Path, ...]
 
 
+@guard_call
 def ablate(
     spec: str | Path,
     out: str | Path | None = None,
@@ -78,7 +80,6 @@ def ablate(
         StoreError: a folder was made for another recipe, or runs have too few held-out samples in common.
     """
     console = console or make_console(quiet=True)
-    check_machine(machine)
     check_workers(workers)
     prepared = _prepare(spec, out, sources, limit, filters, settings)
     with Store(prepared.root).locked():
@@ -93,6 +94,7 @@ def ablate(
     return Ablation(prepared.shown, report, {trial: open_run(folder) for trial, folder in folders.items()}, plots)
 
 
+@guard_call
 def plan_ablation(
     spec: str | Path,
     out: str | Path | None = None,
@@ -166,11 +168,11 @@ def _prepare(
     filters: str | Path | Sequence[str | Path],
     settings: Mapping[str, Any] | None,
 ) -> _Prepared:
+    code = find_named_code(list_code_files(filters), [], {})
     path = find_ablation(str(spec))
-    check_mapping("settings", settings, '{"seeds": [0, 1]}')
     said = {key: value if isinstance(value, str) else format_yaml(value) for key, value in (settings or {}).items()}
     asked, places = read_ablation(path, said), format_places(sources)
-    planned = list_trials(asked, places, limit, find_named_code(list_code_files(filters), [], {}))
+    planned = list_trials(asked, places, limit, code)
     return _Prepared(asked, planned, take_local_path(out) if out else Path("build") / f"ablate-{path.stem}")
 
 

@@ -1,31 +1,19 @@
-"""What calls are given, looked at before any work: a wrong kind of value is named with what is taken in its place."""
+"""What calls are given, as the packages below take it. Of which kind each value is, boundary.py has looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from vlmill.train.settings import Machine
+from vlmill.pipeline.recipe.given import give_recipe
 
 
-def name_recipe(recipe: str | Path) -> str:
-    """The file or the name of a recipe.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    if not isinstance(recipe, (str, Path)):
-        raise TypeError(
-            f"recipe is a {type(recipe).__name__}: give a recipe file or the name of a shipped recipe. A dict is "
-            "written to a file first: Path('my.yaml').write_text(yaml.safe_dump(recipe)). What load_recipe returned "
-            "goes to build, check_recipe and forecast_changes"
-        )
-    return str(recipe)
+def name_recipe(recipe: str | Path | Mapping[str, Any]) -> str | Path:
+    """A recipe as `find_recipe` takes it."""
+    return give_recipe(recipe) if isinstance(recipe, Mapping) else str(recipe)
 
 
 def list_texts(name: str, values: str | Iterable[str]) -> list[str]:
@@ -52,12 +40,7 @@ def list_code_files(filters: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def format_settings(settings: Mapping[str, Any] | None) -> dict[str, str]:
-    """Values as the command line writes them after `--set`: strings as they are, everything else as YAML.
-
-    Raises:
-        TypeError: it is no mapping of dotted keys.
-    """
-    check_mapping("settings", settings, '{"language.in_doubt": "drop"}')
+    """Values as the command line writes them after `--set`: strings as they are, everything else as YAML."""
     return {
         key: value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True)
         for key, value in (settings or {}).items()
@@ -65,48 +48,15 @@ def format_settings(settings: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def format_places(sources: Mapping[str, str | Path] | None) -> dict[str, str]:
-    """Where sources are, by name, as texts.
-
-    Raises:
-        TypeError: it is no mapping of names.
-    """
-    check_mapping("sources", sources, '{"web": "/data/web"}')
+    """Where sources are, by name, as texts."""
     return {name: str(place) for name, place in (sources or {}).items()}
 
 
-def check_mapping(name: str, value: Any, example: str) -> None:
-    """Refuse what is no mapping of texts.
-
-    Raises:
-        TypeError: with an example of what is taken.
-    """
-    if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
-        raise TypeError(f"{name}={value!r}: give a dict, such as {example}")
-
-
 def check_workers(workers: int | None) -> None:
-    """Refuse a number of worker processes that cannot be.
+    """Refuse a negative number of worker processes.
 
     Raises:
-        TypeError: it is no whole number.
-        ValueError: it is negative.
+        ValueError: it is one.
     """
-    said = "give 0 for this process, a number of processes, or None for one per core"
-    try:
-        wrong = workers is not None and index(workers) < 0
-    except TypeError:
-        raise TypeError(f"workers={workers!r}: {said}") from None
-    if wrong:
-        raise ValueError(f"workers={workers}: {said}")
-
-
-def check_machine(machine: Machine | None) -> None:
-    """Refuse what is no machine, such as the name of a device.
-
-    Raises:
-        TypeError: with the call that makes one.
-    """
-    from vlmill.train.settings import Machine
-
-    if machine is not None and not isinstance(machine, Machine):
-        raise TypeError(f"machine={machine!r}: give vlmill.Machine(device={str(machine)!r})")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers={workers}: give 0 for this process, a number of processes, or None for one per core")

@@ -18,6 +18,7 @@ from vlmill.api.arguments import (
     list_texts,
     name_recipe,
 )
+from vlmill.api.boundary import guard_call
 from vlmill.api.checks import forecast_build, refuse_faults
 from vlmill.api.runs import Run, open_run
 from vlmill.mixtures.build import build_stages, read_stats
@@ -65,8 +66,9 @@ class LoadedRecipe:
         return self.recipe.name
 
 
+@guard_call
 def load_recipe(
-    recipe: str | Path,
+    recipe: str | Path | Mapping[str, Any],
     *,
     sources: Mapping[str, str | Path] | None = None,
     limit: int | None = None,
@@ -79,7 +81,8 @@ def load_recipe(
     """Read a recipe, change values of it, and check all of it.
 
     Args:
-        recipe: A recipe file, or the name of a shipped recipe such as `quickstart`.
+        recipe: A recipe file, the name of a shipped recipe such as `quickstart`, or a dict with what such a file
+            holds, whose relative paths start from the working folder.
         sources: Name of a source or benchmark -> where its files are: a folder, a file, a pattern, or
             `hf://datasets/OWNER/NAME@REVISION`.
         limit: Only so many rows of each source, from the front.
@@ -92,7 +95,7 @@ def load_recipe(
 
     Raises:
         RecipeError: names each wrong key or value and what was allowed; or the recipe holds code that was not named.
-        TypeError: an argument is of another kind, such as a dict for `recipe`.
+        TypeError: an argument is of another kind, such as a list for `recipe`.
     """
     named = name_recipe(recipe)
     trusted = list_texts("trust_code", trust_code)
@@ -102,7 +105,7 @@ def load_recipe(
 
 
 def load_with_code(
-    recipe: str,
+    recipe: str | Path,
     sources: Mapping[str, str],
     limit: int | None,
     sets: Mapping[str, str],
@@ -119,7 +122,7 @@ def load_with_code(
 
 
 def load_for_build(
-    recipe: str,
+    recipe: str | Path,
     sources: Mapping[str, str],
     limit: int | None,
     sets: Mapping[str, str],
@@ -143,8 +146,9 @@ def load_for_build(
         raise
 
 
+@guard_call
 def build(
-    recipe: str | Path | LoadedRecipe,
+    recipe: str | Path | Mapping[str, Any] | LoadedRecipe,
     out: str | Path | None = None,
     *,
     workers: int | None = None,
@@ -162,7 +166,7 @@ def build(
     made, and the bytes are the same.
 
     Args:
-        recipe: A recipe file, the name of a shipped recipe, or what `load_recipe` made of one.
+        recipe: A recipe file, the name of a shipped recipe, a dict, or what `load_recipe` made of one.
         out: The run's folder; None is `build/` and the recipe's name.
         workers: Worker processes on this machine; 0 works in this process; None is one per core, and none for a small
             run. Without signals they need no Ray.
@@ -236,7 +240,7 @@ def build(
     return open_run(shown)
 
 
-def _load_unchanged(recipe: str, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
+def _load_unchanged(recipe: str | Path, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
     """A recipe as its file has it, for a build in `out`, or in the folder that it is built in by default."""
     path = find_recipe(recipe)
     root = take_run_folder(out) if out else Path("build") / str(read_mapping(path).get("name"))
@@ -256,7 +260,10 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
         yield from list_lost_to_unused(root, recipe)
 
 
-def forecast_changes(recipe: str | Path | LoadedRecipe, out: str | Path) -> tuple[StepForecast, ...]:
+@guard_call
+def forecast_changes(
+    recipe: str | Path | Mapping[str, Any] | LoadedRecipe, out: str | Path
+) -> tuple[StepForecast, ...]:
     """What building a recipe in the folder of a run keeps of it and makes again, and why, before any work.
 
     Reads the folder's lock and manifests, and compares the tokenizer and lists with the run's copies. Input files and

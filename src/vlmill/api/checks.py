@@ -18,6 +18,8 @@ from vlmill.api.arguments import (
     list_texts,
     name_recipe,
 )
+from vlmill.api.boundary import guard_call
+from vlmill.api.wording import reword
 from vlmill.mixtures.build import read_stage_mixture
 from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
@@ -59,8 +61,9 @@ class CheckResult:
     warnings: tuple[str, ...] = ()  # what is allowed, and hardly meant
 
 
+@guard_call
 def check_recipe(
-    recipe: str | Path | LoadedRecipe,
+    recipe: str | Path | Mapping[str, Any] | LoadedRecipe,
     out: str | Path | None = None,
     *,
     sources: Mapping[str, str | Path] | None = None,
@@ -77,7 +80,8 @@ def check_recipe(
     a build there keeps and runs again.
 
     Args:
-        recipe: A recipe file, the name of a shipped recipe such as `quickstart`, or what `load_recipe` made of one.
+        recipe: A recipe file, the name of a shipped recipe such as `quickstart`, a dict, or what `load_recipe` made of
+            one.
         out: The folder that the run would be built in; None is `build/` and the recipe's name.
         sources: As in `load_recipe`, as the next four; they are for a file, and have been said where it was loaded.
         limit: As in `load_recipe`.
@@ -105,13 +109,14 @@ def check_recipe(
     return check_readable(found, root, workers)
 
 
+@guard_call
 def estimate_training(
-    recipe: str | Path, ranks: int, *, settings: Mapping[str, Any] | None = None
+    recipe: str | Path | Mapping[str, Any], ranks: int, *, settings: Mapping[str, Any] | None = None
 ) -> list[TrainingEstimate]:
     """What each stage's training would hold on so many ranks, and compute in a step. Imports torch, reads no weights.
 
     Args:
-        recipe: A recipe file, or the name of a shipped recipe.
+        recipe: A recipe file, the name of a shipped recipe, or a dict.
         ranks: That share the model.
         settings: As in `load_recipe`.
 
@@ -129,7 +134,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     recipe, root = found.recipe, out or Path("build") / str(found.mapping.get("name"))
     free = _find_free(root)
     if recipe is None:
-        return CheckResult(found.faults, RunEstimate((), count_workers(workers), free=free))
+        return CheckResult(reword(found.faults), RunEstimate((), count_workers(workers), free=free))
     inputs = check_inputs(recipe, found.base, found.unreadable)
     estimates, failed = _estimate_sources(recipe, found.base, inputs)
     stages = {stage.name: _estimate_stage(recipe, stage.name, estimates) for stage in recipe.stages}
@@ -157,7 +162,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
         *_list_odd_shares(recipe),
         *(said for one in estimates for said in one.warnings),
     )
-    return CheckResult(tuple(dict.fromkeys(faults)), estimate, differences, forecast, warnings)
+    return CheckResult(reword(dict.fromkeys(faults)), estimate, differences, forecast, reword(warnings))
 
 
 def forecast_build(root: Path, recipe: Recipe, base: Path, moved: Collection[str]) -> tuple[StepForecast, ...]:

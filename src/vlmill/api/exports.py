@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmill.api.boundary import guard_methods
 from vlmill.api.run_tables import RunTables
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.places import take_local_path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vlmill.mixtures.export.run_export import ExportResult
 
 
+@guard_methods
 class RunExports(RunTables):
     """The tables of a run, and its exports."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from vlmill.api.boundary import guard_call
 from vlmill.api.runs import Run
 from vlmill.api.stages import StageMixture
 from vlmill.mixtures.compare import make_difference, pair_stages
@@ -37,6 +38,7 @@ SHARES = {
 }
 
 
+@guard_call
 def compare_mixtures(before: str | Path | Run | StageMixture, after: str | Path | Run | StageMixture) -> pl.DataFrame:
     """What one mixture holds more than another, by source; negative: less.
 
@@ -73,6 +75,7 @@ def _name_side(side: str | Path | Run | StageMixture) -> str:
     return str(side.folder if isinstance(side, Run) else side)
 
 
+@guard_call
 def list_published() -> pl.DataFrame:
     """The published mixtures that ship: `name stage unit entries samples claimed`.
 
@@ -81,6 +84,7 @@ def list_published() -> pl.DataFrame:
     return pl.DataFrame([asdict(line) for line in catalogue.list_stages()], PUBLISHED)
 
 
+@guard_call
 def load_published(name: str | Path) -> catalogue.PublishedMixture:
     """A published mixture: title, reference, stages, and where the publication contradicts itself.
 
@@ -93,6 +97,7 @@ def load_published(name: str | Path) -> catalogue.PublishedMixture:
     return catalogue.load_published(str(name))
 
 
+@guard_call
 def compare_published(name: str | Path, stage: str | None = None) -> pl.DataFrame:
     """Published percentages beside what the published counts make: `stage entry given samples published realised`.
 
@@ -108,6 +113,7 @@ def compare_published(name: str | Path, stage: str | None = None) -> pl.DataFram
     return pl.DataFrame([{"stage": label, **asdict(line)} for label, line in lines], SHARES)
 
 
+@guard_call
 def import_mixture(file: str | Path, sequence_length: int = 32768) -> dict[str, Any]:
     """The YAML that LLaVA-NeXT and LLaVA-OneVision are trained with, as the plain data of a published mixture.
 

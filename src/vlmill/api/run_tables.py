@@ -15,6 +15,7 @@ import polars as pl
 from PIL import Image
 
 from vlmill.api import tables
+from vlmill.api.boundary import guard_methods
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.sample import read_images
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_raw_tables
@@ -39,6 +40,7 @@ class DecodedPicture:
     picture: Image.Image  # RGB, upright, of the original size
 
 
+@guard_methods
 @dataclass(frozen=True)
 class RunTables:
     """The tables of a run: of the folder that a build fills.

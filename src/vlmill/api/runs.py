@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,16 @@ from rich.console import Console
 
 from vlmill.api import tables
 from vlmill.api.arguments import (
-    check_machine,
     check_workers,
     format_settings,
     list_code_files,
     list_texts,
     name_recipe,
 )
+from vlmill.api.boundary import guard_call, guard_methods
 from vlmill.api.exports import RunExports
 from vlmill.api.stages import StageMixture
+from vlmill.api.wording import reword
 from vlmill.mixtures.build import is_mixed, verify_locks
 from vlmill.mixtures.report.card import verify_card
 from vlmill.pipeline.core.errors import StoreError
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from vlmill.train.settings import Machine
 
 
+@guard_methods
 @dataclass(frozen=True)
 class Run(RunExports):
     """A run: the folder that a build fills.
@@ -236,7 +238,7 @@ class Run(RunExports):
         """
         check_workers(workers)
         made = verify_in_workers(self.folder.absolute(), workers, ray, console) or list(verify_locks(self.folder))
-        return [*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)]
+        return [*reword([*made, *([] if made else verify_card(self.folder)), *verify_training(self.folder)])]
 
     def list_unused(self) -> list[UnusedFiles]:
         """What lies in the folder and is of no use to its recipe: `folder why paths bytes`, by folder.
@@ -300,7 +302,7 @@ class Run(RunExports):
         self,
         settings: Mapping[str, Any] | None = None,
         *,
-        recipe: str | Path | None = None,
+        recipe: str | Path | Mapping[str, Any] | None = None,
         filters: str | Path | Sequence[str | Path] = (),
         trust_code: str | Sequence[str] = (),
     ) -> WhatIfAnswer:
@@ -308,7 +310,7 @@ class Run(RunExports):
 
         Args:
             settings: Dotted key -> value, such as `{"language.sample_share": 0.5}`; a string is read as YAML.
-            recipe: A recipe whose filters and dedupe count in place of the run's.
+            recipe: A recipe, as in `load_recipe`, whose filters and dedupe count in place of the run's.
             filters: Files with custom filters, whose code may run.
             trust_code: The sha256 of code that the run's lock holds, and that may run.
 
@@ -320,7 +322,8 @@ class Run(RunExports):
             list_code_files(filters), list_texts("trust_code", trust_code), read_held_code(self.folder / LOCK)
         )
         asked = str(self.folder) if recipe is None else name_recipe(recipe)
-        return answer_what_if(asked, self.folder, format_settings(settings), code)[1]
+        answer = answer_what_if(asked, self.folder, format_settings(settings), code)[1]
+        return replace(answer, notes=[*reword(answer.notes)])
 
     def takedown(
         self,
@@ -404,7 +407,6 @@ class Run(RunExports):
         """
         from vlmill.api.training import train_run
 
-        check_machine(machine)
         return train_run(self.folder, stage, machine, ranks, ray, console)
 
     def evaluate(
@@ -433,11 +435,11 @@ class Run(RunExports):
         """
         from vlmill.train.run import evaluate_stage
 
-        check_machine(machine)
         exported = take_local_path(export) if export else None
         return evaluate_stage(self.folder, stage, samples, exported, machine)[1]
 
 
+@guard_call
 def open_run(folder: str | Path) -> Run:
     """Open the folder of a run, as given to `build`.
 
@@ -449,5 +451,5 @@ def open_run(folder: str | Path) -> Run:
     run = Run(take_run_folder(folder))
     _ = run.recipe  # a folder without one is no run
     if said := explain_unbuilt(run.folder):
-        warnings.warn(said, stacklevel=2)
+        warnings.warn(reword([said])[0], stacklevel=3)
     return run

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from PIL import Image
 
+from vlmill.api.boundary import guard_methods
 from vlmill.mixtures.build import LOCK as MIXTURE
 from vlmill.mixtures.reader import PlannedMixture, Segment, Stored
 from vlmill.pipeline.core.errors import StoreError
@@ -71,6 +72,7 @@ class PlannedSample:
         return [{name: decode_image(data) for name, data in image.items()} for image in self.images]
 
 
+@guard_methods
 @dataclass(frozen=True)
 class StageMixture:
     """The planned and locked mixture of one stage.
@@ -265,10 +267,11 @@ class StageMixture:
         Raises:
             RecipeError: as `batches`.
             StoreError: as `batches`.
+            TypeError: as `batches`; or the model is none of that class.
             ValueError: as `batches`; or a worker of a DataLoader asks for batches, of which each would give out all.
         """
         from vlmill.train.families import find_family
-        from vlmill.train.torch_dataset import StageDataset
+        from vlmill.train.torch_dataset import StageDataset, check_model
 
         self._refuse_change()
         recipe = read_locked_recipe(self.folder)
@@ -280,6 +283,7 @@ class StageMixture:
                 f"start={start}: stage {self.name!r} has micro-batches 0 to {most - 1}; {most} is behind them all"
             )
         family = find_family(read_model_settings(recipe), self.policy, self._mixture.chat_settings)
+        check_model(model, family)
         batches = partial(self.batches, rank=rank, ranks=ranks, readers=readers)
         course = {"stage": self.name, "mixture": self._mixture.sha256, **describe_steps(training)}
         return StageDataset(batches, family, model, start, training.accumulation, ranks, course)

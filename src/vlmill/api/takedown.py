@@ -71,7 +71,7 @@ def take_down(
     code = find_named_code(filters, trust_code, read_held_code(folder / RECIPE))
     recipe, before = read_locked_recipe(folder, code), TakedownList.read(folder)
     if not (asked or before):
-        raise StoreError("say what to take down: --url, --sha256, --id or --domain; see vlmill takedown --help")
+        raise StoreError("say what to take down: --url, --sha256, --id or --domain")
     unnamed = list_untrusted(recipe.custom_filters)
     if unnamed and not dry_run:  # partitions that are made again are filtered again
         raise RecipeError(explain_refusal(folder / RECIPE, unnamed, command))
@@ -81,8 +81,10 @@ def take_down(
     def tell(line: str) -> None:
         shown.print(line, markup=False, soft_wrap=True)
 
-    with open_executor(workers, ray, root=root, tell=tell, console=shown, **recipe.list_needs()) as pool:
-        forecast = forecast_takedown(root, recipe, asked, before, pool)
+    needs = {} if dry_run else recipe.list_needs()  # models are asked where partitions are made again
+    with open_executor(workers, ray, root=root, tell=tell, console=shown, **needs) as pool:
+        with ProgressBars(shown) as watcher:
+            forecast = forecast_takedown(root, recipe, asked, before, pool, watcher)
         if announce:
             announce(Takedown(forecast, new, done=False, stages={}))
         if dry_run:
