@@ -267,7 +267,7 @@ def test_what_stands_on_the_list_of_takedowns_is_not_exported(run, tmp_path, sta
     root = shutil.copytree(run.folder, tmp_path / "run")
     sample = next(sample.id for sample in run.stage("align").samples() if sample.source == "quiz")
     (root / "takedowns.yaml").write_text(f"ids: ['{sample}']\n")
-    with pytest.raises(vlmill.StoreError, match=r"the takedown has not come to its end; finish it: vlmill.open_run\(.*\).takedown\(\)"):
+    with pytest.raises(vlmill.StoreError, match=r"finish it: vlmill.open_run\(.*\).takedown\(\)"):
         vlmill.open_run(root).export("llava", tmp_path / "out", stage=stage)
     assert not (tmp_path / "out/export.json").exists()
 
