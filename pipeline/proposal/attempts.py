@@ -17,7 +17,7 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import VlmillError
-from vlmill.pipeline.proposal.columns import TURNS
+from vlmill.pipeline.proposal.column_names import TURNS
 from vlmill.pipeline.reports.causes import describe_causes
 from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
 

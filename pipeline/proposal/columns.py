@@ -15,71 +15,40 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.proposal.captions import choose_captions
+from vlmill.pipeline.proposal.column_names import (
+    ABOUT,
+    ANSWERS,
+    BESIDE,
+    CAPTIONS,
+    CHOICES,
+    LETTERED,
+    LICENCES,
+    LISTED,
+    PARTS,
+    QUESTIONS,
+    TURNS,
+)
 from vlmill.pipeline.proposal.image_ids import ImageIds
 from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
+from vlmill.pipeline.proposal.ocr_columns import find_boxes, find_ocr
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
 from vlmill.pipeline.sources.known_keys import PICTURES, classify_key, has_value
 from vlmill.pipeline.sources.nested import find_place, join_columns
 from vlmill.pipeline.sources.pairs import select_numbers
 
-CAPTIONS = (
-    *("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html"),
-    *("beschreibung", "bildunterschrift", "légende", "legende", "descripción", "descripcion", "descrição", "descricao"),
-    *("descrizione", "描述", "标题"),
-)
-QUESTIONS = (
-    *("question", "query", "prompt", "instruction", "problem", "asked", "input", "inputs", "user", "q", "prefix"),
-    *("frage", "pregunta", "pergunta", "domanda", "vraag", "вопрос", "问题", "質問", "질문"),
-)
-ANSWERS = (
-    *("answer", "response", "output", "outputs", "completion", "reply", "solution", "target", "correct_choice_idx"),
-    *("correct", "assistant", "answers"),
-    *(
-        "antwort",
-        "réponse",
-        "reponse",
-        "respuesta",
-        "resposta",
-        "risposta",
-        "antwoord",
-        "ответ",
-        "答案",
-        "回答",
-        "답변",
-    ),
-    *("suffix", "label"),
-)
-TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "turns", "chat", "qa", "qas", "qa_pairs")
-PARTS = ("prompt", "completion")
-"""What TRL calls the two parts of a conversation, of which the second is supervised."""
-CHOICES = ("choices", "options")
-LETTERED = re.compile(r"(?:(?:choice|option|opt)s?[ _-]?)([a-h])", re.IGNORECASE)
-"""The name of a column with one choice, by its letter."""
-LISTED = ("caption", "captions", "descriptions", "reference_strs", "sentences.raw", "alt_text")
-"""Names of columns that may hold several captions of one image, as sets of COCO and Flickr30k do."""
 WITHIN = ("speaker", "said", "turn_image")
-NAMEABLE = ("image", "caption", "question", "answer", "choices", "turns", "licence", "system", "signals", *WITHIN)
+"""Options of kind `table` that name keys of turns."""
+READ = ("ocr", "ocr_boxes")
+"""Those that name what OCR read."""
+ASKED = ("question", "answer", "choices")
+"""Those of questions."""
+NAMEABLE = ("image", "caption", *READ, *ASKED, "turns", "licence", "system", "signals", *WITHIN)
+"""All that name columns or keys."""
 SEVERAL = ("image", "caption", "question", "choices", "turns", "signals")
-QUIZ = frozenset({"question", "answer", "choices"})
-FORMS = QUIZ | {"caption", "turns"}
-"""Options of kind `table` that name keys of turns, all that name columns or these, those that may name several, those
-of questions, and those of any form that a row may have."""
-LICENCES = ("licence", "license", "rights")
-"""Names of columns in lower case, the usual first: English ones, then those of other languages."""
-
-ABOUT = frozenset(
-    {
-        *("id", "ids", "uid", "type", "kind", "category", "source", "lang", "language", "index", "idx", "number", "nr"),
-        *("count", "length", "len", "level", "score", "rating", "time", "date", "author", "format", "file", "path"),
-    }
-)
-"""Words in the name of a column that holds something about a question or an answer, and not one."""
-
-NAMES = frozenset({"id", "ids", "uid", "uuid", "guid", "key", "index", "idx", "sha", "md", "hash", "file", "path"})
-"""Words in the name of a column that names its row or a file."""
-
-BESIDE = NAMES | {"lang", "language", "locale", "split"}
-"""These, and words in the name of a column that says something of a text, and is none."""
+"""Those that may name several."""
+QUIZ = frozenset(ASKED)
+FORMS = QUIZ | {"caption", "ocr", "turns"}
+"""Those of any form that a row may have."""
 
 PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
 ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
@@ -229,6 +198,8 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
         if named and caption:
             akin = {name: cells.list_values(name) for name in (caption, *_list_akin(cells, columns, caption))}
             yield kind, {**common, "caption": choose_captions(caption, akin)}
+        if named and (read := find_ocr(columns, cells.list_values)):
+            yield kind, {**common, **read}
         others = [name for name in columns if name not in named and cells.hold(name, *TEXTS) and not _is_name(name)]
         if named and len(others) == 1 and not _is_constant(cells, others[0]):
             yield kind, {**common, "caption": others[0]}
@@ -260,6 +231,8 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
     given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
     given |= {"signals": list(named["signals"])} if "signals" in named else {}
     given = _find_other_half(cells, given)
+    if "ocr" in given and "ocr_boxes" not in given:
+        given |= find_boxes(given["ocr"], [*cells.columns, *cells.dotted], cells.list_values)
     flat = any(cells.hold(name, *IN_ROW, *LINKED) for name in cells.columns)
     looked_at = named.get("image", cells.columns if flat else cells.dotted)
     linked = [name for name in looked_at if cells.hold(name, *LINKED)]
@@ -285,7 +258,7 @@ def _find_other_half(cells: Cells, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SourceError: there is no such column.
     """
-    if not given.keys() & QUIZ or given.keys() & {"caption", "turns"}:
+    if not given.keys() & QUIZ or given.keys() & {"caption", "ocr", "turns"}:
         return given
     used = {name for value in given.values() for name in (value if isinstance(value, list) else [value])}
     columns = [name for name in (*cells.columns, *cells.dotted) if name not in used]

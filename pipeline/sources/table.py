@@ -7,6 +7,8 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
                cell may hold a list of these, also one written as JSON, as CSV has it, or as Python prints one
     caption    what the image shows: a pair, as `pairs` makes it. Of several columns, and of a list of captions, the
                first counts that is not blank
+    ocr        what OCR read in the picture: a text, or lines and words as programs list them (page_texts.py), whose
+               boxes may have a column of their own. A pair, too
     question, answer, choices
                one turn; lists of questions and answers are several. A question in several columns is their texts, a
                line each (Alpaca's instruction and input). The choices follow the question with letters, and the answer
@@ -15,7 +17,7 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
                prompt and completion). `speaker`, `said` and `speakers` say what its keys and speakers are called
                (speakers.py), `turn_image` which key of a turn holds images
 
-A row is of one of these three forms. Images stand before the first question, unless `<image>` says where. Where a
+A row is of one of these forms. Images stand before the first question, unless `<image>` says where. Where a
 column of images is named, a row without any is bad, but for conversations: some of them are of text alone.
 
 What lies within objects is named by dotted keys (nested.py).
@@ -54,6 +56,7 @@ from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
 from vlmill.pipeline.sources.nested import join_columns, lift_places, list_beside, list_heads, list_parents
+from vlmill.pipeline.sources.page_texts import read_cell
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
 from vlmill.pipeline.sources.speakers import Speaker, rename_turns, show_turn_images
 
@@ -82,6 +85,8 @@ class TableSource(RecordSource):
     image: Names = ()  # one column or several with images; docs/sources.md says what a cell holds
     file: str = ""  # the path of an image whose cell is an id: {image}.jpg, or {image:012}.jpg with zeros in front
     caption: Names = ()  # the column with what the image shows, or several, of which the first that has it counts
+    ocr: str = ""  # the column with what OCR read in the image: a text, or lists or objects of lines and words
+    ocr_boxes: str = ""  # the column with their boxes, where these are not within: words of one height make a line
     question: Names = ()  # one column with what is asked, or several that are a line each
     answer: str = ""  # the column with the answer
     choices: Names = ()  # one column with a list, or several, of what may be chosen; the answer becomes a letter
@@ -97,16 +102,19 @@ class TableSource(RecordSource):
     @model_validator(mode="after")
     def _check_form(self) -> Self:
         """Refuse options that say nothing of a row, or two things."""
-        forms = [bool(self.caption), bool(self.question or self.answer or self.choices), bool(self.turns)]
+        asked = bool(self.question or self.answer or self.choices)
+        forms = [bool(self.caption), bool(self.ocr), asked, bool(self.turns)]
         if sum(forms) != 1:
-            raise ValueError("name the columns of one form: caption, or question and answer, or turns")
+            raise ValueError("name the columns of one form: caption, or ocr, or question and answer, or turns")
         if self.file and (self.fetches or not self.image):
             raise ValueError("file is the path of an image: name its column with image, and take kind table")
         if self.file and {*list_fields(self.file)} != {"image"}:
             raise ValueError(f"file is {self.file!r}, expected a path with {{image}} in it, such as {{image}}.jpg")
-        if self.caption and not self.image:
-            raise ValueError("a caption belongs to an image: name its column with image")
-        if forms[1] and not (self.question and self.answer):
+        if (self.caption or self.ocr) and not self.image:
+            raise ValueError("a caption or text of OCR belongs to an image: name its column with image")
+        if self.ocr_boxes and not self.ocr:
+            raise ValueError("ocr_boxes are about the texts of ocr: name their column")
+        if asked and not (self.question and self.answer):
             raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
         if not self.turns and (self.speaker or self.said or self.speakers or self.turn_image or self.system):
             raise ValueError("speaker, said, speakers, turn_image and system are about turns: name their column")
@@ -118,7 +126,7 @@ class TableSource(RecordSource):
     def named(self) -> tuple[str, ...]:
         """The columns and dotted keys that the options name."""
         several = (self.image, self.caption, self.question, self.choices, self.turns)
-        named = (*(name for names in several for name in _list_names(names)), self.answer)
+        named = (*(name for names in several for name in _list_names(names)), self.ocr, self.ocr_boxes, self.answer)
         return tuple(name for name in (*named, self.system, self.licence, *self.signals) if name)
 
     def columns(self) -> Columns:
@@ -136,7 +144,7 @@ class TableSource(RecordSource):
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What a row says. Not every row of JSON has all other columns."""
-        said = (self.caption, self.question, self.answer, *_list_names(self.turns))
+        said = (self.caption, self.ocr, self.question, self.answer, *_list_names(self.turns))
         needed = [_list_names(names) for names in said if names]
         shown = [(name,) for name in _list_names(self.image) if "." in name and not self.turns]
         return tuple((*names, *(one.partition(".")[0] for one in names if "." in one)) for names in (*needed, *shown))
@@ -183,10 +191,13 @@ class TableSource(RecordSource):
             raise UnreadableRow(f"no {' or '.join(_list_names(self.image))}")
         licence = row.get(self.licence) if self.licence else None
         signals = {name.rpartition(".")[2]: number for name, number in select_numbers(row, self.signals).items()}
-        if self.caption:
+        if self.caption or self.ocr:
             if len(images) != 1:
-                raise UnreadableRow(f"a caption of {len(images)} images, expected 1")
+                raise UnreadableRow(
+                    f"a {'caption' if self.caption else 'text of OCR'} of {len(images)} images, expected 1"
+                )
             captions = [_take_first(row.get(name)) for name in _list_names(self.caption)]
+            captions += [read_cell(self.ocr, row.get(self.ocr), row.get(self.ocr_boxes))] if self.ocr else []
             caption = next((one for one in captions if isinstance(one, str) and one.strip()), None)
             return make_pair_page(images[0].picture, caption, images[0].url, licence, signals)
         said = self._join_turns(row) if self.turns else self._make_turns(row)

@@ -158,3 +158,55 @@ def test_a_tar_of_pictures_and_conversations_says_to_unpack_it_and_what_is_unpac
     found = examine_place(str(tmp_path / "unpacked"))
     assert found.chosen is not None
     assert dict(found.chosen.options) == {"image": "image", "turns": "messages"}
+
+
+def write_rows(folder, rows):
+    """Rows about pictures of pages, which lie beside them."""
+    for number, row in enumerate(rows):
+        (folder / f"{number}.png").write_bytes(picture(number, (60, 60)))
+        row["image"] = f"{number}.png"
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return examine_place(str(folder / "rows.jsonl"))
+
+
+PAGES = [["Dear", "Sir,", "yours."], ["Paid", "on", "Monday"]]
+PLACES = [[10, 5, 50, 25], [60, 6, 90, 24], [12, 40, 50, 60]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        ([{"tokens": page, "bboxes": PLACES} for page in PAGES], {"ocr": "tokens", "ocr_boxes": "bboxes"}),
+        ([{"lines": [page[0] + " " + page[1], page[2]]} for page in PAGES], {"ocr": "lines"}),
+        (
+            [
+                {"read": [{"text": text, "box": box} for text, box in zip(page, PLACES, strict=True)], "doctype": "a"}
+                for page in PAGES
+            ],
+            {"ocr": "read"},
+        ),
+        (
+            [{"scan": {"words": page, "boxes": PLACES}} for page in PAGES],
+            {"ocr": "scan"},
+        ),
+        ([{"tokens": page, "caption": "A letter."} for page in PAGES], {"caption": "caption"}),
+        (
+            [{"words": page, "question": "Who?", "answer": "Sir"} for page in PAGES],
+            {"question": "question", "answer": "answer"},
+        ),
+    ],
+)
+def test_columns_of_what_ocr_read_are_found_where_rows_say_nothing_else(tmp_path, rows, options):
+    chosen = write_rows(tmp_path, rows).chosen
+    assert chosen.kind == "table"
+    assert chosen.options == {"image": "image", **options}
+    if "ocr" in options:
+        assert [page.nodes[1].text for page in chosen.pages] == ["Dear Sir,\nyours.", "Paid on\nMonday"]
+
+
+def test_a_named_column_of_ocr_brings_its_boxes_along(tmp_path):
+    rows = [{"seen": page, "bboxes": PLACES} for page in PAGES]
+    assert write_rows(tmp_path, rows).chosen is None
+    chosen = examine_place(str(tmp_path / "rows.jsonl"), named={"ocr": ["seen"]}).chosen
+    assert chosen.options == {"image": "image", "ocr": "seen", "ocr_boxes": "bboxes"}
+    assert chosen.pages[0].nodes[1].text == "Dear Sir,\nyours."

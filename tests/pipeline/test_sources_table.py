@@ -151,7 +151,10 @@ def test_a_row_of_a_table_without_its_image_is_bad_and_an_address_is_for_the_web
     [
         ({"image": "a"}, "name the columns of one form"),
         ({"caption": "b", "question": "c", "answer": "d", "image": "a"}, "name the columns of one form"),
-        ({"caption": "b"}, "a caption belongs to an image"),
+        ({"caption": "b"}, "a caption or text of OCR belongs to an image"),
+        ({"ocr": "b"}, "a caption or text of OCR belongs to an image"),
+        ({"image": "a", "ocr": "b", "caption": "c"}, "name the columns of one form"),
+        ({"image": "a", "caption": "c", "ocr_boxes": "b"}, "ocr_boxes are about the texts of ocr"),
         ({"question": "c"}, "name both columns"),
     ],
 )
@@ -255,3 +258,46 @@ def test_of_several_columns_and_places_of_a_list_the_first_caption_that_is_not_b
         texts = [[node.text for page in row.pages for node in page.nodes if node.text] for row in found]
         assert texts == [["A cat."], ["A dog."], ["Ein Fuchs."], []]
         assert found[3].failed == ((Reason.EMPTY_ROW, "no text"),)
+
+
+READ = ["Invoice", "12", "Total", "3.50"]
+BOXES = [[10, 10, 60, 22], [70, 11, 90, 23], [10, 40, 50, 52], [60, 41, 90, 53]]
+WITH_BOXES = [{"text": text, "bbox": box} for text, box in zip(READ, BOXES, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"words": READ, "bboxes": BOXES}, "Invoice 12\nTotal 3.50"),
+        ({"words": READ}, "Invoice 12 Total 3.50"),
+        ({"words": ["Invoice", 12, "Total", 3.5]}, "Invoice 12 Total 3.5"),
+        ({"words": [], "bboxes": []}, "no text"),
+        ({"words": None, "bboxes": None}, "no text"),
+        ({"words": READ[:3], "bboxes": BOXES}, "words has 3 texts, and there are 4 boxes"),
+        ({"words": 7}, "words is int, expected what OCR read"),
+        ({"words": {"label": "x"}}, "words has no text of OCR; it has label"),
+        ({"words": "As it stands"}, "As it stands"),
+        ({"words": WITH_BOXES}, "Invoice 12\nTotal 3.50"),
+        ({"words": {"text": READ, "bbox": BOXES}}, "Invoice 12\nTotal 3.50"),
+        ({"words": [{"words": [{"text": text} for text in READ[:2]]}, {"text": "Total"}]}, "Invoice 12 Total"),
+    ],
+)
+def test_what_ocr_read_is_the_text_of_its_picture_line_by_line(tmp_path, cells, said):
+    options = {"image": "image", "ocr": "words", **({"ocr_boxes": "bboxes"} if "bboxes" in cells else {})}
+    rows = [{"image": "a.png", **cells}]
+    written = [{name: json.dumps(cell) if isinstance(cell, list | dict) else cell for name, cell in rows[0].items()}]
+    for path in (json_lines(tmp_path / "a.jsonl", rows), json_lines(tmp_path / "written.jsonl", written)):
+        (row,) = read(path, **options)
+        found = [(node.kind, node.text, node.supervised) for page in row.pages for node in page.nodes]
+        assert found in ([], [("image", None, False), ("text", said, True)])
+        assert bool(found) == ("Invoice" in said or "stands" in said)
+        assert details(row) == [] if found else said in details(row)[0]
+
+
+def test_lines_and_words_of_ocr_in_parquet_and_within_objects_are_read(tmp_path):
+    rows = [{"image": "a.png", "page": {"lines": READ[::2], "tokens": READ, "boxes": BOXES}}]
+    path = parquet(tmp_path / "a.parquet", rows)
+    (lines,) = read(path, image="image", ocr="page.lines")
+    (words,) = read(path, image="image", ocr="page.tokens", ocr_boxes="page.boxes")
+    assert lines.pages[0].nodes[1].text == "Invoice\nTotal"
+    assert words.pages[0].nodes[1].text == "Invoice 12\nTotal 3.50"
