@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.columns import BESIDE, CAPTIONS, LISTED, TEXTS, WORD, Cells
+from vlmill.pipeline.proposal.column_names import BESIDE, CAPTIONS, LISTED
+from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
 from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
 

@@ -97,7 +97,7 @@ def test_named_columns_read_addresses_with_the_kind_that_requests_them(tmp_path)
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ({"query": ["q"]}, "expected ROLE=COLUMN, where ROLE is image, caption, question"),
+        ({"query": ["q"]}, "expected ROLE=COLUMN, where ROLE is image, caption, ocr"),
         ({"question": [""]}, "--column question: expected ROLE=COLUMN"),
         ({"answer": ["q", "a"]}, "2 columns, expected 1; several may be image, caption"),
         ({"question": ["asked"]}, "there is no such column in a.jsonl; the columns are foto, q, a"),
