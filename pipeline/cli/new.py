@@ -40,10 +40,11 @@ def new(
 ) -> None:
     """Look at data, say what they are, and write a recipe for them, commented line by line.
 
-    It reads the first rows of the first file that holds any. Each row shape that vlmill knows is tried on them, and the
-    one that makes samples of the most rows is taken; else columns are recognised by what they are called and hold, or
-    as --column says. A folder of pictures with a .txt or .json file each becomes a list of both beside the recipe, and
-    so do folders that hold rows and their pictures each.
+    It reads rows of several files: of the first, and of others from all over the list, always the same ones. Each row
+    shape that vlmill knows is tried on them, and the one that makes samples of the most rows is taken; else columns are
+    recognised by what they are called and hold, or as --column says. Where files differ it says so. A folder of
+    pictures with a .txt or .json file each becomes a list of both beside the recipe, and so do folders that hold rows
+    and their pictures each.
     Files of a test or validation split are left out where others are of train. Nothing is overwritten.
 
         vlmill new photos/
@@ -105,6 +106,7 @@ def _describe_proposal(found: Proposal, path: Path) -> dict[str, Any]:
         "kind": chosen.kind if chosen else None,
         "options": dict(chosen.options) if chosen else {},
         "samples_of_rows": [len(chosen.pages), chosen.tried] if chosen else [0, 0],
+        "files_looked_at": list(chosen.files) if chosen else [0, 0],
         "notes": list(found.notes),
         "recipe": str(path),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
 
 TRIED = 20
 """Rows of a file that each kind is tried on."""
+
+WHYS = 3
+"""Files of which it is said why rows fail."""
 
 ENOUGH = 0.5
 """The share of these that have to become samples."""
@@ -81,11 +84,19 @@ class Attempt:
     pages: tuple[Page, ...]
     samples: int = 0  # about so many the whole file gives
     why: str = ""  # why the first rows failed that did, or why the file is not of this kind
+    files: tuple[int, int] = (1, 1)  # that the rows are of, and of how many
 
     @property
     def share(self) -> float:
         """Of the rows that became samples."""
         return len(self.pages) / self.tried if self.tried else 0.0
+
+    @property
+    def rows(self) -> str:
+        """The rows that it was tried on, in words."""
+        if self.files[1] == 1:
+            return f"the first {self.tried} rows"
+        return f"{self.tried} rows in {self.files[0]:,} of {self.files[1]:,} files"
 
     @property
     def rank(self) -> tuple[float, int, int]:
@@ -122,6 +133,26 @@ def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
     made = tuple(page for row in rows for page in row.pages[:1])
     samples = there * sum(len(row.pages) for row in rows) // max(1, len(rows))
     return Attempt(kind, options, len(rows), made, samples, _find_failure(rows))
+
+
+def name_attempt(one: Attempt) -> str:
+    """What tells a kind with its options from others."""
+    return f"{one.kind} {json.dumps(dict(one.options), sort_keys=True)}"
+
+
+def merge_attempts(parts: Sequence[tuple[str, Attempt]], there: int) -> Attempt:
+    """One kind with the same options on files of these names, as one; `there` is how many files there are."""
+    first = parts[0][1]
+    whys = [f"{name}: {one.why}" if there > 1 else one.why for name, one in parts if one.why]
+    more = f"; and in {len(whys) - WHYS} more files" if len(whys) > WHYS else ""
+    return replace(
+        first,
+        tried=sum(one.tried for _, one in parts),
+        pages=tuple(page for _, one in parts for page in one.pages),
+        samples=sum(one.samples for _, one in parts),
+        why="; ".join(whys[:WHYS]) + more,
+        files=(len(parts), there),
+    )
 
 
 def _find_failure(rows: Sequence[SourceRow]) -> str:

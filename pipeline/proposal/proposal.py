@@ -11,15 +11,17 @@ import glob
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fsspec.utils import glob_translate
+
 from vlmill.pipeline.boxes.recognition import SeenBoxes
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.places import suggest_near
-from vlmill.pipeline.inputs.files import InputFile, list_input_files, open_input
+from vlmill.pipeline.inputs.files import InputFile, list_input_files
 from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.proposal.annotations import list_annotated
 from vlmill.pipeline.proposal.attempts import (
@@ -27,35 +29,27 @@ from vlmill.pipeline.proposal.attempts import (
     TRIED,
     Attempt,
     choose_attempt,
-    fits_rows,
-    try_kind,
-    try_kinds,
     try_rows,
 )
-from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns, recognise_nested
+from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns
 from vlmill.pipeline.proposal.document_columns import (
     OWN,
     PAGES,
     SCANS,
     hold_marked_images,
-    name_lists,
-    recognise_documents,
 )
-from vlmill.pipeline.proposal.image_ids import find_image_ids
 from vlmill.pipeline.proposal.joined_rows import join_rows
+from vlmill.pipeline.proposal.looked_files import Opened, note_lost_images, open_files
 from vlmill.pipeline.proposal.place_names import (
     PACKED,
     Wrapped,
     describe_left,
-    describe_splits,
-    find_split_column,
     find_wrapped,
     get_suffix,
     list_packed,
     make_pattern,
     read_whole,
     split_names,
-    spread_names,
 )
 from vlmill.pipeline.proposal.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.proposal.sidecars import (
@@ -69,17 +63,10 @@ from vlmill.pipeline.proposal.sidecars import (
 )
 from vlmill.pipeline.proposal.text_notes import list_text_notes
 from vlmill.pipeline.sources import SOURCES
-from vlmill.pipeline.sources.formats.csv_rows import DELIMITERS, has_header
 from vlmill.pipeline.sources.formats.packed import strip_packing
-from vlmill.pipeline.sources.formats.records import read_column, read_first_records
 from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
 
-FIRST = 5
-"""Files that are opened until a kind fits: the first, or of PDFs as many from all over the place."""
-
 IDS = "images are named by ids, no paths: say in the options of a table what files are called, such as '{image}.jpg'"
-
-NO_HEADER = "the first line is a row and names no columns: they are column_1, column_2 and so on"
 
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What `save_to_disk` of datasets and LLaMA-Factory have beside the rows."""
@@ -130,32 +117,38 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     suffix = max(data, key=lambda one: suffixes[one][1])
     found = [file.name for file in files if get_suffix(file.name) == suffix]
     names, left = split_names([one for one in found if PurePosixPath(one).name not in ABOUT] or found)
-    opened = _open_files(root, [file for file in files if file.name in {*names}], suffix, named)
-    if suffix != ".pdf" and fits_rows(opened.attempts):
-        names = [one for one in names if one not in opened.refused]
-    best = choose_attempt(opened.attempts)
+    opened = open_files(root, [file for file in files if file.name in {*names}], suffix, named)
+    best = opened.best
+    names = [one for one in names if one not in opened.refused]
     wrapped = _find_wrapped(place, opened, names, found) if suffix == ".json" else None
     if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
         raise SourceError(f"{place}: {wrapped.message}")
-    ranked = tuple(sorted((one for one in opened.attempts if one is not best), key=lambda one: -one.share))
+    ranked = tuple(sorted(opened.others, key=lambda one: -one.share))
     saved = sum(PurePosixPath(file.name).name in ABOUT for file in files)
-    images = find_image_place(root, best.paths) if best and SOURCES[best.kind].opens else None
+    images = find_image_place(root, opened.first.paths) if opened.first and SOURCES[opened.first.kind].opens else None
+    pattern = make_pattern(names, [one for one in found if one not in {*names}])
+    columns = opened.cells.describe_all()
+    samples, listed = _count_samples(opened, files, names), tuple[Mapping[str, Any], ...]()
+    joined = join_rows(place, root, [file for file in files if file.name in {*names}], opened.file, images, best)
+    if not joined and best and SOURCES[best.kind].opens:
+        images = find_image_place(root, best.paths)  # of all files, where each has not a folder of its own
     notes = [*_list_notes(suffixes, suffix, saved, best, images, root)]
     notes += [describe_left(left)] if left else []
     if wrapped and not best:
         notes.append(wrapped.message)
-    notes += [*opened.splits, *list_text_notes(best, opened.cells)] if best else []
-    if best and suffix == ".pdf" and opened.refused:
-        whys = "; ".join(opened.refused.values())
-        notes.append(f"{len(opened.refused)} of {len(opened.refused) + 1} PDFs that were opened give no sample; {whys}")
-    elif best:
+    if best:
+        notes += [*opened.notes, *list_text_notes(best, opened.cells)]
+        notes += [] if joined else note_lost_images(opened, images)
         if suffix == ".json":
             notes += [f"{one} is left out: it is about data" for one in found if PurePosixPath(one).name in ABOUT]
-        notes += [f"{one} is left out: no kind reads it ({why})" for one, why in opened.refused.items()]
-    pattern = make_pattern(names, [one for one in found if one not in {*names}])
-    columns = opened.cells.describe_all()
-    samples, listed = best.samples * len(names) if best else 0, tuple[Mapping[str, Any], ...]()
-    if joined := join_rows(place, root, [file for file in files if file.name in {*names}], opened.file, images, best):
+        matches = re.compile(glob_translate(pattern)).match
+        notes += [
+            f"no pattern of `files` leaves {one} out, so move it elsewhere: {why}"
+            if matches(one)
+            else f"{one} is left out: {why}"
+            for one, why in opened.refused.items()
+        ]
+    if joined:
         best, listed, samples = joined.attempt, joined.rows, joined.samples
         pattern, images, notes = f"{name}.jsonl", root, [*notes, *joined.notes]
     boxes = tuple(recognise_in_pages(best.pages, images)) if best else ()
@@ -165,66 +158,18 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     )
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What the first files gave."""
+def _count_samples(opened: Opened, files: Sequence[InputFile], names: Sequence[str]) -> int:
+    """About so many samples all files of these names give: by the bytes of those that were looked at.
 
-    attempts: Sequence[Attempt]
-    file: str  # the last file, which is the one that a kind fits, if any does
-    cells: Cells  # of it
-    refused: Mapping[str, str]  # files before it -> why no kind fits
-    splits: Sequence[str] = ()  # what a person should know of its header and a column of splits
-
-
-def _open_files(
-    root: str, files: Sequence[InputFile], suffix: str, named: Mapping[str, Sequence[str]] | None
-) -> _Opened:
-    """Try kinds on files until one fits; what finds images by ids goes before what does not."""
-    attempts, cells, refused, name = list[Attempt](), Cells(()), dict[str, str](), ""
-    for file in spread_names(files, FIRST) if suffix == ".pdf" else files[:FIRST]:
-        tried, name = list[Attempt](), file.name
-        with open_input(_as_read(file)) as path:
-            if named is None:
-                tried += try_kinds(path, strip_packing(suffix))
-            try:
-                rows = read_first_records(path, TRIED) if suffix not in {".tar", ".pdf"} else ()
-                cells = Cells(rows, find_image_ids(root, rows), name)
-            except SourceError as error:
-                tried.append(Attempt("table", {}, 0, (), why=str(error)))
-            tried += [try_kind(path, kind, one) for kind, one in _list_options(cells, named)]
-            if named is None and not fits_rows([one for one in tried if "caption" not in one.options]):
-                documents = [try_kind(path, kind, one) for kind, one in recognise_documents(cells)]
-                tried = documents if fits_rows(documents) else [*tried, *documents]
-            if named is None and not fits_rows(tried):
-                tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
-            splits = _note_splits(path, cells) if fits_rows(tried) else []
-            if fits_rows(tried) and strip_packing(suffix) in DELIMITERS and not has_header(path):
-                splits.append(NO_HEADER)
-        by_ids = [one for one in tried if one.kind == "table" and "file" in one.options]
-        tried = by_ids if fits_rows(by_ids) else tried
-        attempts += tried
-        if fits_rows(tried):
-            return _Opened(attempts, name, cells, refused, splits)
-        refused[file.name] = max(tried, key=lambda one: one.rank).why if tried else "it holds no rows"
-    return _Opened(attempts, name, cells, refused)
-
-
-def _note_splits(path: Path, cells: Cells) -> list[str]:
-    """What a person should know of a column of splits, by rows from all over the file."""
-    column = find_split_column(cells.rows)
-    if column is None:
-        return []
-    try:
-        return describe_splits(column, read_column(path, column))
-    except SourceError:  # a part of the file is damaged, which a build says
-        return describe_splits(column, cells.list_values(column))
-
-
-def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Kinds and options for columns by their names, or as somebody names them."""
-    if named is None:
-        return recognise_columns(cells)
-    return [name_lists(cells, named)] if "texts" in named else name_columns(cells, named)
+    Files of one row each are counted, and so are those whose sizes are not known.
+    """
+    if opened.best is None:
+        return 0
+    sizes = {file.name: file.size for file in files if file.name in {*names}}
+    looked = [sizes[name] for name in opened.shares if name in sizes]
+    counted = opened.best.tried <= len(looked) or not all(sizes.values())
+    more = len(sizes) / len(looked) if counted else sum(sizes.values()) / sum(looked)
+    return round(opened.best.samples * more)
 
 
 def _list_files(place: str) -> tuple[str, str, list[InputFile]]:
@@ -269,13 +214,13 @@ def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:
     return {suffix: (counts[suffix], size) for suffix, size in sizes.most_common()}
 
 
-def _find_wrapped(place: str, opened: _Opened, names: Sequence[str], found: Sequence[str]) -> Wrapped | None:
+def _find_wrapped(place: str, opened: Opened, names: Sequence[str], found: Sequence[str]) -> Wrapped | None:
     """The rows within the one row of the file that was opened, of these of the files that were found."""
     path = Path(place)
     folder = place if path.is_dir() else str(path.parent) if path.is_file() else ""
     there = [opened.file, *(name for name in names if name != opened.file)] if path.is_dir() else [opened.file]
     shown, whole = [_show_file(place, name) for name in there], {*there} == {*found}
-    return find_wrapped(shown, opened.cells.rows or read_whole(Path(shown[0])), folder, whole=whole)
+    return find_wrapped(shown, opened.rows or read_whole(Path(shown[0])), folder, whole=whole)
 
 
 def _show_file(place: str, name: str) -> str:
@@ -287,13 +232,6 @@ def _show_file(place: str, name: str) -> str:
 def _tell_unpacking(place: str, name: str) -> str:
     """What unpacks a file of a place."""
     return f"{PACKED[get_suffix(name)]} {shlex.quote(_show_file(place, name))}"
-
-
-def _as_read(file: InputFile) -> InputFile:
-    """The file, read by range where it is a Parquet file on the Hub."""
-    return InputFile(
-        file.source, file.number, file.name, file.url, file.size, file.sha256, file.name.endswith(".parquet")
-    )
 
 
 def _examine_pictures(
@@ -374,7 +312,7 @@ def _list_notes(
     if best.unread:
         yield f"columns that are not read: {', '.join(sorted(best.unread))}"
     if best.share < 1:
-        yield f"{best.tried - len(best.pages)} of the first {best.tried} rows give no sample; {best.why}"
+        yield f"{best.tried - len(best.pages)} of {best.rows} give no sample; {best.why}"
     if hold_marked_images(best.pages):
         yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
     yield from _note_images(best, images, root)

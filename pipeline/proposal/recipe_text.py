@@ -54,7 +54,7 @@ def write_recipe(found: Proposal, chosen: Attempt, path: Path) -> str:
 def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[str, str]]:
     """Lines with their comments."""
     name, source = found.name, SOURCES[chosen.kind]
-    counted = f"{len(chosen.pages)} of the first {chosen.tried} rows give samples"
+    counted = f"{len(chosen.pages)} of {chosen.rows} give samples"
     yield f"name: {name}", "the run's folder is build/ and this name, unless --out says another"
     yield "include:", ""
     yield "  - {recipe: quickstart, take: [tokenizer, model]}", "small enough to train on two cores; yours stand below"

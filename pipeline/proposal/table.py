@@ -68,7 +68,7 @@ def make_proposal_table(found: Proposal) -> Table:
         chosen = found.chosen
         first = (SOURCES[chosen.kind].__doc__ or "").split("\n")[0]
         table.add_row("kind", f"{chosen.kind}: {first}")
-        table.add_row("rows", f"{len(chosen.pages)} of the first {chosen.tried} give samples")
+        table.add_row("rows", f"{len(chosen.pages)} of {chosen.rows} give samples")
     return table
 
 

@@ -198,7 +198,7 @@ def test_paragraphs_of_help_fill_a_narrow_terminal(capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert vlmill("new", "--help") == 0
     lines = [line.rstrip() for line in capfd.readouterr().out.split("╭")[0].splitlines()]
-    start = next(place for place, line in enumerate(lines) if "It reads the first rows" in line)
+    start = next(place for place, line in enumerate(lines) if "It reads rows of several" in line)
     paragraph = lines[start : lines.index("", start)]
     for line, following in pairwise(paragraph):
         assert len(line) + len(following.split()[0]) > 76, (line, following)

@@ -12,7 +12,8 @@ from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture
 from vlmill.mixtures.report.warnings import REPETITION
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.proposal.proposal import NO_HEADER, examine_place
+from vlmill.pipeline.proposal.looked_files import NO_HEADER
+from vlmill.pipeline.proposal.proposal import examine_place
 from vlmill.pipeline.sources.table import TableSource, WebTableSource
 
 ROWS = range(20)
@@ -146,7 +147,7 @@ def test_papers_of_which_the_first_have_no_text_are_recognised_by_others(tmp_pat
     found = examine_place(str(tmp_path))
     assert found.chosen.kind == "pdf"
     (note,) = found.notes
-    assert note.startswith("3 of 4 PDFs that were opened give no sample; row 0: 00.pdf is no PDF: it has 0 bytes")
+    assert note.startswith("3 of 5 rows in 5 of 30 files give no sample; 00.pdf: row 0: 00.pdf is no PDF: it has")
 
 
 def test_a_few_pictures_named_by_path_among_bytes_are_not_searched_for(tmp_path):
