@@ -50,8 +50,8 @@ class Batch:
     positions: torch.Tensor  # (sequences, length) int64, of each token in its document, from 0
     documents: torch.Tensor  # (sequences, length) int64, the number of its document in the sequence, from 0
     sources: torch.Tensor  # (sequences, length) int64, PADDING where there is none
-    tiles: tuple[Sequence[np.ndarray], ...]
-    layouts: tuple[Layout, ...]
+    tiles: tuple[Sequence[np.ndarray], ...]  # encoder inputs of each image, as the policy rendered them
+    layouts: tuple[Layout, ...]  # of each image
     weights: torch.Tensor  # (supervised tokens,) float32, in reading order
     blank: bool = False  # whether its only image is one that no document shows
 

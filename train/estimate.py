@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 class TrainingEstimate:
     """Memory of a rank without activations, and floating point operations of a step, forward and backward."""
 
-    stage: str
-    ranks: int
-    parameters: int
-    trained: int
-    held: Held
+    stage: str  # its name
+    ranks: int  # that share the model
+    parameters: int  # of the model
+    trained: int  # of these, in the stage
+    held: Held  # bytes on a rank
     sequences: int  # of a step
-    sequence_length: int
+    sequence_length: int  # tokens of each
     text: float  # of a sequence that is one document; the head is left out
     tile: float  # of a tile, projector included
     supervised: float  # of a supervised token in the head

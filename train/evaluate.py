@@ -79,14 +79,14 @@ class Score:
     Shares and means are over the questions; None where there is nothing to divide by.
     """
 
-    samples: int
-    questions: int
+    samples: int  # held out
+    questions: int  # of these
     loss: float | None  # per supervised token
     exact: float | None  # answered word for word
     majority: float | None  # answered by the majority answer
     vqa: float | None = None  # see train/metrics.py for these
-    anls: float | None = None
-    relaxed: float | None = None
+    anls: float | None = None  # for answers read in documents
+    relaxed: float | None = None  # for numbers of charts
 
 
 @torch.inference_mode()

@@ -31,13 +31,13 @@ STEPS = 64
 class Imbalance:
     """The time of a stage's steps over what it would be if all ranks had the same to do; 1 at best."""
 
-    stage: str
-    ranks: int
+    stage: str  # its name
+    ranks: int  # that share the sequences of a step
     sequences: int  # of a step
     bucket: int  # steps that are filled together
     looked_at: int  # steps
-    steps: int
-    dealt: float
+    steps: int  # of the stage
+    dealt: float  # as sequences are dealt to ranks
     in_order: float  # if each rank took the next sequences of the plan
     vision: float  # share of vision in the FLOPs of a step
 

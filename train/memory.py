@@ -27,7 +27,7 @@ class Held:
 
     weights: int  # its share, in float32
     gradients: int  # the same of those that are trained
-    moments: int
+    moments: int  # of the optimizer, two of each that is trained
     whole_gradients: int  # of all that is trained, where ranks add up gradients once a step
 
     @property

@@ -56,20 +56,20 @@ ANSWERS = "held_out.jsonl"
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainedStage:
     """What a trained stage left behind."""
 
-    stage: str
-    steps: int
+    stage: str  # its name
+    steps: int  # of training
     checkpoint: Path  # the next stage starts from it
     export: Path  # for transformers
-    log: Path
+    log: Path  # JSON Lines, one a step
     scores: Mapping[str, Score]  # by entry and source; empty where nothing was held out
 
 
 def train_stages(
     directory: Path, stage: str | None = None, machine: Machine | None = None, console: Console | None = None
-) -> list[Result]:
+) -> list[TrainedStage]:
     """Train the stages of the recipe that `directory` is locked to, or one of them.
 
     One stage starts from the stage before it.
@@ -85,13 +85,15 @@ def train_stages(
         return _train_stages(directory, stage, machine, console)
 
 
-def _train_stages(directory: Path, stage: str | None, machine: Machine | None, console: Console | None) -> list[Result]:
+def _train_stages(
+    directory: Path, stage: str | None, machine: Machine | None, console: Console | None
+) -> list[TrainedStage]:
     """The same, while no build can change the folder."""
     recipe = read_locked_recipe(directory)
     names = [item.name for item in recipe.stages]
     if stage is not None and stage not in names:
         raise RecipeError(f"--stage {stage}: the recipe has no such stage; {offer_names(recipe, stage, names)}")
-    model, results = read_model_settings(recipe), list[Result]()
+    model, results = read_model_settings(recipe), list[TrainedStage]()
     for item in recipe.stages:
         if stage not in (None, item.name):
             continue
@@ -137,7 +139,7 @@ def train_stage(
     policy: Policy | None = None,
     machine: Machine | None = None,
     console: Console | None = None,
-) -> Result:
+) -> TrainedStage:
     """Train one stage to its end, from its newest checkpoint if it was interrupted; then export and score it.
 
     Args:
@@ -377,12 +379,12 @@ def _is_stage_finished(folder: Path, identity: Mapping[str, Any], dtype: torch.d
     return bool(found["identity"] == identity and found.get("export_dtype") == str(dtype))
 
 
-def _read_result(folder: Path, stage: str) -> Result:
+def _read_result(folder: Path, stage: str) -> TrainedStage:
     last = checkpoint.list_complete(folder / "checkpoints")[-1]
     found = {name: Score(**score) for name, score in read_result(folder)["scores"].items()}
     there = name_stage_folder(folder)
     last = there / "checkpoints" / last.name
-    return Result(stage, int(last.name), last, there / "export", there / "log.jsonl", found)
+    return TrainedStage(stage, int(last.name), last, there / "export", there / "log.jsonl", found)
 
 
 @contextmanager

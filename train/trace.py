@@ -25,10 +25,10 @@ class SeenSegment:
     """A segment that a step saw, and where it came from."""
 
     sequence: int  # of the plan
-    id: str
+    id: str  # of the sample
     first: int  # nodes [first, last) of the sample as the shard has it
-    last: int | None
-    tokens: int | None
+    last: int | None  # None: to the end
+    tokens: int | None  # of the segment, None where it is not planned
     url: str  # of the document, where it has one
     images: tuple[
         tuple[str, str], ...

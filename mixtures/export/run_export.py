@@ -49,12 +49,12 @@ CHOSEN = ("to", "stage", "order")
 class ExportResult:
     """What an export left."""
 
-    folder: Path
-    outcome: Literal["made", "resumed", "replaced", "unchanged"]
+    folder: Path  # of the export
+    outcome: Literal["made", "resumed", "replaced", "unchanged"]  # resumed: an interrupted one was ended
     why: str  # of `replaced`: what was there before
-    records: int
+    records: int  # written, of all files
     images: int  # places where one is shown
-    files: int
+    files: int  # of records
     remarks: Mapping[str, int]  # see REMARKS of record.py
 
 

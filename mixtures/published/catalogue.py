@@ -34,11 +34,11 @@ AGREE = 0.05
 class Known:
     """What was published of one source: one pass over it, and the percentage it was given."""
 
-    samples: int | None = None
-    images: int | None = None
-    text: int | None = None
-    supervised: int | None = None
-    tokens: int | None = None
+    samples: int | None = None  # in one pass, as the next four
+    images: int | None = None  # shown
+    text: int | None = None  # tokens of text
+    supervised: int | None = None  # tokens that are trained on
+    tokens: int | None = None  # all of them
     percent: float | None = None  # of the stage's unit
 
     def counts(self, unit: Unit) -> bool:
@@ -62,7 +62,7 @@ class Known:
 class PublishedStage:
     """One training stage of a published mixture."""
 
-    mixture: MixtureSettings
+    mixture: MixtureSettings  # as a recipe would have it
     published: Mapping[str, Known]  # by the entry's label
     claimed: Mapping[str, int] = field(default_factory=dict)  # totals as stated, by unit
     disagree: tuple[str, ...] = ()  # labels whose percentage does not follow from their counts
@@ -77,9 +77,9 @@ class PublishedStage:
 class PublishedMixture:
     """A published mixture."""
 
-    title: str
-    stages: Mapping[str, PublishedStage]
-    reference: str = ""
+    title: str  # of the publication
+    stages: Mapping[str, PublishedStage]  # by name, in order
+    reference: str = ""  # where it was published
     contradictions: tuple[str, ...] = ()  # in what was published
 
 

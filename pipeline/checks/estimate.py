@@ -41,9 +41,9 @@ REQUEST_SECONDS = 1.0
 class AskedEstimate:
     """About what a signal asks a server, at most: content that repeats is asked once."""
 
-    requests: int
-    input_tokens: int
-    output_tokens: int
+    requests: int  # to the server
+    input_tokens: int  # of all requests, images included
+    output_tokens: int  # at most
     cost: float | None = None  # where the recipe says a price
 
 
@@ -62,11 +62,11 @@ def add_up_asked(found: Sequence[AskedEstimate]) -> AskedEstimate:
 class SourceEstimate:
     """About how much a source holds before filters, and what a build makes of it; None where that is not known."""
 
-    source: str
-    files: int
+    source: str  # its name
+    files: int  # how many match
     bytes: int  # of all its files
     rows: int | None  # counted, or those of the first file times all bytes over its bytes; with the recipe's limit
-    samples: int | None
+    samples: int | None  # before filters
     images: int | None  # that samples show, an image as often as it is shown
     requests: int | None  # for images that are addresses and that no folder serves
     image_bytes: int | None  # of images as they came
@@ -78,7 +78,7 @@ class SourceEstimate:
     seconds: Mapping[str, float]  # of one worker, by step; `fetch` is assumed, `pairs` are those of dedupe
     measured: int  # rows that were run through the steps
     unreadable: int  # of these
-    rests_on: str
+    rests_on: str  # what was measured, such as `8 rows of quiz.parquet`
     asked: Mapping[str, AskedEstimate] = field(default_factory=dict)  # of servers, by signal
     warnings: tuple[str, ...] = ()  # of image files, of hosts that are not asked, of coordinates without a name
     faults: tuple[str, ...] = ()  # where none of the image files is there that rows name
@@ -88,12 +88,12 @@ class SourceEstimate:
 class RunEstimate:
     """The estimates of all sources, and what they come to. A sum is None where a part of it is not known."""
 
-    sources: tuple[SourceEstimate, ...]
-    workers: int
+    sources: tuple[SourceEstimate, ...]  # each on its own
+    workers: int  # processes that the hours are for
     stage_tokens: Mapping[str, int | None] = field(default_factory=dict)  # of the sequences of a stage, once through
     free: int | None = 0  # bytes on the disk of the run's folder; None: it has no end
-    signals: tuple[SignalEstimate, ...] = ()
-    clusters: tuple[ClustersEstimate, ...] = ()
+    signals: tuple[SignalEstimate, ...] = ()  # what each would be asked
+    clusters: tuple[ClustersEstimate, ...] = ()  # what grouping vectors takes
 
     def add_up(self, name: str) -> int | None:
         """The sum of a field over all sources."""

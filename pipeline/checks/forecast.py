@@ -65,8 +65,8 @@ class ForecastStep:
 class StepForecast:
     """What happens to one step, and why."""
 
-    folder: str
-    outcome: Outcome
+    folder: str  # of the step, in the run's
+    outcome: Outcome  # what a build does with it
     tasks: int  # that were done of it
     reasons: tuple[str, ...] = field(default=())  # what differs, or what it reads that is made again
 

@@ -23,9 +23,9 @@ from vlmill.pipeline.signals.weights import list_weights
 class SignalEstimate:
     """How much a signal would be asked about in a build from nothing."""
 
-    signal: str
-    of: Of
-    units: int | None
+    signal: str  # its name
+    of: Of  # images, texts or samples
+    units: int | None  # how many of these
     seconds: float | None  # of one worker; None where no build in the run's folder has timed it
 
 
@@ -33,10 +33,10 @@ class SignalEstimate:
 class ClustersEstimate:
     """What it takes to group the vectors of a signal; None where their number is not known."""
 
-    signal: str
-    of: str
-    clusters: int
-    vectors: int | None
+    signal: str  # its name
+    of: str  # images or texts
+    clusters: int  # how many the recipe asks for
+    vectors: int | None  # that are grouped
     trained: int | None  # vectors that centroids are trained on
     seconds: float | None  # of one core, with vectors of 512 numbers; training is one task
 

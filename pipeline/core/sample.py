@@ -34,7 +34,7 @@ LEAST_IMAGES = -2
 class SampleId(NamedTuple):
     """Names a sample for good, whatever else the recipe holds. Ordered as a tuple; the smallest id is kept."""
 
-    source: str
+    source: str  # its name in the recipe
     file: str  # relative to the source's declared root, with "/"
     row: int  # in the input file, from 0
     page: int = NO_PAGE  # of a document, from 0
@@ -58,7 +58,7 @@ class SampleId(NamedTuple):
 class Node:
     """One paragraph, turn or image of a sample, in its place."""
 
-    kind: Kind
+    kind: Kind  # text or image
     role: Role = "none"  # "none" in web documents and OCR pages
     turn: int = 0  # a user node and the assistant node that answers it share one number
     supervised: bool = False  # whether its text may count in the loss when only answers do
@@ -74,10 +74,10 @@ class Node:
 class Sample:
     """A document, a question-answer row, a pair or a page: what is kept, mixed and trained on as one thing."""
 
-    id: SampleId
-    nodes: tuple[Node, ...]
+    id: SampleId  # its name for good
+    nodes: tuple[Node, ...]  # in reading order
     group: str = ""  # of the pages of one document; else empty
-    licence: str = ""
+    licence: str = ""  # as the recipe or the row says
     url: str = ""  # of the document, where it has one
     signals: Mapping[str, float] = field(default_factory=dict)  # ratings and measures of upstream
 
@@ -91,14 +91,14 @@ class Sample:
 class ImageStats:
     """What one decode found out about an image. `reason` says why there is nothing else."""
 
-    image: int
-    reason: Reason | None
+    image: int  # row in images.parquet
+    reason: Reason | None  # None where it was decoded
     sha256: str = ""  # of the bytes as they came
-    format: str = ""
+    format: str = ""  # of the file, such as JPEG
     mode: str = ""  # as stored, before conversion
     width: int = 0  # after EXIF rotation
-    height: int = 0
-    frames: int = 1
+    height: int = 0  # in pixels, as width
+    frames: int = 1  # of an animation; else 1
     contrast: float = 0.0  # standard deviation of luminance, 0 for one flat colour
     sharpness: float = 0.0  # variance of the Laplacian of luminance at 256 px
     phash: int = 0  # 64-bit DCT hash
@@ -113,8 +113,8 @@ class Verdict:
 
     sample: int  # row in samples.parquet
     node: int  # index into Sample.nodes, WHOLE_SAMPLE or LEAST_IMAGES
-    filter: str
-    reason: Reason
+    filter: str  # its name
+    reason: Reason  # from the closed list
     score: float = 0.0  # quantised to 4 decimals when written
     other: str = ""  # the keeper's or the benchmark item's id
 

@@ -70,7 +70,7 @@ class Drop:
 
     sample: int  # row in samples.parquet
     node: int = WHOLE_SAMPLE  # index into Sample.nodes, or WHOLE_SAMPLE
-    score: float = 0.0
+    score: float = 0.0  # as measured; tables and `what-if` show it
 
 
 @checked(frozen=True, config=STRICT)
@@ -80,8 +80,8 @@ class CustomCode:
     It is data: nothing runs it.
     """
 
-    sha256: str
-    code: str
+    sha256: str  # of that text
+    code: str  # the text of the file
 
     def __post_init__(self) -> None:
         """Refuse code that the sha256 does not speak for."""

@@ -7,19 +7,16 @@ Descriptions come from where the code has them: docstrings, an `Attributes:` sec
 
 from __future__ import annotations
 
-import ast
 import inspect
-import io
 import re
-import tokenize
 from collections.abc import Mapping, Sequence
-from textwrap import dedent
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from vlmill.pipeline.core.field_comments import read_fields
 from vlmill.pipeline.recipe.custom_sources import read_class_names, read_source_kinds
 from vlmill.pipeline.recipe.include import Composition, list_presets
 from vlmill.pipeline.recipe.published import PresetUse, PublishedUse, list_published_stages
@@ -29,7 +26,6 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TAKING: dict[str, Any] = {"composition": Composition, "preset": PresetUse, "published": PublishedUse}
 NOT_BESIDE = ("shares", "repeat", "entries", "family")
 """Keys that a published mixture or a preset always has itself."""
-ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 def make_json_schema(model: type[Any], mixture: type[Any], train: type[Any]) -> dict[str, Any]:
@@ -137,33 +133,4 @@ def _to_yaml_words(text: str) -> str:
 
 def describe_fields(block: type[Any]) -> Mapping[str, str]:
     """What the code says of each field of a class and of those that it inherits: field -> one line."""
-    found: dict[str, str] = {}
-    for owner in reversed(block.__mro__):
-        if owner.__module__.startswith("vlmill."):
-            found |= _read_comments(owner)
-            section = inspect.cleandoc(owner.__doc__ or "").partition("\n\nAttributes:\n")[2]
-            found |= dict(ATTRIBUTE.findall(section))
-    return {name: _to_yaml_words(text) for name, text in found.items()}
-
-
-def _read_comments(owner: type[Any]) -> dict[str, str]:
-    """The comments and docstrings of a class's fields."""
-    source = dedent(inspect.getsource(owner))
-    comments = {
-        token.start[0]: token.string.removeprefix("# fmt: skip").lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT and not token.string.startswith("# noqa")
-    }
-    found, last = dict[str, str](), ""
-    (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
-    for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            last = node.target.id
-            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            if text := " ".join(comments[line] for line in lines if line in comments):
-                found[last] = text
-        elif last and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            found[last] = " ".join(str(node.value.value).split())
-        else:
-            last = ""
-    return found
+    return {name: _to_yaml_words(text) for name, text in read_fields(block).items()}

@@ -27,18 +27,18 @@ from vlmill.pipeline.recipe.schema import Recipe
 class FoundBy:
     """How many items or samples were found, by image, by text, by both, and by any of the two."""
 
-    any: int
-    image: int
-    text: int
-    both: int
+    any: int  # number found by one way at least
+    image: int  # number found by an image
+    text: int  # number found by their text
+    both: int  # number found by both
 
 
 @dataclass(frozen=True, slots=True)
 class ContaminatedPair:
     """A training sample and the benchmark item that it shows or asks."""
 
-    sample: str
-    item: str
+    sample: str  # id of the training sample
+    item: str  # id of the benchmark item
     by: tuple[str, ...]  # image, text or both
 
 
@@ -55,7 +55,7 @@ class SourceContamination:
 class UnreadOfBenchmark:
     """How many rows or images of a benchmark came, and how many could not be read: these were compared with nothing."""
 
-    came: int
+    came: int  # how many there are
     lost: Mapping[str, int]  # reason -> number
 
 
@@ -63,7 +63,7 @@ class UnreadOfBenchmark:
 class BenchmarkContamination:
     """What the sources of a run hold of one benchmark."""
 
-    items: int
+    items: int  # how many it has
     unread: Mapping[str, UnreadOfBenchmark]  # `rows` and `images`
     sources: Mapping[str, SourceContamination]  # those with a finding
 

@@ -36,9 +36,9 @@ REASONS = 3
 class HostCount:
     """Addresses of one host."""
 
-    host: str
-    asked: int
-    failed: int
+    host: str  # its name
+    asked: int  # addresses that were requested
+    failed: int  # of these
     reasons: Mapping[str, int]  # the most frequent first
     bytes: int | None  # that came; None where that is not known of all
 

@@ -41,11 +41,11 @@ class Loss:
     Nodes that were lost with their sample are not counted again.
     """
 
-    source: str
-    partition: str
+    source: str  # its name
+    partition: str  # that holds it
     id: str  # of the sample, row or page; the name of an input file
     node: int  # or WHOLE_SAMPLE
-    reason: Reason
+    reason: Reason  # as the funnel counts it
     filter: str  # which filter dropped it; empty where none did: it failed, or fell with something else
     score: float | None  # as the filter measured it
     other: str  # the keeper's id, of duplicates

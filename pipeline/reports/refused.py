@@ -20,9 +20,9 @@ from vlmill.pipeline.takedown.steps import read_record
 class Refused:
     """A row of which no sample was made, or such a page of one."""
 
-    id: SampleId
-    partition: str
-    reason: Reason
+    id: SampleId  # of the row or page
+    partition: str  # that holds it
+    reason: Reason  # as the funnel counts it
     detail: str  # what the source said
     excerpt: str  # how the row begins
     taken_down: str = ""  # the rule under which message and excerpt went

@@ -45,8 +45,8 @@ class Status:
 
     steps: tuple[StepProgress, ...]  # those that were begun, in the order of their work
     funnel: Mapping[str, LevelCounts]  # by source, as far as it is counted
-    undecided: tuple[UndecidedCount, ...]
-    unread: tuple[UnreadKeys, ...]
+    undecided: tuple[UndecidedCount, ...]  # what filters could not decide
+    unread: tuple[UnreadKeys, ...]  # keys of rows that nobody read
     hosts: HostCounts  # that were asked for images
     unbuilt: str | None  # a warning where the recipe was changed and is not built to its end
 

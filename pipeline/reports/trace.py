@@ -42,11 +42,11 @@ from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 class Traced:
     """All that a run knows of one sample."""
 
-    sample: Sample
-    partition: str
+    sample: Sample  # with all its nodes
+    partition: str  # that holds it
     image_stats: list[ImageStats]  # of the whole partition; nodes say which
     verdicts: list[Verdict]  # on this sample, in the order in which filters were asked
-    outcome: Outcome
+    outcome: Outcome  # what became of it, with reasons
     rendered: list[tuple[str, Verdict]]  # policy, and what it could not draw
     shards: list[str]  # "path:key", one per policy that kept it
     taken_down: str = ""  # the rule under which the sample was taken down

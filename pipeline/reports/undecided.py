@@ -18,10 +18,10 @@ doubts 0.1 %."""
 class UndecidedCount:
     """What one filter could not decide about one source."""
 
-    source: str
-    filter: str
+    source: str  # its name
+    filter: str  # its name
     nodes: int  # it looked at
-    undecided: int
+    undecided: int  # of these
     outcome_by: str | None  # the setting that decides their outcome
     dropped: bool  # by that setting, as it is
 

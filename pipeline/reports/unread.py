@@ -23,8 +23,8 @@ SHOWN = 10
 class UnreadKeys:
     """The keys of one source that were not read, with the rows that had a value there, those of most rows first."""
 
-    source: str
-    rows: dict[str, int]
+    source: str  # its name
+    rows: dict[str, int]  # key -> rows with a value there
     beyond: int = 0  # mentions of keys that were past counting
 
     def __str__(self) -> str:

@@ -31,9 +31,9 @@ class UnusedFiles:
     """Files of one folder that are of no use."""
 
     folder: str  # relative to the run's
-    why: str
+    why: str  # in words
     paths: tuple[str, ...]  # relative to the run's folder, sorted; receipts first
-    bytes: int
+    bytes: int  # of all of them
 
 
 def list_unused(root: Path, recipe: Recipe, steps: Collection[str]) -> list[UnusedFiles]:

@@ -60,20 +60,20 @@ UPSTREAM = ("sources", "limit", "partition", "fetch", "image_stats", "signals")
 class Change:
     """Things of one reason that would be lost, or kept, though they are not now."""
 
-    newly_dropped: int = 0
-    newly_kept: int = 0
-    examples: list[str] = field(default_factory=list)
+    newly_dropped: int = 0  # kept now, and not then
+    newly_kept: int = 0  # kept then, and not now
+    examples: list[str] = field(default_factory=list)  # ids, three at most
 
 
 @dataclass
 class Kept:
     """Things of one level: how many came, are kept now, and would be kept then."""
 
-    came: int = 0
-    now: int = 0
-    then: int = 0
-    newly_dropped: int = 0
-    newly_kept: int = 0
+    came: int = 0  # to the filters
+    now: int = 0  # kept under the run's settings
+    then: int = 0  # kept under the other ones
+    newly_dropped: int = 0  # kept now, and not then
+    newly_kept: int = 0  # kept then, and not now
     why: dict[Reason, Change] = field(default_factory=dict)
     """By reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
 
@@ -82,9 +82,9 @@ class Kept:
 class WhatIfAnswer:
     """What would change, by source and level. Notes say what the answer leaves open."""
 
-    sources: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Kept]] = field(default_factory=dict)  # by source and level: samples, nodes, images
     asked: tuple[str, ...] = ()  # filters that looked again
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what the answer leaves open
     unasked: int = 0  # images that were on a list of opt-outs when the others were fetched
     not_fetched: int = 0  # images of samples that would be kept, and that were dropped before the others were fetched
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vlmill.mixtures.export.run_export import ExportResult
     from vlmill.mixtures.published.catalogue import PublishedMixture
     from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate
+    from vlmill.pipeline.checks.forecast import StepForecast
     from vlmill.pipeline.core.errors import NotBuiltError, RecipeError, SourceError, StoreError, VlmillError
     from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId, Verdict
     from vlmill.pipeline.filters.base import Filter, Undecided
@@ -41,9 +42,14 @@ if TYPE_CHECKING:
     from vlmill.pipeline.reports.refused import Refused
     from vlmill.pipeline.reports.status import Status
     from vlmill.pipeline.reports.trace import Traced
+    from vlmill.pipeline.reports.unused import UnusedFiles
     from vlmill.pipeline.reports.what_if import WhatIfAnswer
     from vlmill.train.ablation.plan import AblationPlan
     from vlmill.train.batch import Batch
+    from vlmill.train.estimate import TrainingEstimate
+    from vlmill.train.evaluate import Score
+    from vlmill.train.imbalance import Imbalance
+    from vlmill.train.run import TrainedStage
     from vlmill.train.settings import Machine
     from vlmill.train.trace import SeenSegment, StageUse
 
@@ -61,6 +67,7 @@ __all__ = [
     "ExportResult",
     "Filter",
     "ImageStats",
+    "Imbalance",
     "LoadedRecipe",
     "Loss",
     "Machine",
@@ -74,16 +81,21 @@ __all__ = [
     "RunEstimate",
     "Sample",
     "SampleId",
+    "Score",
     "SeenSegment",
     "SourceError",
     "SourceEstimate",
     "StageMixture",
     "StageUse",
     "Status",
+    "StepForecast",
     "StoreError",
     "Takedown",
     "Traced",
+    "TrainedStage",
+    "TrainingEstimate",
     "Undecided",
+    "UnusedFiles",
     "Verdict",
     "VlmillError",
     "WhatIfAnswer",
@@ -120,19 +132,25 @@ _MODULES = {
     "vlmill.api.takedown": ("Takedown",),
     "vlmill.mixtures.export.run_export": ("ExportResult",),
     "vlmill.mixtures.published.catalogue": ("PublishedMixture",),
+    "vlmill.pipeline.checks.estimate": ("RunEstimate", "SourceEstimate"),
+    "vlmill.pipeline.checks.forecast": ("StepForecast",),
     "vlmill.pipeline.core.errors": ("NotBuiltError", "RecipeError", "SourceError", "StoreError", "VlmillError"),
     "vlmill.pipeline.core.sample": ("WHOLE_SAMPLE", "ImageStats", "Node", "Sample", "SampleId", "Verdict"),
     "vlmill.pipeline.filters.base": ("Filter", "Undecided"),
     "vlmill.pipeline.filters.custom": ("Drop",),
     "vlmill.pipeline.reports.contamination": ("Contamination",),
-    "vlmill.pipeline.checks.estimate": ("RunEstimate", "SourceEstimate"),
     "vlmill.pipeline.reports.losses": ("Loss",),
     "vlmill.pipeline.reports.refused": ("Refused",),
     "vlmill.pipeline.reports.status": ("Status",),
     "vlmill.pipeline.reports.trace": ("Traced",),
+    "vlmill.pipeline.reports.unused": ("UnusedFiles",),
     "vlmill.pipeline.reports.what_if": ("WhatIfAnswer",),
     "vlmill.train.ablation.plan": ("AblationPlan",),
     "vlmill.train.batch": ("Batch",),
+    "vlmill.train.estimate": ("TrainingEstimate",),
+    "vlmill.train.evaluate": ("Score",),
+    "vlmill.train.imbalance": ("Imbalance",),
+    "vlmill.train.run": ("TrainedStage",),
     "vlmill.train.settings": ("Machine",),
     "vlmill.train.trace": ("SeenSegment", "StageUse"),
 }
@@ -150,6 +168,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vlmill' has no attribute {name!r}; it has {', '.join(__all__)}")
     found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    if isinstance(found, type):
+        import_module("vlmill.pipeline.core.field_comments").complete_docstrings(found)
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import vlmill
+from vlmill.pipeline.core.field_comments import list_classes, list_fields
 
 HEAVY = ("torch", "ray", "transformers", "polars", "pyarrow", "numpy")
 
@@ -57,3 +60,27 @@ def test_the_command_says_its_version(capsys):
 
     assert command("--version") == 0
     assert capsys.readouterr().out.startswith(f"vlmill {vlmill.__version__} (")
+
+
+CLASSES = [name for name in vlmill.__all__ if isinstance(getattr(vlmill, name), type)]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_says_what_each_field_of_a_class_is_and_of_those_that_it_holds(name):
+    for block in list_classes(getattr(vlmill, name), set()):
+        if block.__module__.startswith(("vlmill.pipeline.recipe.", "vlmill.mixtures.config")):
+            continue  # docs/recipe.md
+        lines = inspect.getdoc(block).partition("\n\nAttributes:\n")[2].splitlines()
+        told = [line.partition(":")[0].strip() for line in lines if line.startswith("    ") and line[4] != " "]
+        assert sorted(told) == sorted(list_fields(block)), block
+        assert not [line for line in lines if line.rstrip().endswith(":")]
+
+
+def test_what_public_calls_return_is_public():
+    returned = set()
+    for owner in (vlmill, vlmill.Run, vlmill.StageMixture):
+        for name in dir(owner):
+            if not name.startswith("_") and inspect.isfunction(item := getattr(owner, name)):
+                returned |= set(re.findall(r"\b[A-Z][A-Za-z]+\b", str(inspect.signature(item).return_annotation)))
+    others = {"Any", "DataFrame", "Image", "Iterator", "LazyFrame", "Path", "StageDataset"}
+    assert returned - others <= {*vlmill.__all__}

@@ -30,10 +30,10 @@ SEEDS = (3, 5, 8, 12)
 class AblationPlan:
     """The trainings of an ablation, and what they could show."""
 
-    folder: Path
-    metric: str
+    folder: Path  # of all runs
+    metric: str  # that variants are compared by
     variants: tuple[str, ...]  # the baseline's among them
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # each variant is trained with each
     steps: Mapping[str, int]  # by variant, of all its stages
     samples: int  # held-out ones that all runs answer
     variation: Variation | None  # that is assumed; None: nothing is known of this metric before it is run

@@ -33,10 +33,10 @@ from vlmill.train.settings import Machine
 class Ablation:
     """A finished ablation."""
 
-    folder: Path
+    folder: Path  # of all its runs
     report: Mapping[str, Any]  # what `ablation.json` holds: scores and costs of variants, differences from the baseline
     runs: Mapping[tuple[str, int], Run]  # by variant and seed
-    plots: tuple[Path, ...]
+    plots: tuple[Path, ...]  # `ablation.svg` and `ablation.html`
 
 
 @guard_call

@@ -54,7 +54,7 @@ from vlmill.train.validate import list_short_plans, validate_whole_recipe
 class LoadedRecipe:
     """An effective recipe: a file with what was changed in it."""
 
-    recipe: Recipe
+    recipe: Recipe  # with all defaults, as classes
     mapping: Mapping[str, Any]  # the same as YAML has it; a run's folder is locked to it
     base: Path  # where its relative paths start
     notes: tuple[str, ...] = ()  # what a person should know of it

@@ -54,7 +54,7 @@ came, and no table of texts is that much smaller than the file it was read from.
 class CheckResult:
     """All that is wrong with a recipe and what it names, and about what a build of it comes to."""
 
-    faults: tuple[str, ...]
+    faults: tuple[str, ...]  # what is wrong, a message each; a build refuses it
     estimate: RunEstimate  # of a build in an empty folder
     differences: str = ""  # from the recipe that the run's folder is locked to, a line each
     forecast: tuple[StepForecast, ...] = ()  # what a build in that folder does with each step of the run

@@ -32,8 +32,8 @@ from vlmill.pipeline.signals.detector import ImageDetector
 class DecodedPicture:
     """One image of a run as it came, decoded."""
 
-    source: str
-    partition: str
+    source: str  # its name in the recipe
+    partition: str  # that holds it, as tables name it
     image: int  # its number in the partition, as samples name it
     sha256: str  # of the bytes as they came: what lists of the filter `opt_out` and takedowns name
     url: str | None  # None where the bytes came with the rows

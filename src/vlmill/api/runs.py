@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from vlmill.api.takedown import Takedown
     from vlmill.pipeline.reports.unused import UnusedFiles
     from vlmill.train.evaluate import Score
-    from vlmill.train.run import Result
+    from vlmill.train.run import TrainedStage
     from vlmill.train.settings import Machine
 
 
@@ -389,7 +389,7 @@ class Run(RunExports):
         ranks: int | None = None,
         ray: str | None = None,
         console: Console | None = None,
-    ) -> list[Result]:
+    ) -> list[TrainedStage]:
         """Train one stage, or all in order, from the newest checkpoint where training was interrupted.
 
         Args:

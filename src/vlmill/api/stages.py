@@ -57,9 +57,9 @@ class PlannedSample:
 
     sequence: int | None  # the packed sequence of the plan that holds it; None of what is held out
     source: str  # the mixture's name of it
-    id: str
-    licence: str
-    nodes: tuple[Node, ...]
+    id: str  # as tables name it
+    licence: str  # as the recipe or the row says
+    nodes: tuple[Node, ...]  # texts and images in reading order
     tokens: int | None  # as planned, with BOS and EOS; None of what is held out
     images: tuple[
         Mapping[str, bytes], ...

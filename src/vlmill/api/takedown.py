@@ -35,7 +35,7 @@ from vlmill.pipeline.takedown.rules import LIST, TakedownList
 class Takedown:
     """What a takedown removed, or would remove."""
 
-    forecast: Forecast
+    forecast: Forecast  # what goes and what stays
     new: tuple[str, ...]  # the rules that were asked for and were not on the list, such as `domain example.org`
     done: bool  # False of a dry run: nothing was changed
     stages: Mapping[str, bool]  # those whose plan changed -> whether they were trained on the earlier plan

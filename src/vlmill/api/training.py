@@ -13,7 +13,7 @@ from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.ray_train import run_distributed
 from vlmill.train.distributed import PATIENCE
 from vlmill.train.log import follow_logs
-from vlmill.train.run import Result, train_stages
+from vlmill.train.run import TrainedStage, train_stages
 from vlmill.train.settings import Machine
 
 
@@ -24,7 +24,7 @@ def train_run(
     ranks: int | None = None,
     ray: str | None = None,
     console: Console | None = None,
-) -> list[Result]:
+) -> list[TrainedStage]:
     """Train a run's stages; see `Run.train`.
 
     With `ranks` first in so many processes of Ray, then this one reads what they left.
