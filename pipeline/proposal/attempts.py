@@ -181,7 +181,8 @@ def choose_attempt(attempts: Sequence[Attempt]) -> Attempt | None:
 
 def _says_more(one: Attempt, other: Attempt) -> bool:
     """Whether the options of `one` have all those of `other` and more, and nearly as many samples come of it."""
-    more = bool(other.options) and other.options.items() < one.options.items()
+    less = {name: value for name, value in other.options.items() if name != "mark" or one.kind == other.kind}
+    more = bool(less) and less.items() < one.options.items()  # a mark names no column
     return more and one.share >= LARGER * other.share
 
 

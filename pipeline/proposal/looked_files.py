@@ -30,6 +30,7 @@ from vlmill.pipeline.proposal.attempts import (
 from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns, recognise_nested
 from vlmill.pipeline.proposal.document_columns import name_lists, recognise_documents
 from vlmill.pipeline.proposal.image_ids import find_image_ids
+from vlmill.pipeline.proposal.image_marks import add_mark, find_mark
 from vlmill.pipeline.proposal.place_names import describe_splits, find_split_column, spread_names
 from vlmill.pipeline.sources.files import spell_path
 from vlmill.pipeline.sources.formats.csv_rows import DELIMITERS, has_header
@@ -223,6 +224,8 @@ def _try_all(path: Path, suffix: str, cells: Cells) -> list[Attempt]:
         tried = documents if fits_rows(documents) else [*tried, *documents]
     if not fits_rows(tried):
         tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
+    marked = [pair for one in tried for pair in [*add_mark(one.kind, one.options, find_mark(cells.rows))][:-1]]
+    tried += [try_kind(path, kind, options) for kind, options in marked]
     by_ids = [one for one in tried if _is_by_ids(one)]
     return by_ids if fits_rows(by_ids) else tried
 
@@ -237,9 +240,11 @@ def _name_all(attempts: Iterable[Attempt]) -> dict[str, Attempt]:
 
 def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Kinds and options for columns by their names, or as somebody names them."""
-    if named is None:
-        return recognise_columns(cells)
-    return [name_lists(cells, named)] if "texts" in named else name_columns(cells, named)
+    found = recognise_columns(cells) if named is None else name_columns(cells, named)
+    if named is not None and "texts" in named:
+        found = iter([name_lists(cells, named)])
+    mark = find_mark(cells.rows)
+    return [pair for kind, options in found for pair in add_mark(kind, options, mark)]
 
 
 def _join_cells(root: str, looks: Sequence[_Look]) -> Cells:

@@ -60,8 +60,8 @@ def warn_of_texts(path: Path, source: str, *, unescape: bool) -> tuple[str, ...]
 
 
 ADVICE = (
-    "in their place the rows need <image>, once for each image, and the images in a column or key of their own "
-    "(docs/conversations.md)"
+    "where the images have a column or key of their own, the option mark reads them, such as mark: '<image {number}>' "
+    "(docs/conversations.md, Marks of images)"
 )
 
 

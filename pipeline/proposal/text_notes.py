@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from vlmill.pipeline.proposal.attempts import Attempt
 from vlmill.pipeline.proposal.column_names import BESIDE, CAPTIONS, LISTED
 from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
+from vlmill.pipeline.proposal.image_marks import describe_mark
 from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
 
@@ -28,6 +29,8 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     samples = [page.nodes for page in best.pages]
     if (marks := see_images(samples)).samples:
         yield f"marks of images stand in texts and stay text, such as {marks.example}: {ADVICE}"
+    if mark := best.options.get("mark"):
+        yield describe_mark(mark)
     if (seen := see_entities(samples)).samples:
         yield f"{seen} HTML entities, such as {seen.example}: the recipe says unescape: true, and false keeps them"
     answers = [node.text or "" for page in best.pages for node in page.nodes if node.supervised]

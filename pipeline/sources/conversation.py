@@ -25,19 +25,10 @@ from vlmill.pipeline.sources.known_keys import (
     has_value,
     list_unread,
 )
+from vlmill.pipeline.sources.marks import MARK, NEXT, Named, Places, find_medium, split_text
 from vlmill.pipeline.sources.nested import join_columns
 
-MARK = "<image>"
-"""Where an image stands in a turn (LLaVA's `DEFAULT_IMAGE_TOKEN`)."""
-
-OTHER_MARK = re.compile(r"(?:<(?:image|video|audio)>\s*)*<(video|audio)>([^\s<].*)?")
-"""The first or last line of a question about a video or a sound. Within a line it is a word, as in a question about
-HTML."""
-
 WEB, ON_WEB = ("http://", "https://"), "lies on the web, and this kind fetches nothing; web_llava and web_table do"
-
-NEXT = -1
-"""Stands for the next of the pictures beside the turns."""
 
 SPEAKERS: dict[str, Role] = {
     "human": "user",
@@ -101,39 +92,43 @@ class Message:
 
 
 def read_marked_page(
-    messages: Any, beside: Sequence[ConversationImage] = (), system: Any = None, *, web: bool = False
+    messages: Any,
+    beside: Sequence[ConversationImage | None] = (),
+    system: Any = None,
+    *,
+    web: bool = False,
+    mark: str = MARK,
 ) -> Page:
-    """The page of a conversation whose images stand where `<image>` or a part of type image does.
+    """The page of a conversation whose images stand where `<image>`, `mark` or a part of type image does.
 
-    Images that no text names are `beside`.
+    Images that no text names are `beside`; None is a place in the list of the row without one.
 
     The mark keeps its place in the turn; line breaks beside it, which only set it apart, go. `system` is a prompt
     beside the turns. `web` says whether images are addresses; else they are files.
 
     Raises:
-        UnreadableRow: the turns are out of order or empty, there are not as many marks as images, images are the other
-            of files and addresses, or something cannot be read.
+        UnreadableRow: the turns are out of order or empty, marks and images do not fit together (marks.py), images are
+            the other of files and addresses, or something cannot be read.
     """
-    nodes, shown, waiting = list[Node](), list[ConversationImage](), 0
+    nodes, shown = list[Node](), list[ConversationImage]()
+    places = Places(tuple(one is not None for one in beside), mark)
     said = _read_messages(messages, system)
     for turn, message in said:
         before = len(nodes)
-        for piece in _split_message(message):
+        for piece in _split_message(message, mark):
             if isinstance(piece, str):
                 nodes.append(_make_text(message, turn, piece, nodes[before - 1 :] if message.follows else ()))
                 continue
             if isinstance(piece, ConversationImage):
-                one = piece
-                _check_place(one.picture, web=web)
-            elif piece in {NEXT, waiting}:
-                one = beside[waiting] if waiting < len(beside) else ConversationImage(Picture(), None)
-                waiting += 1
+                _check_place(piece.picture, web=web)
+                one, number = piece, len(shown)
             else:
-                raise UnreadableRow(f"a part shows image {piece}, where image {waiting} is next")
-            nodes.append(Node("image", message.role, turn, image=len(shown), required=True, url=one.url))
-            shown.append(one)
-    if waiting != len(beside):
-        raise UnreadableRow(f"{waiting} times {MARK} for {len(beside)} images")
+                place = places.find_place(piece, answer=message.role == "assistant")
+                one = (beside[place] if place < len(beside) else None) or ConversationImage(Picture(), None)
+                number = places.shown.setdefault(place, len(shown))
+            shown += [one] if number == len(shown) else []
+            nodes.append(Node("image", message.role, turn, image=number, required=True, url=one.url))
+    places.check_all()
     return Page(tuple(nodes), tuple(one.picture for one in shown), unread=_list_unread(said))
 
 
@@ -229,8 +224,8 @@ def _check_place(picture: Picture, *, web: bool) -> None:
         raise UnreadableRow(f"a part is no address: {picture.path}; kind llava reads files", Reason.UNSUPPORTED_MEDIA)
 
 
-def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
-    """The pieces of a message, its texts cut where `<image>` stands; blank texts are left out.
+def _split_message(message: Message, mark: str) -> Iterator[str | ConversationImage | int | Named]:
+    """The pieces of a message, its texts cut where images stand; blank texts are left out.
 
     Raises UnreadableRow at `<video>` and `<audio>`.
     """
@@ -238,22 +233,9 @@ def _split_message(message: Message) -> Iterator[str | ConversationImage | int]:
         if not isinstance(piece, str):
             yield piece
             continue
-        if message.role == "user" and (medium := _find_medium(piece)):
+        if message.role == "user" and (medium := find_medium(piece)):
             raise UnreadableRow(f"it asks about a {medium}", Reason.UNSUPPORTED_MEDIA)
-        for place, text in enumerate(piece.split(MARK)):
-            if place:
-                yield NEXT
-            if text.strip():
-                yield text.strip("\r\n") if MARK in piece else text
-
-
-def _find_medium(text: str) -> str:
-    """`video` or `audio` where a mark of these stands beside a question, and is none of its words."""
-    if not ("<video>" in text or "<audio>" in text) or "</" in text:
-        return ""
-    lines = text.strip().splitlines()
-    found = OTHER_MARK.fullmatch(lines[0].strip()) or OTHER_MARK.fullmatch(lines[-1].strip())
-    return found[1] if found else ""
+        yield from split_text(piece, mark)
 
 
 def _list_unread(said: Sequence[tuple[int, Message]]) -> tuple[str, ...]:

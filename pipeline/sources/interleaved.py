@@ -21,6 +21,7 @@ from vlmill.pipeline.sources.base import Page
 from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, ConversationImage, get_turns, read_marked_page
 from vlmill.pipeline.sources.formats.parquet import IMAGE, Columns, ParquetSource, read_picture
 from vlmill.pipeline.sources.known_keys import get_given
+from vlmill.pipeline.sources.marks import MARK, Mark
 
 MESSAGES = (
     pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
@@ -42,6 +43,7 @@ class Interleaved(ParquetSource):
 
     images: str = "images"  # the column with a list of images, in the order of `<image>` in the turns
     turns: str = "conversation"  # the column with a list of turns
+    mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
 
     def columns(self) -> Columns:
         """Those that the options name."""
@@ -67,4 +69,4 @@ class Interleaved(ParquetSource):
             for place, image in enumerate(images)
         ]
         said = row[self.turns] or get_turns(row, [name for name in OTHERS if name != self.turns])
-        return read_marked_page(said, beside, get_given(row, SYSTEM))
+        return read_marked_page(said, beside, get_given(row, SYSTEM), mark=self.mark)

@@ -28,6 +28,7 @@ from vlmill.pipeline.sources.base import Page, UnreadableRow
 from vlmill.pipeline.sources.conversation import SYSTEM, TURNS, get_turns, read_marked_page, read_picture
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
 from vlmill.pipeline.sources.known_keys import get_given
+from vlmill.pipeline.sources.marks import MARK, Mark
 
 IMAGES = ("image", "images")
 
@@ -38,6 +39,8 @@ class LlavaSource(JsonSource):
 
     kind: ClassVar[str] = "llava"
     opens: ClassVar[bool] = True
+
+    mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """The turns, as either calls them."""
@@ -57,7 +60,7 @@ class LlavaSource(JsonSource):
         beside = [read_picture(f"image {place}", image, web=web) for place, image in enumerate(listed)]
         if web and (files := [image.url for image in beside if image.picture.path]):
             raise UnreadableRow(f"images: {files[0]} is no address; kind llava reads files", Reason.UNSUPPORTED_MEDIA)
-        return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM), web=web)
+        return read_marked_page(get_turns(row), beside, get_given(row, SYSTEM), web=web, mark=self.mark)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlmill.pipeline.sources.base import UnreadableRow
-from vlmill.pipeline.sources.conversation import FROM, MARK, VALUE
+from vlmill.pipeline.sources.conversation import FROM, VALUE
+from vlmill.pipeline.sources.marks import MARK
 from vlmill.pipeline.sources.nested import find_place
 
 Speaker = Literal["system", "user", "assistant"]

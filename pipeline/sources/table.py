@@ -44,7 +44,6 @@ from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.conversation import (
-    MARK,
     SYSTEM,
     ConversationImage,
     read_marked_page,
@@ -55,6 +54,7 @@ from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
+from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
 from vlmill.pipeline.sources.nested import join_columns, lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.page_texts import read_cell
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
@@ -95,6 +95,7 @@ class TableSource(RecordSource):
     said: str = ""  # the key of a turn with what is said; else value or content
     speakers: Mapping[str, Speaker] = field(default_factory=dict)  # who speaks -> user, assistant or system
     turn_image: str = ""  # the key of a turn that holds its images
+    mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
     system: str = ""  # the system prompt beside the turns; else system or system_prompt
     licence: str = ""  # of each row; else all have the source's
     signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample, by the last of dotted keys
@@ -118,6 +119,8 @@ class TableSource(RecordSource):
             raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
         if not self.turns and (self.speaker or self.said or self.speakers or self.turn_image or self.system):
             raise ValueError("speaker, said, speakers, turn_image and system are about turns: name their column")
+        if self.mark != MARK and (self.caption or not self.image):
+            raise ValueError("mark says where images stand in questions or turns: name their column with image")
         if self.turn_image and self.image:
             raise ValueError("images are named by image, for all of a row, or by turn_image, for each turn: name one")
         return self
@@ -182,11 +185,8 @@ class TableSource(RecordSource):
         """
         parents = list(list_parents(row, _list_names(self.turns)))
         row = lift_places(row, self.named)
-        images = [
-            self.read_image(f"{name} {place}" if place else name, value)
-            for name in _list_names(self.image)
-            for place, value in enumerate(_list_values(row.get(name)))
-        ]
+        listed = [self._read_images(name, row.get(name)) for name in _list_names(self.image)]
+        images = [image for several in listed for image in several]
         if self.image and not images and not self.turns:
             raise UnreadableRow(f"no {' or '.join(_list_names(self.image))}")
         licence = row.get(self.licence) if self.licence else None
@@ -207,11 +207,18 @@ class TableSource(RecordSource):
             images = [self.read_image(f"{self.turn_image} {place}", value) for place, value in enumerate(values)]
             page = read_marked_page(said, images, system)
         elif self.image:
-            page = read_marked_page(_show_images(said, len(images)), images, system)
+            shown = _show_images(said, len(images), self.mark)
+            gaps = shown is said and is_numbered(self.mark) and len(listed) > 1  # a number is that of a column
+            places = [image for several in listed for image in (several or (None,) if gaps else several)]
+            page = read_marked_page(shown, places, system, mark=self.mark)
         else:
             page = read_text_page(said, system)
         known = isinstance(licence, str) and licence.strip() not in NO_LICENCE
         return replace(page, licence=str(licence).strip() if known else "", signals=signals)
+
+    def _read_images(self, name: str, cell: Any) -> list[ConversationImage]:
+        """The images in a cell. Raises UnreadableRow."""
+        return [self.read_image(f"{name} {n}" if n else name, value) for n, value in enumerate(_list_values(cell))]
 
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
@@ -362,20 +369,20 @@ def _letter_choices(question: str, choices: Sequence[str], answer: str) -> tuple
     return "\n".join([question, *listed, ASKED]), letter
 
 
-def _shows_image(message: Mapping[str, Any]) -> bool:
+def _shows_image(message: Mapping[str, Any], mark: str) -> bool:
     """Whether a message says where an image stands."""
     content = next((message[key] for key in ("content", "value") if message.get(key) is not None), None)
     if isinstance(content, str):
-        return MARK in content
+        return holds_mark(content, mark)
     parts = content if isinstance(content, list) else []
     return any(isinstance(part, Mapping) and part.get("type") not in {None, "text"} for part in parts)
 
 
-def _show_images(turns: Any, images: int) -> Any:
+def _show_images(turns: Any, images: int, mark: str) -> Any:
     """The turns, with images before the first question where no message says where they stand."""
     messages = [turn for turn in turns if isinstance(turn, Mapping)] if isinstance(turns, list) else []
     asked = [turn for turn in messages if str(turn.get("role") or turn.get("from")).lower() in ASKING]
-    if not asked or any(map(_shows_image, messages)):
+    if not asked or any(_shows_image(message, mark) for message in messages):
         return turns
     key = "content" if asked[0].get("content") is not None else "value"
     content = asked[0].get(key)
