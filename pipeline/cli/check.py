@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from vlmill.pipeline.cli.arguments import (
 )
 from vlmill.pipeline.cli.hub_recipe import take_recipe
 from vlmill.pipeline.core.errors import VlmillError
-
-if TYPE_CHECKING:
-    from vlmill.api.checks import CheckResult
 
 
 def check(
@@ -82,7 +79,6 @@ def check(
         _show_extrapolation(from_run, workers, as_json=as_json)
         return
     from vlmill.api.checks import check_recipe
-    from vlmill.pipeline.checks.estimate_table import list_assumptions, list_totals, make_source_table
     from vlmill.pipeline.cli.show import show_recipe
 
     recipe = take_recipe(recipe, writes=False, said=not as_json)
@@ -116,13 +112,8 @@ def check(
             }
         )
     else:
-        if estimate.sources:
-            console.print(make_source_table(estimate))
-        for line in (*list_totals(estimate), *list_assumptions(estimate)):
-            console.print(line, markup=False, soft_wrap=True)
-        for warning in result.warnings:
-            console.print(f"Warning: {warning}", markup=False, soft_wrap=True)
-        _show_forecast(result)
+        for part in result.list_parts(faults=False):
+            console.print(part, markup=not isinstance(part, str), soft_wrap=isinstance(part, str))
     if result.faults:
         raise VlmillError(*result.faults)
 
@@ -136,22 +127,6 @@ def _show_training(recipe: str, ranks: int, sets: dict[str, str], *, as_json: bo
         print_json({one.stage: asdict(one) for one in found})
     for one in found if not as_json else ():
         console.print(str(one), markup=False, soft_wrap=True)
-
-
-def _show_forecast(result: CheckResult) -> None:
-    """Print what a build in the run's folder keeps and runs again; nothing where the folder holds no run."""
-    from vlmill.pipeline.checks.forecast import ASSUMED, make_forecast_table
-
-    if not result.forecast:
-        return
-    here = "The folder holds a run of this recipe"
-    if result.differences:
-        here = f"The folder is locked to another recipe:\n{result.differences}\nA build there needs --accept-changes"
-    if all(step.outcome == "kept" for step in result.forecast):
-        console.print(f"{here}; it keeps every step ({ASSUMED}).", markup=False, soft_wrap=True)
-        return
-    console.print(f"{here}.", markup=False, soft_wrap=True)
-    console.print(make_forecast_table(result.forecast, "what a build there does"))
 
 
 def _show_extrapolation(root: Path, workers: int | None, *, as_json: bool) -> None:

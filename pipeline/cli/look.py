@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
-
-if TYPE_CHECKING:
-    from vlmill.pipeline.reports.funnel import LevelCounts
-
-HOSTS = 10
-"""That `status` shows."""
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
@@ -26,36 +19,14 @@ def status(directory: Folder, as_json: JsonFlag = False) -> None:
     why the rest was lost. Where images are fetched, the hosts that failed most often are named, and how often; all of
     them with `--json`.
     """
-    from vlmill.pipeline.reports.hosts import make_host_table
-    from vlmill.pipeline.reports.status import make_status_table, read_status
+    from vlmill.pipeline.reports.status import read_status
 
     found = read_status(directory)
     if as_json:
         print_json(asdict(found))
         return
-    console.print(make_status_table(found.steps))
-    if found.hosts.hosts:
-        console.print(make_host_table(found.hosts, HOSTS))
-    for line in (*found.undecided, *found.unread):
-        console.print(str(line), markup=False)
-    if any(found.funnel.values()):
-        console.print(
-            f"kept: {_list_kept(found.funnel)}. Why the rest was lost: vlmill report {directory}", markup=False
-        )
-    for source in found.funnel if len(found.funnel) > 1 else ():
-        if said := _list_kept({source: found.funnel[source]}, ("rows", "samples")):
-            console.print(f"  {source}: {said}", markup=False, highlight=False)
-
-
-def _list_kept(funnel: Mapping[str, LevelCounts], levels: Collection[str] | None = None) -> str:
-    """What was kept of some sources together, at all levels or some."""
-    from vlmill.pipeline.reports.funnel import format_share, total_funnel
-
-    return ", ".join(
-        f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
-        for level, line in total_funnel(funnel).items()
-        if levels is None or level in levels
-    )
+    for part in found.list_parts(f". Why the rest was lost: vlmill report {directory}"):
+        console.print(part, markup=not isinstance(part, str), highlight=False)
 
 
 def stats(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +19,7 @@ from vlmill.pipeline.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from vlmill.pipeline.reports.what_if import Kept, WhatIfAnswer
+    from vlmill.pipeline.reports.what_if import WhatIfAnswer
 
 
 def what_if(
@@ -60,6 +57,7 @@ def what_if(
     from vlmill.pipeline.filters.custom import find_named_code
     from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code
     from vlmill.pipeline.reports.what_if import answer_what_if, make_build_command
+    from vlmill.pipeline.reports.what_if_table import NOTHING, make_tables
 
     held = read_held_code(find_run(recipe, out) / LOCK)
     filters = find_named_code(filter_ or [], trust_code or [], held)
@@ -67,10 +65,10 @@ def what_if(
     if as_json:
         print_json(_make_json(root, answer))
         return
-    for table in _make_tables(answer):
+    for table in make_tables(answer):
         console.print(table)
     if not answer.changes:
-        console.print("nothing would change")
+        console.print(NOTHING)
     else:
         command = make_build_command(recipe, root, held, filter_ or [], trust_code or [], set_ or [])
         console.print(f"To apply it: {command}", markup=False, soft_wrap=True)
@@ -80,50 +78,3 @@ def what_if(
 
 def _make_json(root: Path, answer: WhatIfAnswer) -> dict[str, Any]:
     return {"run": str(root), "asked": list(answer.asked), "sources": asdict(answer)["sources"], "notes": answer.notes}
-
-
-def _make_tables(answer: WhatIfAnswer) -> Iterator[Table]:
-    from rich.table import Table
-
-    table = Table(title="What would be kept", title_justify="left")
-    for name in ("source", ""):
-        table.add_column(name)
-    for name in ("in", "kept now", "kept then", "newly dropped", "newly kept"):
-        table.add_column(name, justify="right")
-    shown = {
-        source: levels for source, levels in answer.sources.items() if any(map(_changes_something, levels.values()))
-    }
-    for source, levels in (shown or answer.sources).items():
-        for level, kept in levels.items():
-            numbers = (kept.came, kept.now, kept.then, kept.newly_dropped, kept.newly_kept)
-            table.add_row(source if level == next(iter(levels)) else "", level, *(f"{number:,}" for number in numbers))
-        table.add_section()
-    if shown and (left := len(answer.sources) - len(shown)):
-        table.caption = f"{left} source{'s' * (left > 1)} where nothing changes: not shown"
-    yield table
-    if answer.changes:
-        yield _make_reason_table(answer)
-
-
-def _changes_something(kept: Kept) -> bool:
-    """Whether something of a level would be newly dropped or kept."""
-    return bool(kept.newly_dropped or kept.newly_kept)
-
-
-def _make_reason_table(answer: WhatIfAnswer) -> Table:
-    """By source, level and reason: what is newly dropped with its reason then, newly kept with its reason now."""
-    from rich.table import Table
-
-    table = Table(title="Why", title_justify="left")
-    for name in ("source", "", "reason"):
-        table.add_column(name)
-    for name in ("newly dropped", "newly kept"):
-        table.add_column(name, justify="right")
-    table.add_column("such as", overflow="fold")
-    for source, levels in answer.sources.items():
-        for level in ("samples", "nodes"):  # images are counted with their nodes
-            for reason, change in sorted(levels[level].why.items()):
-                numbers = (f"{change.newly_dropped:,}", f"{change.newly_kept:,}")
-                table.add_row(source, level, str(reason), *numbers, ", ".join(change.examples))
-        table.add_section()
-    return table

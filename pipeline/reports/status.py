@@ -11,19 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 
+from vlmill.pipeline.core.shown import Shown, count_things
 from vlmill.pipeline.dedupe.pieces import list_folders
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.engine.scaling import count_source_partitions
 from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.pipeline.reports.funnel import LevelCounts, read_funnel
-from vlmill.pipeline.reports.hosts import HostCounts, count_hosts
+from vlmill.pipeline.reports.funnel import LevelCounts, format_share, read_funnel, total_funnel
+from vlmill.pipeline.reports.hosts import HostCounts, count_hosts, make_host_table
 from vlmill.pipeline.reports.undecided import UndecidedCount, count_undecided
 from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
 from vlmill.pipeline.steps.write_texts import WriteTexts
+
+HOSTS = 10
+"""Hosts that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class StepProgress:
     complete: bool  # whether the step has its manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+@dataclass(frozen=True, slots=True, repr=False)
+class Status(Shown):
     """How far a run is, and what a person should know of it before its end."""
 
     steps: tuple[StepProgress, ...]  # those that were begun, in the order of their work
@@ -49,6 +54,24 @@ class Status:
     unread: tuple[UnreadKeys, ...]  # keys of rows that nobody read
     hosts: HostCounts  # that were asked for images
     unbuilt: str | None  # a warning where the recipe was changed and is not built to its end
+
+    def say_short(self) -> str:
+        """How many steps are complete, and what was kept."""
+        done = sum(step.complete for step in self.steps)
+        kept = _list_kept(self.funnel, ("samples",))
+        return f"{done:,} of {count_things(len(self.steps), 'step')} complete" + (f", kept {kept}" if kept else "")
+
+    def list_parts(self, advice: str = "") -> Iterator[RenderableType]:
+        """Steps, hosts, what filters could not decide and nobody read, and what was kept; `advice` stands behind it."""
+        yield make_status_table(self.steps)
+        if self.hosts.hosts:
+            yield make_host_table(self.hosts, HOSTS)
+        yield from map(str, (*self.undecided, *self.unread))
+        if any(self.funnel.values()):
+            yield f"kept: {_list_kept(self.funnel)}{advice}"
+        for source in self.funnel if len(self.funnel) > 1 else ():
+            if said := _list_kept({source: self.funnel[source]}, ("rows", "samples")):
+                yield f"  {source}: {said}"
 
 
 def read_status(root: Path) -> Status:
@@ -151,6 +174,15 @@ def make_status_table(steps: Iterable[StepProgress]) -> Table:
         table.add_row("" if phase == before else phase, step, _count_tasks(found), ", ".join(_list_missing(found)))
         before = phase
     return table
+
+
+def _list_kept(funnel: Mapping[str, LevelCounts], levels: Collection[str] | None = None) -> str:
+    """What was kept of some sources together, at all levels or some."""
+    return ", ".join(
+        f"{line.kept:,} of {line.came:,} {level} ({format_share(line.kept, line.came)})"
+        for level, line in total_funnel(funnel).items()
+        if levels is None or level in levels
+    )
 
 
 def _group_steps(steps: Iterable[StepProgress]) -> dict[tuple[str, str], list[StepProgress]]:

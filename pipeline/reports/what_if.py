@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from rich.console import RenderableType
 
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
@@ -27,6 +28,7 @@ from vlmill.pipeline.core.sample import (
     Sample,
     SampleId,
 )
+from vlmill.pipeline.core.shown import Shown, count_things
 from vlmill.pipeline.filters import FILTERS, CustomFilter, OptOut
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal, hash_code
 from vlmill.pipeline.recipe.load import compose_recipe
@@ -37,6 +39,7 @@ from vlmill.pipeline.recipe.parsed import parse_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.pipeline.reports.alike import group_alike
+from vlmill.pipeline.reports.what_if_table import NOTHING, make_tables
 from vlmill.pipeline.reports.what_if_verdicts import (
     WhatIfPartition,
     enter_decontamination,
@@ -78,8 +81,8 @@ class Kept:
     """By reason: of what is newly dropped its reason then, of what is newly kept its reason now."""
 
 
-@dataclass
-class WhatIfAnswer:
+@dataclass(repr=False)
+class WhatIfAnswer(Shown):
     """What would change, by source and level. Notes say what the answer leaves open."""
 
     sources: dict[str, dict[str, Kept]] = field(default_factory=dict)  # by source and level: samples, nodes, images
@@ -87,6 +90,18 @@ class WhatIfAnswer:
     notes: list[str] = field(default_factory=list)  # what the answer leaves open
     unasked: int = 0  # images that were on a list of opt-outs when the others were fetched
     not_fetched: int = 0  # images of samples that would be kept, and that were dropped before the others were fetched
+
+    def say_short(self) -> str:
+        """How many samples would be dropped and kept."""
+        found = [levels["samples"] for levels in self.sources.values()]
+        dropped, kept = (sum(getattr(one, name) for one in found) for name in ("newly_dropped", "newly_kept"))
+        return f"{count_things(dropped, 'sample')} newly dropped, {kept:,} newly kept" if self.changes else NOTHING
+
+    def list_parts(self) -> Iterator[RenderableType]:
+        """What would be kept of each source, why, and notes."""
+        yield from make_tables(self)
+        yield from () if self.changes else (NOTHING,)
+        yield from (f"note: {note}" for note in self.notes)
 
     @property
     def changes(self) -> bool:

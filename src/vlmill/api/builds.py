@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from vlmill.api.arguments import (
     check_workers,
@@ -31,7 +31,9 @@ from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.core.shown import Shown
 from vlmill.pipeline.core.terminal import make_console
+from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
 from vlmill.pipeline.engine.executor import open_executor
 from vlmill.pipeline.engine.outcomes import count_outcomes
@@ -50,8 +52,8 @@ from vlmill.pipeline.reports.signals import list_silent_signals
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
 
-@dataclass(frozen=True)
-class LoadedRecipe:
+@dataclass(frozen=True, repr=False)
+class LoadedRecipe(Shown):
     """An effective recipe: a file with what was changed in it."""
 
     recipe: Recipe  # with all defaults, as classes
@@ -64,6 +66,16 @@ class LoadedRecipe:
     def name(self) -> str:
         """Its name."""
         return self.recipe.name
+
+    def say_short(self) -> str:
+        """Its name, sources and stages."""
+        stages = ", ".join(stage.name for stage in self.recipe.stages) or "none"
+        return f"{self.name}, sources: {', '.join(self.recipe.sources)}, stages: {stages}"
+
+    def list_parts(self) -> Iterator[RenderableType]:
+        """Its mapping as YAML, without the code of custom filters."""
+        yield from (f"# {note}" for note in self.notes)
+        yield format_yaml({key: value for key, value in self.mapping.items() if key != "custom_filters"})
 
 
 @guard_call

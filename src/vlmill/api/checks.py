@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
+
 from vlmill.api.arguments import (
     check_workers,
     format_places,
@@ -27,13 +29,22 @@ from vlmill.mixtures.members import list_members
 from vlmill.mixtures.report.warnings import warn_of_sums
 from vlmill.pipeline.checks.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
-from vlmill.pipeline.checks.forecast import StepForecast, find_changed_files, forecast_steps, list_forecast_steps
+from vlmill.pipeline.checks.estimate_table import list_assumptions, list_totals, make_source_table
+from vlmill.pipeline.checks.forecast import (
+    ASSUMED,
+    StepForecast,
+    find_changed_files,
+    forecast_steps,
+    list_forecast_steps,
+    make_forecast_table,
+)
 from vlmill.pipeline.checks.lacking_tokens import warn_of_lacking_tokens
 from vlmill.pipeline.checks.sample_costs import open_child
 from vlmill.pipeline.checks.signal_costs import estimate_clusters, estimate_signals, list_countable
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
 from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.run_path import RunPath
+from vlmill.pipeline.core.shown import Shown, count_things
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_recipe
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
@@ -50,8 +61,8 @@ LEAST_SHARE = 4
 came, and no table of texts is that much smaller than the file it was read from."""
 
 
-@dataclass(frozen=True)
-class CheckResult:
+@dataclass(frozen=True, repr=False)
+class CheckResult(Shown):
     """All that is wrong with a recipe and what it names, and about what a build of it comes to."""
 
     faults: tuple[str, ...]  # what is wrong, a message each; a build refuses it
@@ -59,6 +70,34 @@ class CheckResult:
     differences: str = ""  # from the recipe that the run's folder is locked to, a line each
     forecast: tuple[StepForecast, ...] = ()  # what a build in that folder does with each step of the run
     warnings: tuple[str, ...] = ()  # what is allowed, and hardly meant
+
+    def say_short(self) -> str:
+        """How much is wrong, and what a build would hold."""
+        rows = add_known([source.rows for source in self.estimate.sources])
+        held = "" if rows is None else f", about {count_things(rows, 'row')}"
+        return f"{count_things(len(self.faults), 'fault')}, {count_things(len(self.warnings), 'warning')}{held}"
+
+    def list_parts(self, *, faults: bool = True) -> Iterator[RenderableType]:
+        """The estimate, warnings, what a build in the run's folder does, and what is wrong."""
+        if self.estimate.sources:
+            yield make_source_table(self.estimate)
+        yield from (*list_totals(self.estimate), *list_assumptions(self.estimate))
+        yield from (f"Warning: {warning}" for warning in self.warnings)
+        if self.forecast:
+            yield from self._list_forecast()
+        yield from self.faults if faults else ()
+
+    def _list_forecast(self) -> Iterator[RenderableType]:
+        """What a build in the run's folder keeps and runs again."""
+        here = "The folder holds a run of this recipe"
+        if self.differences:
+            (needs,) = reword(["A build there needs --accept-changes"])
+            here = f"The folder is locked to another recipe:\n{self.differences}\n{needs}"
+        if all(step.outcome == "kept" for step in self.forecast):
+            yield f"{here}; it keeps every step ({reword([ASSUMED])[0]})."
+            return
+        yield f"{here}."
+        yield make_forecast_table(self.forecast, "what a build there does")
 
 
 @guard_call

@@ -16,6 +16,7 @@ from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.event_log import EventLog
 from vlmill.pipeline.core.files import remove_folder, write_atomically
 from vlmill.pipeline.core.progress import ProgressBars
+from vlmill.pipeline.core.shown import Shown, count_things
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.executor import Executor, open_executor
@@ -31,14 +32,21 @@ from vlmill.pipeline.reports.takedown_forecast import Forecast, forecast_takedow
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 
-@dataclass(frozen=True)
-class Takedown:
+@dataclass(frozen=True, repr=False)
+class Takedown(Shown):
     """What a takedown removed, or would remove."""
 
     forecast: Forecast  # what goes and what stays
     new: tuple[str, ...]  # the rules that were asked for and were not on the list, such as `domain example.org`
     done: bool  # False of a dry run: nothing was changed
     stages: Mapping[str, bool]  # those whose plan changed -> whether they were trained on the earlier plan
+
+    def say_short(self) -> str:
+        """How much goes."""
+        found = self.forecast
+        goes = f"{count_things(len(found.samples), 'sample')} and {count_things(len(found.images), 'image')}"
+        others = count_things(len(found.losing), "other sample")
+        return f"{goes} {'went' if self.done else 'would go'}, {others} with fewer images"
 
 
 def take_down(
