@@ -11,8 +11,9 @@ column `url`. An image that lies on disk beside its page, as in a saved crawl, b
 rows (or of the pages, where these lie elsewhere): rows with paths are of kind `file_documents`, others of
 `web_documents`, and `vlmill new` tells them apart. A row of a file names it as `file`.
 
-What gives no row (no text and no image, or bytes that are no text) is printed. Images that are neither at an absolute
-address nor a file there stay as they stand, so that a build loses them with a reason.
+What gives no row (no text and no image, bytes that are no text, an answer of a server that is no page) is printed.
+Images that are neither at an absolute address nor a file there stay as they stand, so that a build loses them with a
+reason.
 
 A page or record is read at a time. Extractors such as trafilatura and resiliparse know more of what the main text of a
 page is; what they return as HTML or Markdown can be given to `--column`.
@@ -153,7 +154,11 @@ def make_row(
 
 
 def read_warc(path: Path) -> Iterator[tuple[str, str]]:
-    """Address and text of each answer of HTML in a WARC file (ISO 28500), compressed or not."""
+    """Address and text of each page of HTML in a WARC file (ISO 28500), compressed or not.
+
+    Other answers than a page are printed and left out: errors and redirects, which show text of their own, and pages
+    that are packed as only a browser unpacks them.
+    """
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         while line := file.readline():
             if not line.startswith(b"WARC/"):
@@ -166,15 +171,21 @@ def read_warc(path: Path) -> Iterator[tuple[str, str]]:
             said, _, page = body.partition(b"\r\n\r\n")
             if head.get("warc-type") != "response" or b"html" not in said.lower():
                 continue
+            address = head.get("warc-target-uri", "").strip("<>")
+            status = re.match(rb"HTTP/\S+ (\d+)", said)
+            if status is not None and not 200 <= int(status[1]) < 300:
+                print(f"status {int(status[1])}, no page: {address}")
+                continue
             if re.search(rb"(?im)^transfer-encoding:\s*chunked", said):
                 page = join_chunks(page)
             if page.startswith(b"\x1f\x8b"):  # many crawlers unpack it, whatever the header says
                 page = gzip.decompress(page)
+            packed = re.search(rb"(?im)^content-encoding:\s*([\w, -]+)", said)
+            if packed is not None and not page.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+                print(f"packed as {packed[1].decode().strip()}, not read: {address}")
+                continue
             found = re.search(rb"(?i)charset=[\"']?([\w-]+)", said + page[:2048])
-            yield (
-                head.get("warc-target-uri", "").strip("<>"),
-                decode_page(page, found[1].decode() if found else "utf-8"),
-            )
+            yield address, decode_page(page, found[1].decode() if found else "utf-8")
 
 
 def join_chunks(body: bytes) -> bytes:

@@ -34,9 +34,11 @@ def script():
     return module
 
 
-def make_record(body, *headers, kind="response", address=ADDRESS):
+def make_record(body, *headers, kind="response", address=ADDRESS, status="200 OK"):
     """A record of a WARC file with an answer of HTTP."""
-    answer = b"\r\n".join([b"HTTP/1.1 200 OK", b"Content-Type: text/html; charset=utf-8", *headers, b"", body])
+    answer = b"\r\n".join(
+        [f"HTTP/1.1 {status}".encode(), b"Content-Type: text/html; charset=utf-8", *headers, b"", body]
+    )
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {address}\r\nContent-Length: {len(answer)}\r\n\r\n"
     return head.encode() + answer + b"\r\n\r\n"
 
@@ -77,6 +79,24 @@ def test_a_page_is_the_same_row_from_every_form(script, tmp_path, write):
     assert row == {"url": ADDRESS, "texts": TEXTS, "images": IMAGES}
     found = examine_place(str(out))
     assert (found.chosen.kind, len(found.chosen.pages)) == ("web_documents", 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "said"),
+    [
+        ("404 Not Found", (), b"<p>There is no such page.</p>", "status 404, no page: "),
+        ("302 Found", (b"Location: /b",), b"<p>The document has moved.</p>", "status 302, no page: "),
+        ("503", (), b"<p>Try again later.</p>", "status 503, no page: "),
+        ("200 OK", (b"Content-Encoding: br",), b"\x8b\x02\x80packed\x03", "packed as br, not read: "),
+    ],
+)
+def test_answers_that_are_no_page_are_named_and_make_no_row(script, tmp_path, capsys, status, headers, body, said):
+    unpacked = make_record(PAGE.encode(), b"Content-Encoding: br")  # as many crawlers store it
+    other = make_record(body, *headers, address=f"{ADDRESS}?gone", status=status)
+    (tmp_path / "a.warc").write_bytes(other + unpacked)
+    assert script.write_rows(tmp_path / "a.warc", tmp_path / "rows.jsonl") == 1
+    assert json.loads((tmp_path / "rows.jsonl").read_text())["texts"] == TEXTS
+    assert f"{said}{ADDRESS}?gone" in capsys.readouterr().out
 
 
 def test_images_of_markdown_leave_the_text(script, tmp_path):
