@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from rich.table import Table
 
-from vlmill.pipeline.core.keys import canonicalise_value, hash_file
+from vlmill.pipeline.core.keys import canonicalise_value, hash_file, make_key
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.step import Step, get_parameters, match_names
@@ -29,6 +29,7 @@ from vlmill.pipeline.engine.clustering import list_run_steps
 from vlmill.pipeline.engine.executor import Inline
 from vlmill.pipeline.engine.table_history import TableHistory
 from vlmill.pipeline.engine.workdir import EDITIONS
+from vlmill.pipeline.fetch.hosts import ListHosts
 from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists
 from vlmill.pipeline.recipe.mapping import list_differences
 from vlmill.pipeline.recipe.schema import Recipe
@@ -59,6 +60,7 @@ class ForecastStep:
     reads: tuple[str, ...] = ()  # names or patterns of the files that it reads of these
     direct: tuple[str, ...] = ()  # folders that it reads all of, and files of the run's folder
     inputs: tuple[str, ...] = ()  # sources and benchmarks whose input files it reads
+    unlocked: tuple[str, ...] = ()  # what it was made with otherwise, of settings that are in no lock
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def forecast_steps(
     for step in now:
         tasks, then = len(_read_names(root, step.folder)), earlier.get(step.folder)
         inputs = _find_inputs(root, step)
-        reasons = _explain_change(then, step) if then else ()
+        reasons = (*_explain_change(then, step), *step.unlocked) if then else ()
         reasons += tuple(f"{READS}{name}" for name in inputs if name in remade)
         doubts = tuple(f"input files of {name} were moved" for name in step.inputs if name in moved)
         doubts += tuple(f"{READS}{name}" for name in inputs if name in undecided)
@@ -192,7 +194,25 @@ def _list_chain(run: Build, source: str) -> Iterable[ForecastStep]:
         yield _make_step(found, chain, directly.get(found.step.name, over_all), taken)
         chain.append(found.folder)
         if found.step.name == "read" and (hosts := list_hosts_step(run, source)):
-            yield _make_step(hosts, chain, ())
+            known = _was_listed_so(run, source, hosts.folder, found.folder)
+            unlocked = () if known else ("fetch.mirrors and serve: others there",)
+            yield ForecastStep(hosts.folder, {}, tuple(chain), ListHosts.reads, unlocked=unlocked)
+
+
+def _was_listed_so(run: Build, source: str, folder: str, reads: str) -> bool:
+    """Whether the hosts of a source were listed under the mirrors that it has, which are in no lock.
+
+    Their keys tell, over the files that are there.
+    """
+    if not all((run.root / one / "manifest.json").exists() for one in (folder, reads)):
+        return True
+    step = ListHosts(tuple(sorted({*run.fetch_step(source).mirrors, *run.recipe.sources[source].serve})))
+    made = {receipt.partition: receipt.key for receipt in read_manifest(run.root, folder)}
+    return all(
+        made.get(receipt.partition) == make_key(step, {name: sums[name] for name in step.reads})
+        for receipt in read_manifest(run.root, reads)
+        for sums in [{file.name: file.sha256 for file in receipt.files}]
+    )
 
 
 def _name_weights(step: Step) -> dict[str, Any]:

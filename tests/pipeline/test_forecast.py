@@ -86,6 +86,17 @@ def test_a_recipe_whose_sources_are_in_no_alphabetical_order_keeps_everything(re
     assert rerun(reversed_recipe, run, **{"stages.align.train.steps": 1}) == ({}, set())
 
 
+def test_mirrors_that_no_lock_holds_are_judged_by_what_was_made_with_them(recipe, run):
+    mirrors = {"http://cdn.test/": "http://127.0.0.1:1/cdn/"}
+    named, ran = rerun(recipe, run, **{"sources.web.fetch": {"mirrors": mirrors}})
+    assert "steps/web/hosts" in ran
+    assert named["steps/web/hosts"] == ("fetch.mirrors and serve: others there",)
+    assert rerun(recipe, run, **{"sources.web.fetch": {"mirrors": mirrors}}) == ({}, set())
+    named, _ = rerun(recipe, run, **{"sources.web.fetch": {"mirrors": mirrors}, "filters.shape.min_side": 33})
+    assert "steps/web/shape" in named
+    assert "steps/web/hosts" not in named
+
+
 def test_the_order_of_sources_and_shares_in_a_recipe_changes_no_byte(reversed_recipe, built, tmp_path):
     assert vlmill("build", reversed_recipe, "--out", tmp_path / "run", "--workers", 0) == 0
     assert product(tmp_path / "run") == product(built)
