@@ -195,6 +195,13 @@ def _describe_cure(path: Path) -> str:
     return f"If it is damaged, delete it: the training then goes on from {before[-1] if before else 'its beginning'}"
 
 
+DIGESTS = {
+    "mixture": "the plan of the mixture changed since, by a build or a takedown",
+    "start_from": "the stage before, whose weights it started from, was trained anew",
+}
+"""What differs where a sha256 of an identity does."""
+
+
 def check_identity(path: Path, identity: Mapping[str, Any]) -> int:
     """Compare what a checkpoint was trained under with what is asked for; returns how many steps it has behind it.
 
@@ -208,7 +215,8 @@ def check_identity(path: Path, identity: Mapping[str, Any]) -> int:
     ]
     if differing:
         said = "; ".join(
-            f"{name}: {state['identity'].get(name)!r} there, {identity.get(name)!r} here" for name in differing
+            DIGESTS.get(name) or f"{name}: {state['identity'].get(name)!r} there, {identity.get(name)!r} here"
+            for name in differing
         )
         raise StoreError(
             f"{path} was trained otherwise ({said}). Put that back to go on, or delete {path.parent.parent} to "

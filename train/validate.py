@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 from vlmill.mixtures.build import LOCK, read_stage_mixture, validate_mixtures
 from vlmill.pipeline.core.config import suggest_names
-from vlmill.pipeline.core.errors import RecipeError, VlmillError, list_errors, pass_all
+from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError, list_errors, pass_all
 from vlmill.pipeline.core.files import read_json
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.recipe.validate import validate_recipe
+from vlmill.train.digests import RESULT, read_result
 from vlmill.train.families import FAMILIES, find_class
 from vlmill.train.settings import (
     Adapter,
@@ -198,6 +200,29 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
                 way = f"the same build with --accept-changes --set stages.{stage.name}.train.steps={most}"
                 larger = "; a larger --scale plans more" if recipe.scale < 1 else ""
                 yield f"{stage.name}: {error}{larger}" + (f". Next: {way}" if most else "")
+
+
+def list_outdated_trainings(root: Path, recipe: Recipe, shown: Path) -> Iterator[str]:
+    """A sentence with the next command for each stage that was trained to its end on another plan than there is now.
+
+    Args:
+        root: the run's folder.
+        recipe: that it is locked to.
+        shown: the folder as the command line names it.
+    """
+    for stage in recipe.stages:
+        folder, lock = root / "train" / stage.name, root / "mixtures" / stage.name / LOCK
+        if not (folder / RESULT).exists() or not lock.exists():
+            continue
+        try:
+            trained = read_result(folder)
+        except StoreError:  # it has changed, which `vlmill verify` and `vlmill train` say
+            continue
+        if trained["identity"]["mixture"] != hash_file(lock):
+            yield (
+                f"{stage.name}: its model was trained on an earlier plan, and is not changed. To train on this one: "
+                f"delete {shown / 'train' / stage.name}, then vlmill train {shown} --stage {stage.name}"
+            )
 
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:

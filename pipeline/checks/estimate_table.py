@@ -32,8 +32,8 @@ def list_totals(estimate: RunEstimate) -> Iterator[str]:
         return
     yield f"network: {_format_count(estimate.add_up('requests'))} requests for images"
     yield (
-        f"disk: tables {_add_sizes([one.table_bytes for one in estimate.sources])}, images as they came among them "
-        f"{_add_sizes([one.image_bytes for one in estimate.sources])}; shards: "
+        f"disk: tables {_add_sizes([one.table_bytes for one in estimate.sources])}, which hold images of "
+        f"{_add_sizes([one.image_bytes for one in estimate.sources])}, packed; shards: "
         + (", ".join(_list_shards(estimate)) or "none, without policies")
         + ("" if estimate.free is None else f"; {format_size(estimate.free)} are free")
     )

@@ -97,9 +97,10 @@ def takedown(
     else:
         console.print(f"taken down, and kept out by {directory / LIST}. Next: vlmill verify {directory}")
         for stage, trained in removed.stages.items():
+            anew = f"delete {directory / 'train' / stage}, then vlmill train {directory} --stage {stage}"
             console.print(
-                f"stage {stage}: the plan changed; train it again: vlmill train {directory} --stage {stage}"
-                + (". It was trained on the earlier plan, and that model is not changed" if trained else "")
+                f"stage {stage}: the plan changed"
+                + (f". It was trained on the earlier one, and that model is not changed: {anew}" if trained else "")
             )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from PIL import Image
 
 import vlmill as api
 from tests.helpers.small import RECIPE, vlmill, write_recipe
@@ -544,3 +547,17 @@ def test_shares_that_do_not_add_up_to_one_are_said_before_a_build(recipe, capsys
     said = "align: the shares add up to 1.2; they are read as proportions"
     assert said not in read_check(capsys, recipe)[1]["warnings"]
     assert said in read_check(capsys, recipe, "--set", "stages.align.mixture.shares.web=0.6")[1]["warnings"]
+
+
+def test_images_are_no_part_of_tables_that_are_smaller(tmp_path, capsys):
+    for number in range(4):
+        Image.new("RGB", (300, 200), (number, 9, 9)).save(tmp_path / f"{number}.bmp")
+    rows = [json.dumps({"image": f"{number}.bmp", "caption": f"Field {number}."}) for number in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    source = {"kind": "table", "files": "rows.jsonl", "options": {"image": "image", "caption": "caption"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "flat", "sources": {"flat": source}}))
+    assert vlmill("check", tmp_path / "recipe.yaml") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    found = re.search(r"disk: tables ([\d.]+) kB, which hold images of ([\d.]+) kB, packed", said)
+    assert found is not None, said
+    assert float(found[1]) < float(found[2])

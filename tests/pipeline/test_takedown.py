@@ -273,9 +273,18 @@ def test_the_stages_are_named_and_a_trained_model_is_said_to_be_as_it_was(run, c
     lock = (run / "mixtures/align/mixture.lock.json").read_bytes()
     assert takedown(run, "--sha256", sha(56, (200, 66))) == 0
     text = said(capsys)
-    assert "stage align: the plan changed" in text
-    assert "that model is not changed" in text
+    assert (
+        f"stage align: the plan changed. It was trained on the earlier one, and that model is not changed: delete "
+        f"{run}/train/align, then vlmill train {run} --stage align" in text
+    )
     assert (run / "mixtures/align/mixture.lock.json").read_bytes() != lock
+
+
+def test_of_a_stage_that_was_not_trained_no_takedown_says_to_train_it_again(run, capsys):
+    assert takedown(run, "--sha256", sha(56, (200, 66))) == 0
+    text = said(capsys)
+    assert "stage align: the plan changed" in text
+    assert "vlmill train" not in text
 
 
 def test_a_second_takedown_leaves_the_first_partition_alone(run):

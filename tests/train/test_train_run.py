@@ -200,6 +200,18 @@ def test_other_settings_cannot_go_on_from_a_checkpoint(run, tmp_path, uninterrup
         train(root, clip=2.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("mixture", "the plan of the mixture changed since"), ("start_from", "the stage before, .* was trained anew")],
+)
+def test_what_only_a_sha256_tells_is_said_in_words(uninterrupted, name, said):
+    path = uninterrupted.checkpoint
+    other = {**checkpoint.read_state(path)["identity"], name: "0" * 64}
+    with pytest.raises(StoreError, match=rf"trained otherwise \({said}[^;]*\)\. Put that back") as caught:
+        checkpoint.check_identity(path, other)
+    assert "0" * 64 not in str(caught.value)
+
+
 def test_the_next_stage_starts_from_the_weights_of_the_one_before(run, tmp_path, uninterrupted):
     root = copy(run, tmp_path)
     frozen = training(learning_rate={"projector": 1e-3}, steps=2)

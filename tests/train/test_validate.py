@@ -8,8 +8,11 @@ from tests.helpers.small import vlmill, write_recipe
 from vlmill.api.runs import open_run
 from vlmill.mixtures.build import validate_mixtures, verify_locks
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.train.digests import write_result
 from vlmill.train.validate import list_short_plans, validate_whole_recipe
 
 
@@ -56,6 +59,25 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     due = stats["schedule"]["due"][[source["name"] for source in stats["sources"]].index("web")]
     assert due[0] > 1.5 * due[-1]
     assert list(verify_locks(root)) == []
+
+
+def test_a_build_says_of_a_trained_stage_that_its_plan_is_another_now(tmp_path, capsys):
+    write_recipe(tmp_path)
+    root = tmp_path / "run"
+    build = ["build", tmp_path / "recipe.yaml", "--out", root, "--workers", 0, "--accept-changes"]
+    assert vlmill(*build) == 0
+    trained = root / "train/align"
+    trained.mkdir(parents=True)
+    write_result(trained, {"identity": {"mixture": hash_file(root / "mixtures/align/mixture.lock.json")}, "scores": {}})
+    capsys.readouterr()
+    assert vlmill(*build) == 0
+    assert "earlier plan" not in capsys.readouterr().out
+    assert vlmill(*build, "--set", "stages.align.mixture.shares.web=0.3") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "align: its model was trained on an earlier plan, and is not changed." in said
+    assert f"delete {trained}, then vlmill train {root} --stage align" in said
+    write_atomically(trained / "result.json", "{}")
+    assert vlmill(*build, "--set", "stages.align.mixture.shares.web=0.3") == 0, "what verify finds ends no build"
 
 
 def test_a_budget_of_patches_is_for_images_at_native_resolution(tmp_path):

@@ -49,7 +49,7 @@ from vlmill.pipeline.reports import kept
 from vlmill.pipeline.reports.contamination import list_warnings
 from vlmill.pipeline.reports.lost_to_unused import list_lost_to_unused
 from vlmill.pipeline.reports.signals import list_silent_signals
-from vlmill.train.validate import list_short_plans, validate_whole_recipe
+from vlmill.train.validate import list_outdated_trainings, list_short_plans, validate_whole_recipe
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,7 +242,7 @@ def build(
             for warning in kept.list_kept_warnings(came, shown):
                 console.print(warning, markup=False, soft_wrap=True)
                 log.write("warning", message=warning)
-        for line in _list_notes(root, loaded.recipe, until):
+        for line in _list_notes(root, loaded.recipe, until, shown):
             console.print(line, markup=False)
             log.write("note", message=line)
         if short := kept.explain_shortfall(came, shown):
@@ -260,8 +260,8 @@ def _load_unchanged(recipe: str | Path, out: str | Path | None, *, accept_change
     return load_for_build(recipe, {}, None, {}, code, root, accept_changes=accept_changes)
 
 
-def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
-    """What a person should look at after a build: contamination, notes of mixtures, plans too short for training."""
+def _list_notes(root: Path, recipe: Recipe, until: str | None, shown: Path) -> Iterator[str]:
+    """What a person should look at after a build: contamination, notes of mixtures, what training does with the plans."""
     if until != "survey":
         yield from list_warnings(root, recipe)
         yield from list_silent_signals(root, recipe)
@@ -269,6 +269,7 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None) -> Iterator[str]:
         for stage, stats in read_stats(root, None).items():
             yield from (f"{stage}: {note}" for note in group_notes(stats["notes"]))
         yield from list_short_plans(root, recipe)
+        yield from list_outdated_trainings(root, recipe, shown)
         yield from list_lost_to_unused(root, recipe)
 
 
