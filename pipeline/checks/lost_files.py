@@ -12,6 +12,7 @@ from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import read_image_stats, read_rows
 from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.reports.unread import count_unread_pages
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import spell_path
 from vlmill.pipeline.sources.image_places import CUT, explain_outside, find_image_place, find_tail
@@ -66,7 +67,7 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
 
 
 def warn_of_lost_images(table: Path, source: str, *, opens: bool) -> tuple[str, ...]:
-    """A line where most images are lost, of those whose bytes are known.
+    """A line where most images are lost, of those whose bytes are known; one where pages of TIFFs are not read.
 
     Args:
         table: The image stats of these rows.
@@ -74,13 +75,16 @@ def warn_of_lost_images(table: Path, source: str, *, opens: bool) -> tuple[str, 
         opens: Whether `find_lost_files` tells of images that are not there.
     """
     told_elsewhere = UNKNOWN | LOST if opens else UNKNOWN
-    had = [stats.reason for stats in read_image_stats(table, ("reason",)) if stats.reason not in told_elsewhere]
+    found = [stats for stats in read_image_stats(table, ("format", "frames")) if stats.reason not in told_elsewhere]
+    pages = count_unread_pages(source, found)
+    paged = (f"{pages} (docs/documents.md, Scans)",) if pages.images else ()
+    had = [stats.reason for stats in found]
     lost = Counter(str(reason) for reason in had if reason is not None)
     if lost.total() <= MOST * len(had):
-        return ()
+        return paged
     causes = ", ".join(f"{reason} {number:,}" for reason, number in lost.most_common())
     told = f"{lost.total():,} of the first {len(had):,} images are lost ({causes})"
-    return (f"{source}: {told}; vlmill preview RECIPE shows them",)
+    return (f"{source}: {told}; vlmill preview RECIPE shows them", *paged)
 
 
 def warn_of_other_folders(name: str, source: Source, files: Sequence[InputFile], images: str) -> tuple[str, ...]:

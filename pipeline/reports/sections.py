@@ -25,7 +25,7 @@ from vlmill.pipeline.reports.funnel import (
 )
 from vlmill.pipeline.reports.overlap import SourceOverlap, list_uncompared, read_overlap
 from vlmill.pipeline.reports.signals import SignalCounts, list_silent_signals, read_signals
-from vlmill.pipeline.reports.unread import UnreadKeys, list_unread_keys
+from vlmill.pipeline.reports.unread import UnreadKeys, UnreadPages, list_unread_keys, list_unread_pages
 
 SECTIONS = ("funnel", "overlap", "contamination", "signals")
 
@@ -39,6 +39,7 @@ class FunnelSection:
     causes: Mapping[str, Causes]  # source -> what is behind losses that follow from others
     lost_pages: Mapping[str, Mapping[str, int]]  # source -> reason -> pages that left no sample
     unread: tuple[UnreadKeys, ...]
+    unread_pages: tuple[UnreadPages, ...]  # of sources whose images do not come from the web
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ def _read_funnel_section(root: Path, funnel: Mapping[str, LevelCounts]) -> Funne
     unread = tuple(line for line in list_unread_keys(root) if line.source in funnel)
     recipe, steps = read_locked_recipe(root), {name: find_steps_by_reason(root, name) for name in funnel}
     causes = {name: found for name in funnel if (found := read_causes(root, recipe, name))}
-    return FunnelSection(funnel, steps, causes, pages, unread)
+    held = (name for name in funnel if not recipe.source(name).fetches)
+    return FunnelSection(funnel, steps, causes, pages, unread, tuple(list_unread_pages(root, held)))
 
 
 def _read_contamination_section(root: Path, source: str | None, examples: int) -> ContaminationSection:
@@ -137,7 +139,7 @@ def _read_contamination_section(root: Path, source: str | None, examples: int) -
 def format_funnel_notes(funnel: FunnelSection) -> Iterator[str]:
     """What is behind consequences; keys that were not read and pages that left no sample, a line for each source."""
     yield from describe_causes(funnel.causes.values())
-    yield from map(str, funnel.unread)
+    yield from map(str, (*funnel.unread, *funnel.unread_pages))
     for source, lost in funnel.lost_pages.items():
         why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
         yield f"{source}: pages without a sample: {why}"

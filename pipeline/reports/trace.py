@@ -215,7 +215,7 @@ def _image_to_json(node: Node, traced: Traced) -> dict[str, Any] | None:
     if node.image is None:
         return None
     stats = traced.image_stats[node.image]
-    names = ("reason", "sha256", "format", "width", "height", "contrast", "sharpness")
+    names = ("reason", "sha256", "format", "width", "height", "frames", "contrast", "sharpness")
     gone = traced.images_taken_down.get(node.image, "")
     return {"number": node.image, "taken_down": gone, **{name: getattr(stats, name) for name in names}}
 
@@ -263,13 +263,18 @@ def _format_fate(reason: Any) -> str:
     return f"{'- ' + str(reason) if reason else '+':<18}"
 
 
+def _tell_pages(stats: ImageStats) -> str:
+    """Of a TIFF with several pages that the first is shown."""
+    return f", the first of {stats.frames:,} pages," if stats.format == "TIFF" and stats.frames > 1 else ""
+
+
 def _describe_node(node: Node, traced: Traced) -> str:
     if node.image is not None and node.image in traced.images_taken_down:
         return f"image taken down by {traced.images_taken_down[node.image]}"
     if node.image is not None:
         stats = traced.image_stats[node.image]
         seen = (
-            f"{stats.format} {stats.width}x{stats.height} sha256 {stats.sha256}"
+            f"{stats.format} {stats.width}x{stats.height}{_tell_pages(stats)} sha256 {stats.sha256}"
             if stats.reason is None
             else str(stats.reason)
         )

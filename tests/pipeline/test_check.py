@@ -561,3 +561,29 @@ def test_images_are_no_part_of_tables_that_are_smaller(tmp_path, capsys):
     found = re.search(r"disk: tables ([\d.]+) kB, which hold images of ([\d.]+) kB, packed", said)
     assert found is not None, said
     assert float(found[1]) < float(found[2])
+
+
+def test_pages_of_a_tiff_behind_its_first_are_said_before_and_after_a_build(tmp_path, capsys):
+    pages = [Image.new("L", (60, 40), shade) for shade in (9, 90, 190)]
+    pages[0].save(tmp_path / "book.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "page.tif")
+    pages[0].save(tmp_path / "moving.gif", save_all=True, append_images=pages[1:])
+    names = ("book.tif", "page.tif", "moving.gif")
+    rows = [json.dumps({"image": name, "caption": f"A picture called {name}."}) for name in names]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    source = {"kind": "table", "files": "rows.jsonl", "options": {"image": "image", "caption": "caption"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "books", "sources": {"books": source}}))
+    run, said = tmp_path / "run", "books: 1 TIFF with several pages: the first is read, 2 behind it are not"
+    assert vlmill("check", tmp_path / "recipe.yaml") == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert vlmill("build", tmp_path / "recipe.yaml", "--out", run, "--workers", 0) == 0
+    capsys.readouterr()
+    assert vlmill("report", run, "--section", "funnel") == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    for row, told in enumerate((", the first of 3 pages,", "", "")):
+        assert vlmill("trace", run, f"books/rows.jsonl#{row}") == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert (" 60x40" + told + " sha256 ") in text
+    pages[0].save(tmp_path / "book.tif")
+    assert vlmill("check", tmp_path / "recipe.yaml") == 0
+    assert "several pages" not in capsys.readouterr().out

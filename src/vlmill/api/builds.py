@@ -261,7 +261,7 @@ def _load_unchanged(recipe: str | Path, out: str | Path | None, *, accept_change
 
 
 def _list_notes(root: Path, recipe: Recipe, until: str | None, shown: Path) -> Iterator[str]:
-    """What a person should look at after a build: contamination, notes of mixtures, what training does with the plans."""
+    """What a person should look at after a build: contamination, notes of mixtures, plans that do not fit training."""
     if until != "survey":
         yield from list_warnings(root, recipe)
         yield from list_silent_signals(root, recipe)
