@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmill.api.ablation import Ablation, ablate, plan_ablation
+    from vlmill.api.ablation import Ablation, AblationPlan, ablate, plan_ablation
     from vlmill.api.builds import LoadedRecipe, build, forecast_changes, load_recipe
     from vlmill.api.checks import CheckResult, check_recipe, estimate_training
     from vlmill.api.mixtures import compare_mixtures, compare_published, import_mixture, list_published, load_published
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from vlmill.pipeline.reports.trace import Traced
     from vlmill.pipeline.reports.unused import UnusedFiles
     from vlmill.pipeline.reports.what_if import WhatIfAnswer
-    from vlmill.train.ablation.plan import AblationPlan
     from vlmill.train.batch import Batch
     from vlmill.train.estimate import TrainingEstimate
     from vlmill.train.evaluate import Score
@@ -116,7 +115,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "vlmill.api.ablation": ("Ablation", "ablate", "plan_ablation"),
+    "vlmill.api.ablation": ("Ablation", "AblationPlan", "ablate", "plan_ablation"),
     "vlmill.api.builds": ("LoadedRecipe", "build", "forecast_changes", "load_recipe"),
     "vlmill.api.checks": ("CheckResult", "check_recipe", "estimate_training"),
     "vlmill.api.mixtures": (
@@ -145,7 +144,6 @@ _MODULES = {
     "vlmill.pipeline.reports.trace": ("Traced",),
     "vlmill.pipeline.reports.unused": ("UnusedFiles",),
     "vlmill.pipeline.reports.what_if": ("WhatIfAnswer",),
-    "vlmill.train.ablation.plan": ("AblationPlan",),
     "vlmill.train.batch": ("Batch",),
     "vlmill.train.estimate": ("TrainingEstimate",),
     "vlmill.train.evaluate": ("Score",),

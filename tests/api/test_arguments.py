@@ -77,12 +77,12 @@ LATER = {"PreTrainedModel", "Any"}
 
 
 def list_callables():
-    """Every public function, and every method of runs and of stages, by name."""
+    """Every public function, and every method of runs, stages and plans of ablations, by name."""
     for name in vlmill.__all__:
         item = getattr(vlmill, name)
         if inspect.isfunction(item):
             yield name, item
-    for owner in (vlmill.Run, vlmill.StageMixture):
+    for owner in (vlmill.Run, vlmill.StageMixture, vlmill.AblationPlan):
         for name, item in inspect.getmembers(owner, inspect.isfunction):
             if not name.startswith("_"):
                 yield f"{owner.__name__}.{name}", item
@@ -108,7 +108,8 @@ def test_a_value_of_another_kind_is_named_with_what_is_taken(run, tmp_path, monk
         for other, one in inspect.signature(function).parameters.items()
         if one.default is one.empty and other != "self" and one.kind is not one.VAR_KEYWORD
     }
-    owner = {"Run": run, "StageMixture": object.__new__(vlmill.StageMixture)}.get(name.partition(".")[0])
+    empty = {one: object.__new__(getattr(vlmill, one)) for one in ("StageMixture", "AblationPlan")}
+    owner = {"Run": run, **empty}.get(name.partition(".")[0])
     given |= {argument: value}
     with pytest.raises(TypeError, match=rf"^{argument}\W.*{re.escape(repr(value).strip('[]'))}.*[:;] ?.*give "):
         function(*([owner] if owner else []), **given)

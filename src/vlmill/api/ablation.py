@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from vlmill.api.arguments import check_workers, format_places, list_code_files
-from vlmill.api.boundary import guard_call
+from vlmill.api.boundary import guard_call, guard_methods
 from vlmill.api.builds import build_recipe
 from vlmill.api.runs import Run, open_run
 from vlmill.api.training import train_run
@@ -27,6 +27,10 @@ from vlmill.train.ablation.report import make_report
 from vlmill.train.ablation.runs import prepare_runs
 from vlmill.train.ablation.spec import Spec, Trial, find_ablation, list_trials, read_ablation
 from vlmill.train.settings import Machine
+
+__all__ = ["Ablation", "AblationPlan", "ablate", "plan_ablation"]
+
+guard_methods(AblationPlan)  # which `plan_ablation` returns
 
 
 @dataclass(frozen=True)
