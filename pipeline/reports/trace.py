@@ -27,6 +27,7 @@ from vlmill.pipeline.core.sample import (
     read_samples,
     read_verdicts,
 )
+from vlmill.pipeline.core.shown import Shown, count_things
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import list_filtered_tables, list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -38,8 +39,8 @@ from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
 
-@dataclass(frozen=True)
-class Traced:
+@dataclass(frozen=True, repr=False)
+class Traced(Shown):
     """All that a run knows of one sample."""
 
     sample: Sample  # with all its nodes
@@ -51,6 +52,15 @@ class Traced:
     shards: list[str]  # "path:key", one per policy that kept it
     taken_down: str = ""  # the rule under which the sample was taken down
     images_taken_down: Mapping[int, str] = field(default_factory=dict)  # of the whole partition: image -> rule
+
+    def say_short(self) -> str:
+        """The id, and what became of it."""
+        became = "taken down" if self.taken_down else f"lost: {self.outcome.sample}" if self.outcome.sample else "kept"
+        return f"{self.sample.id}, {became}, in {count_things(len(self.shards), 'shard')}"
+
+    def list_parts(self) -> Iterator[str]:
+        """What `vlmill trace` prints of it, but for the steps that see it."""
+        yield from format_trace(self)
 
 
 def find_id(root: Path, name: str) -> SampleId:

@@ -33,6 +33,7 @@ def results(recipe, run):
         "checked": vlmill.check_recipe(recipe, run.folder, settings={"shape.max_ratio": 1.5}),
         "status": run.status(),
         "answer": run.what_if({"shape.max_ratio": 1.01}),
+        "traced": run.trace("web/web.parquet#5"),
         "taken": run.takedown(ids="web/web.parquet#0", dry_run=True, workers=0),
     }
 
@@ -51,6 +52,7 @@ def list_printed(*arguments):
         ("checked", "<CheckResult: 0 faults, "),
         ("status", "<Status: "),
         ("answer", "<WhatIfAnswer: "),
+        ("traced", "<Traced: web/web.parquet#5, lost: language, in 0 shards>"),
         ("taken", "<Takedown: 2 samples and 1 image would go, "),
     ],
 )
