@@ -8,10 +8,27 @@ from typing import Any
 
 from vlmill.pipeline.proposal.column_names import ANSWERS, CAPTIONS, QUESTIONS, TURNS
 from vlmill.pipeline.sources.conversation import FROM
-from vlmill.pipeline.sources.page_texts import TEXTS, find_box, read_list, read_object, read_text
+from vlmill.pipeline.sources.formats.packed import find_ending
+from vlmill.pipeline.sources.known_keys import PICTURES
+from vlmill.pipeline.sources.page_texts import LINES, TEXTS, WORDS, find_box, read_list, read_object, read_text
 
 OTHERS = frozenset({*CAPTIONS, *QUESTIONS, *ANSWERS, *TURNS, *FROM})
 """Keys of rows that say something else of a picture than what is written on it."""
+
+PARTS = frozenset({*WORDS, *LINES, "pages", "blocks", "regions", "paragraphs"})
+"""Keys of what holds the parts of a page, and hardly anything else."""
+OF_A_PAGE = (
+    "a file is what OCR read on one picture: `vlmill new FOLDER` of a folder that holds nothing but pictures and these "
+    "makes rows of both (docs/documents.md, Scans)"
+)
+
+
+def is_one_page(said: Mapping[str, Any]) -> bool:
+    """Whether an object is what OCR read on one picture: it holds parts of a page, of which none names a picture."""
+    held = [value for key, value in said.items() if str(key).lower() in PARTS and isinstance(value, list)]
+    parts = [part for value in held for part in value if isinstance(part, Mapping)]
+    named = (value for part in parts for value in part.values() if isinstance(value, str))
+    return bool(parts) and not any(find_ending(value)[1:] in PICTURES for value in named) and bool(read_page_text(said))
 
 
 def read_page_text(said: Any) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
+from vlmill.pipeline.proposal.page_texts import is_one_page
 from vlmill.pipeline.sources.formats.packed import find_ending
 
 TRAIN = frozenset({"train", "training"})
@@ -110,10 +111,11 @@ def find_wrapped(
 ) -> Wrapped | None:
     """The rows within the single row of the first file of these names; None where these rows are rows.
 
-    Turns of a conversation are no rows. The file that is to be made of them is in this folder, where images are looked
-    for; `whole` says whether the files are all of it that end in `.json`.
+    Turns of a conversation are no rows, nor are the words that OCR read on a page. The file that
+    is to be made of them is in this folder, where images are looked for; `whole` says whether the files are all of it
+    that end in `.json`.
     """
-    if len(rows) != 1:
+    if len(rows) != 1 or is_one_page(rows[0]):
         return None
     for key, value in rows[0].items():
         listed = isinstance(value, list) and len(value) > 1 and all(map(_is_record, value))

@@ -40,6 +40,7 @@ from vlmill.pipeline.proposal.document_columns import (
 )
 from vlmill.pipeline.proposal.joined_rows import join_rows
 from vlmill.pipeline.proposal.looked_files import Opened, note_lost_images, open_files
+from vlmill.pipeline.proposal.page_texts import OF_A_PAGE, is_one_page
 from vlmill.pipeline.proposal.place_names import (
     PACKED,
     Wrapped,
@@ -136,6 +137,8 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     notes += [describe_left(left)] if left else []
     if wrapped and not best:
         notes.append(wrapped.message)
+    if not best and suffix == ".json" and opened.rows and is_one_page(opened.rows[0]):
+        notes.append(OF_A_PAGE)
     if best:
         notes += [*opened.notes, *list_text_notes(best, opened.cells)]
         notes += [] if joined else note_lost_images(opened, images)

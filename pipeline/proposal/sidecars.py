@@ -1,7 +1,7 @@
 """Pictures with a file of each that says what it shows, for `vlmill new`: a `.txt` with a caption, or a `.json`.
 
 It lies beside the picture, or by the same name in another folder. Of a scan it may be what an OCR program wrote
-(page_texts.py), also in one file for all pages.
+(page_texts.py), also in one file for all pages, or as hOCR (hocr.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.proposal.hocr import read_hocr
 from vlmill.pipeline.proposal.page_texts import list_read_pages, read_page_text
 from vlmill.pipeline.proposal.place_names import get_suffix
 from vlmill.pipeline.sources.conversation import FROM
@@ -22,7 +23,9 @@ from vlmill.pipeline.sources.known_keys import PICTURES
 
 KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
 
-READ = frozenset({".json", ".txt", ".md", ""})
+SAID = (".txt", ".json", ".hocr")
+"""How files end that say something of one picture, the first before the next."""
+READ = frozenset({*SAID, ".md", ""})
 """How files end that say something of pictures, and those that are about the whole folder."""
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "images", "img", "pictures"})
@@ -51,7 +54,7 @@ class Beside:
     rows: Sequence[Mapping[str, Any]]
     """Of each picture: `image`, its name, and the keys of its `.json`, or `caption` from its `.txt`. One of which
     nothing is said has no more than its name; a build counts it as failed."""
-    alone: Sequence[str]  # names of `.txt` and `.json` files without a picture
+    alone: Sequence[str]  # names of such files without a picture
     numeric: int = 0  # `.txt` files without a letter, such as boxes for detectors: no captions
     read: int = 0  # pages whose text was made of the words and lines of OCR
 
@@ -65,8 +68,8 @@ class Beside:
         bare = [str(row["image"]) for row in self.rows if len(row) == 1]
         if bare:
             yield (
-                f"{len(bare):,} of {len(self.rows):,} pictures have no .txt or .json file that says anything, and give "
-                f"no sample: {_name_some(bare)}"
+                f"{len(bare):,} of {len(self.rows):,} pictures have no .txt, .json or .hocr file that says anything, "
+                f"and give no sample: {_name_some(bare)}"
             )
         if self.read:
             yield (
@@ -76,11 +79,11 @@ class Beside:
         if self.numeric:
             yield f"{describe_numeric(self.numeric)}, and are no captions"
         if self.alone:
-            yield f"{len(self.alone):,} of .txt and .json files are beside no picture: {_name_some(self.alone)}"
+            yield f"{len(self.alone):,} of .txt, .json and .hocr files are beside no picture: {_name_some(self.alone)}"
 
 
 def match_files(files: Sequence[InputFile]) -> dict[tuple[str, str], InputFile]:
-    """Picture and `.txt` or `.json` -> the file that says what it shows.
+    """Picture and `.txt`, `.json` or `.hocr` -> the file that says what it shows.
 
     That is `a.json` or `a.png.json` beside `a.png`; else the only one called so, where one picture alone is.
     """
@@ -94,7 +97,7 @@ def match_files(files: Sequence[InputFile]) -> dict[tuple[str, str], InputFile]:
     for name in pictures:
         stem = drop_suffix(name)
         last = PurePosixPath(stem).name
-        for suffix in (".txt", ".json"):
+        for suffix in SAID:
             if (stem, suffix) in beside:
                 found[name, suffix] = beside[stem, suffix]
             elif stems[last] == 1 == names[last, suffix]:
@@ -108,6 +111,8 @@ def list_described(files: Sequence[InputFile]) -> Beside:
     rows, numeric, read = list[Mapping[str, Any]](), 0, 0
     for name in (file.name for file in files if get_suffix(file.name) in KNOWN):
         said = _read_json(matched[name, ".json"]) if (name, ".json") in matched else {}
+        if not said and (name, ".hocr") in matched:
+            said = read_hocr(_read_text(matched[name, ".hocr"]))
         text = read_page_text(said)
         read += bool(text)
         caption = _read_text(matched[name, ".txt"]).strip() if (name, ".txt") in matched else ""
@@ -166,7 +171,7 @@ def drop_suffix(name: str) -> str:
 
 
 def _is_text(name: str) -> bool:
-    return get_suffix(name) in {".txt", ".json"}
+    return get_suffix(name) in SAID
 
 
 def _name_described(name: str) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.proposal.attempts import Attempt
 from vlmill.pipeline.proposal.document_columns import SCANS
+from vlmill.pipeline.proposal.page_texts import OF_A_PAGE
 from vlmill.pipeline.proposal.place_names import WHOLE
 from vlmill.pipeline.proposal.proposal import Proposal
 from vlmill.pipeline.sources import SOURCES, Page
@@ -116,7 +117,7 @@ def explain_nothing(found: Proposal) -> str:
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
-    whole = [note for note in found.notes if note.startswith(WHOLE)]
+    whole = [note for note in found.notes if note.startswith(WHOLE) or note == OF_A_PAGE]
     advice = [*whole, *advice]
     advice += [f"{WITHOUT}: {', '.join(meant)}"] if meant else []
     parts = {

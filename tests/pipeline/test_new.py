@@ -212,8 +212,8 @@ def test_pictures_without_a_text_are_listed_for_a_build_to_count_and_texts_witho
     assert len(found.listed) == len(ROWS) + 1
     assert {"image": "more.png"} in found.listed
     assert found.notes == (
-        "1 of 31 pictures have no .txt or .json file that says anything, and give no sample: more.png",
-        "1 of .txt and .json files are beside no picture: gone.txt",
+        "1 of 31 pictures have no .txt, .json or .hocr file that says anything, and give no sample: more.png",
+        "1 of .txt, .json and .hocr files are beside no picture: gone.txt",
     )
 
 

@@ -15,7 +15,8 @@ from vlmill.pipeline.cli.hub_recipe import list_shipped, take_recipe
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.proposal.place_names import make_pattern, split_names
+from vlmill.pipeline.proposal.page_texts import OF_A_PAGE
+from vlmill.pipeline.proposal.place_names import find_wrapped, make_pattern, split_names
 from vlmill.pipeline.proposal.proposal import examine_place
 from vlmill.pipeline.sources.llava import LlavaSource, WebLlavaSource
 from vlmill.pipeline.sources.table import TableSource
@@ -149,7 +150,9 @@ def test_pictures_with_json_beside_them_become_a_table(tmp_path):
         {"image": "0.jpg"},
         {"image": "1.jpg", "question": "What?", "answer": "1", "caption": "A shape."},
     )
-    assert "1 of 4 pictures have no .txt or .json file that says anything, and give no sample: 0.jpg" in found.notes
+    assert (
+        "1 of 4 pictures have no .txt, .json or .hocr file that says anything, and give no sample: 0.jpg" in found.notes
+    )
 
 
 def write_pictures(folder, count=6):
@@ -252,3 +255,43 @@ def test_a_dataset_with_a_shipped_recipe_is_read_by_it(capsys):
     assert list_shipped("hf://datasets/HuggingFaceM4/OBELICS@v1") == []
     with pytest.raises(RecipeError, match="llava_conversation_58k, llava_instruct_665k"):
         take_recipe("hf://datasets/liuhaotian/LLaVA-Instruct-150K")
+
+
+HOCR = """<?xml version="1.0" encoding="UTF-8"?>
+<html xmlns="http://www.w3.org/1999/xhtml"><head><title>not read</title><meta name="ocr-system" content="tesseract"/>
+</head><body>{pages}</body></html>"""
+HOCR_PAGE = """<div class='ocr_page' title='image "a.png"; bbox 0 0 90 60'><div class='ocr_carea'><p class='ocr_par'>
+<span class='ocr_header' title='bbox 1 1 60 9'><span class='ocrx_word' title='x_wconf 93'>Toll</span>
+ <span class='ocrx_word'><strong>{word}</strong></span></span>
+<span class='ocr_line'><span class='ocrx_word'>Salt</span><br/> <span class='ocrx_word'>&amp;</span>
+ <span class='ocrx_word'>tin</span></span></p></div></div>"""
+
+
+def test_hocr_beside_pictures_is_their_text_and_that_of_several_pages_is_none(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(picture(number, (90, 60)))
+        one = HOCR_PAGE.format(word=f"gate{number}")
+        (tmp_path / f"{number}.hocr").write_text(HOCR.format(pages=one * (2 if number == 3 else 1)))
+    found = examine_place(str(tmp_path))
+    said = {row["image"]: row.get("text") for row in found.listed}
+    assert said == {**{f"{number}.png": f"Toll gate{number}\nSalt & tin" for number in range(3)}, "3.png": None}
+    assert any("1 of 4 pictures have no .txt, .json or .hocr file" in note for note in found.notes)
+    assert any("the texts of 3 pages were made of the words and lines" in note for note in found.notes)
+
+
+def test_words_that_ocr_read_on_a_picture_are_not_offered_as_rows(tmp_path, capsys):
+    words = [{"text": word, "box": [9 * place, 1, 9 * place + 8, 9]} for place, word in enumerate(("Toll", "gate"))]
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture(number, (90, 60)))
+        (tmp_path / f"{number}.json").write_text(json.dumps({"width": 90, "words": words}))
+    (tmp_path / "book.pdf").write_bytes(b"%PDF-1.4")
+    assert vlmill("new", tmp_path, "--out", tmp_path / "recipe.yaml") == 1
+    said = "".join(capsys.readouterr())
+    assert OF_A_PAGE in said
+    assert "jq" not in said
+
+
+def test_pages_that_name_their_pictures_are_rows_still(tmp_path):
+    rows = [{"image": f"{number}.png", "text": "A toll gate."} for number in range(3)]
+    assert find_wrapped(["pages.json"], [{"version": 1, "pages": rows}]).message.count("jq -c") == 1
+    assert find_wrapped(["pages.json"], [{"version": 1, "pages": [{"text": row["text"]} for row in rows]}]) is None
