@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from vlmill.pipeline.checks.check import check_lists, check_tokenizer, is_copied
+from vlmill.pipeline.checks.looked_rows import LookedFile, open_looked, share_rows
 from vlmill.pipeline.checks.lost_files import warn_of_other_folders
 from vlmill.pipeline.checks.row_counts import count_partitions, count_rows, count_taken
 from vlmill.pipeline.checks.sample_costs import Child, Costs, MeasuredRows, SourceWork, measure_rows
@@ -65,7 +67,7 @@ class SourceEstimate:
     source: str  # its name
     files: int  # how many match
     bytes: int  # of all its files
-    rows: int | None  # counted, or those of the first file times all bytes over its bytes; with the recipe's limit
+    rows: int | None  # counted, or by the bytes of those files that were counted; with the recipe's limit
     samples: int | None  # before filters
     images: int | None  # that samples show, an image as often as it is shown
     requests: int | None  # for images that are addresses and that no folder serves
@@ -190,10 +192,10 @@ def estimate_source(
     files: Sequence[InputFile],
     child: Child,
 ) -> SourceEstimate:
-    """Run the first rows of a source through the steps of a build, and say what follows for all.
+    """Run a few rows of a source through the steps of a build, and say what follows for all.
 
-    They are those of its first file; where none of them gives a sample, of the next, up to LOOKED files. Bad files
-    that the recipe skips are passed over.
+    They are those of its first file, and of others from all over the list (looked_rows.py). Where none of them gives a
+    sample it begins with the next file, up to LOOKED files. Bad files that the recipe skips are passed over.
 
     Args:
         recipe: What would be built.
@@ -228,17 +230,20 @@ def estimate_source(
 def _measure_file(
     recipe: Recipe, base: Path, name: str, files: Sequence[InputFile], first: InputFile, child: Child
 ) -> SourceEstimate:
-    """What follows from the first rows of one of a source's files for all of them. Raises as `estimate_source`."""
+    """What follows from rows of a source's files, one above all, for all of them. Raises as `estimate_source`."""
     source = recipe.source(name)
     if is_copied(first) and first.size > LARGEST:
         return _describe_source(recipe, name, files, first, None, MeasuredRows(Costs()))
     try:
-        with explain_bad_file(recipe, name), open_input(first) as path:
+        with explain_bad_file(recipe, name), open_input(first) as path, ExitStack() as opened:
             counted = first.size <= LARGEST or source.ranged(first.name) or first.name.endswith(".tar")
             number = len(source.survey(path)) if counted else None
-            there = count_rows(recipe, name, files, first, number)
             work = make_work(recipe, base, name, first)
-            measured = measure_rows(child, work, path, 1 << 62 if number is None else number)
+            looked, there = [LookedFile(first.name, path, 1 << 62, first.size)], None
+            if number is not None:
+                looked = opened.enter_context(open_looked(recipe, name, files, first, path, number))
+                there = count_rows(recipe, name, files, first, looked)
+            measured = measure_rows(child, work, looked)
             apart = warn_of_other_folders(name, source, files, work.images)
     except VlmillError:
         raise
@@ -249,7 +254,8 @@ def _measure_file(
             raise SourceError(said) from error
         raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason}") from error
     measured = replace(measured, warnings=(*measured.warnings, *apart))
-    return _describe_source(recipe, name, files, first, there, measured)
+    used = len(share_rows(looked, measured.costs.rows))
+    return _describe_source(recipe, name, files, first, there, measured, used)
 
 
 def make_work(recipe: Recipe, base: Path, name: str, file: InputFile) -> SourceWork:
@@ -301,8 +307,9 @@ def _describe_source(
     first: InputFile,
     there: int | None,
     measured: MeasuredRows,
+    used: int = 1,
 ) -> SourceEstimate:
-    """The estimate of a source whose files have so many rows in all."""
+    """The estimate of a source whose files have so many rows in all; rows of so many files were measured."""
     rows = there if there is None else count_taken(recipe, there)
     known = measured.costs.rows > 0 and rows is not None
     partitions = count_partitions(recipe, files, rows or 0)
@@ -340,7 +347,7 @@ def _describe_source(
         seconds=seconds,
         measured=measured.costs.rows,
         unreadable=int(measured.costs.amounts.get("unreadable", 0)),
-        rests_on=_explain_basis(files, first, measured, rows),
+        rests_on=_explain_basis(files, first, measured, rows, used),
         warnings=measured.warnings,
         faults=measured.faults,
         asked={
@@ -356,11 +363,14 @@ def _estimate_asked(name: str, signal: Ask, amounts: Mapping[str, float]) -> Ask
     return AskedEstimate(requests, sent, answered, signal.find_cost(sent, answered))
 
 
-def _explain_basis(files: Sequence[InputFile], first: InputFile, measured: MeasuredRows, rows: int | None) -> str:
+def _explain_basis(
+    files: Sequence[InputFile], first: InputFile, measured: MeasuredRows, rows: int | None, used: int
+) -> str:
     """What an estimate rests on, and what it leaves out."""
     of = first.name if len(files) == 1 else f"the first of {len(files)} files"
     if first is not files[0]:
         of = f"{first.name}, one of {len(files)} files"
+    of = f"{used} of {len(files):,} files" if used > 1 else of
     said = [f"{measured.costs.rows} {'row' if measured.costs.rows == 1 else 'rows'} of {of}"]
     if lost := int(measured.costs.amounts.get("unreadable", 0)):
         said.append(f"{lost} of them give no sample ({measured.lost})")

@@ -62,7 +62,7 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
         found = f"they are in {there}" if there else "say where they are"
         told = f"none of {len(lost):,} image files that rows name, such as {lost[0]}, is under {images}"
         return LostFiles(faults=(f"source {source!r}: {told}; {found}: {say}{'' if there else why}",))
-    count = f"{len(lost):,} of the first {len(rows):,} images"
+    count = f"{len(lost):,} of {len(rows):,} images that were looked for"
     return LostFiles(warnings=(f"{source}: {count} are not there, such as {lost[0]} under {images}{why}",))
 
 
@@ -83,7 +83,7 @@ def warn_of_lost_images(table: Path, source: str, *, opens: bool) -> tuple[str, 
     if lost.total() <= MOST * len(had):
         return paged
     causes = ", ".join(f"{reason} {number:,}" for reason, number in lost.most_common())
-    told = f"{lost.total():,} of the first {len(had):,} images are lost ({causes})"
+    told = f"{lost.total():,} of {len(had):,} images that were looked at are lost ({causes})"
     return (f"{source}: {told}; vlmill preview RECIPE shows them", *paged)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vlmill.pipeline.checks.looked_rows import LookedFile
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.recipe.schema import Recipe
@@ -16,14 +17,15 @@ COUNTED = 100
 
 
 def count_rows(
-    recipe: Recipe, name: str, files: Sequence[InputFile], first: InputFile, known: int | None
-) -> int | None:
-    """The rows of all files, where `first` has `known`: counted where that is cheap, else by their bytes.
+    recipe: Recipe, name: str, files: Sequence[InputFile], first: InputFile, looked: Sequence[LookedFile]
+) -> int:
+    """The rows of all files, where those that were looked at have so many: counted where that is cheap, else by bytes.
 
     Of Parquet files here it is, since their footers know. Where the file is one row, as a PDF is, each is taken for
-    one. None where it was not counted, or sizes are not known.
+    one.
     """
-    if len(files) == 1 or known is None:
+    known = looked[0].rows
+    if len(files) == 1:
         return known
     source = recipe.source(name)
     ending = find_ending(first.name)
@@ -34,7 +36,10 @@ def count_rows(
         counted = known + sum(_survey_rows(recipe, name, file) for file in files[:COUNTED] if file is not first)
         sizes = sum(file.size for file in files), sum(file.size for file in head)
         return counted if len(files) <= COUNTED else round(counted * sizes[0] / max(sizes[1], 1))
-    return round(known * sum(file.size for file in files) / first.size) if first.size else None
+    rows, size = sum(one.rows for one in looked), sum(one.size for one in looked)
+    if len(looked) == len(files) or not size:
+        return round(rows * len(files) / len(looked))
+    return round(rows * sum(file.size for file in files) / size)
 
 
 def _survey_rows(recipe: Recipe, name: str, file: InputFile) -> int:

@@ -1,14 +1,14 @@
-"""What the first rows of a source cost: the steps of a build run over them in a temporary folder, and are measured.
+"""What a few rows of a source cost: the steps of a build run over them in a temporary folder, and are measured.
 
-`estimate.py` says what follows for all rows. The steps run in a child process under a time limit, since they decode
-whatever the rows hold. No address is asked for; what the recipe serves from a folder is read there.
+`estimate.py` says what follows for all. The steps run in a child process under a time limit, as rows may hold anything.
+No address is asked for; what the recipe serves from a folder is read there.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.boxes import ModelBoxes, SourceBoxes
+from vlmill.pipeline.checks.looked_rows import LookedFile, share_rows
 from vlmill.pipeline.checks.lost_files import LostFiles, find_lost_files, warn_of_lost_images
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import (
@@ -68,9 +69,7 @@ SECONDS = 3.0
 LIMIT = 60.0
 """Seconds after which a pass is given up."""
 MEMORY = 64 << 30
-"""Bytes of address space that a pass may take. torch for GPUs, which the writer of shards loads, maps 3 GB alone; the
-decoders of images and documents have children with limits of their own."""
-
+"""Bytes of address space that a pass may take: torch maps 3 GB alone. Decoders have children with own limits."""
 UNKNOWN: dict[str, object] = {"reason": str(Reason.FETCH_ERROR)}
 """What an image is that only a request would bring."""
 
@@ -99,9 +98,9 @@ class SourceWork:
     fetch: Fetch = field(default_factory=Fetch)  # how images are had that are addresses; nothing is asked for
     before_fetch: tuple[Filter, ...] = ()  # those of the filters that images wait for
 
-    def make_read(self, rows: RowRange) -> Read:
+    def make_read(self, *rows: RowRange) -> Read:
         """The step that reads rows of it."""
-        read = Read(self.source, self.name, (rows,), images=self.images, unescape=self.unescape)
+        read = Read(self.source, self.name, rows, images=self.images, unescape=self.unescape)
         return replace(read, max_characters=self.max_characters)
 
     def list_verdict_steps(self) -> tuple[str, ...]:
@@ -139,7 +138,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class MeasuredRows:
-    """The costs of the first rows of a source, and those of a partition of no rows, which every partition has."""
+    """The costs of a few rows of a source, and those of a partition of no rows, which every partition has."""
 
     costs: Costs
     empty: Costs = field(default_factory=Costs)
@@ -149,7 +148,7 @@ class MeasuredRows:
     warnings: tuple[str, ...] = ()  # of hosts that are not asked, and of coordinates that the recipe does not name
 
 
-Child = Sandbox[[SourceWork, Path, int], dict[str, Any]]
+Child = Sandbox[[SourceWork, Sequence[LookedFile]], dict[str, Any]]
 """What measures, in a process of its own."""
 
 
@@ -160,42 +159,41 @@ def open_child() -> Iterator[Child]:
         yield child
 
 
-def measure_rows(child: Child, work: SourceWork, path: Path, rows: int) -> MeasuredRows:
-    """Run the steps of a build over the first rows of a file, ROWS at most.
+def measure_rows(child: Child, work: SourceWork, looked: Sequence[LookedFile]) -> MeasuredRows:
+    """Run the steps of a build over the first rows of some files, ROWS at most of all together.
 
     Args:
         child: From `open_child`.
         work: What is done with each row.
-        path: The file, as `open_input` gives it.
-        rows: How many it has.
+        looked: The files, with the rows that each has.
 
     Raises:
         RuntimeError: a step failed; the message has the trace of the child process.
     """
     found = MeasuredRows(Costs())
     try:
-        for told in child.run(work, path, min(rows, ROWS)):  # the last one has seen most rows
+        for told in child.run(work, looked):  # the last one has seen most rows
             found = TypeAdapter(MeasuredRows).validate_python(told)
     except (ChildCrashed, ChildTimedOut, ValidationError) as error:
         return replace(found, stopped=str(error))
     return found
 
 
-def run_passes(work: SourceWork, path: Path, rows: int) -> Iterator[dict[str, Any]]:
+def run_passes(work: SourceWork, looked: Sequence[LookedFile]) -> Iterator[dict[str, Any]]:
     """Measure one row, then FEW, then as many as SECONDS allow; each yields the fields of a MeasuredRows.
 
     The first pass of all is not counted: it imports libraries and loads models.
     """
     with tempfile.TemporaryDirectory(prefix="vlmill-check-") as name:
-        folder = Path(name)
-        _run_steps(work, path, min(rows, 1), folder / "warm")
-        empty = _run_steps(work, path, 0, folder / "empty").costs
-        first = _run_steps(work, path, min(rows, 1), folder / "one")
-        one = first.costs
+        folder, rows = Path(name), min(sum(one.rows for one in looked), ROWS)
+        _run_steps(work, share_rows(looked, 1), folder / "warm")
+        empty = _run_steps(work, share_rows(looked, 0), folder / "empty").costs
+        first = _run_steps(work, share_rows(looked, 1), folder / "one")
         yield asdict(replace(first, empty=empty))
-        found, wanted = one, min(rows, FEW) if one.total_seconds < SECONDS else 1
+        found = one = first.costs
+        wanted = min(rows, FEW) if one.total_seconds < SECONDS else 1
         while wanted > found.rows:
-            many = _run_steps(work, path, wanted, folder / f"{wanted}")
+            many = _run_steps(work, share_rows(looked, wanted), folder / f"{wanted}")
             found = many.costs
             yield asdict(replace(many, empty=replace(empty, seconds=_split_seconds(empty, one, found))))
             wanted = min(rows, int(found.rows * SECONDS / max(found.total_seconds, 1e-4)))
@@ -212,10 +210,10 @@ def _split_seconds(empty: Costs, one: Costs, many: Costs) -> dict[str, float]:
     return fixed
 
 
-def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> MeasuredRows:
-    """The costs of the first `rows` rows, why the first lost one of them was lost, and coordinates in their texts."""
-    run = StepPass(folder, {**work.files, name_input(0): path})
-    run.perform(work.make_read(RowRange(work.file, 0, rows)))
+def _run_steps(work: SourceWork, taken: Sequence[LookedFile], folder: Path) -> MeasuredRows:
+    """The costs of these rows, why the first lost one of them was lost, and coordinates in their texts."""
+    run = StepPass(folder, {**work.files, **{name_input(place): one.path for place, one in enumerate(taken)}})
+    run.perform(work.make_read(*(RowRange(one.name, 0, one.rows) for one in taken)))
     amounts, said = _count_samples(run.files, work.signals)
     warnings = warn_of_private_hosts(run, work) if work.source.fetches else ()
     files = find_lost_files(run.files[IMAGES_FILE], work.name, work.images) if work.source.opens else LostFiles()
@@ -240,7 +238,7 @@ def _run_steps(work: SourceWork, path: Path, rows: int, folder: Path) -> Measure
     texts = warn_of_texts(run.files[SAMPLES_FILE], work.name, unescape=work.unescape)
     boxes = () if work.boxes else tuple(warn_of_boxes(recognise_in_tables(run.files), work.name))
     return MeasuredRows(
-        Costs(rows, dict(amounts), dict(run.seconds)),
+        Costs(sum(one.rows for one in taken), dict(amounts), dict(run.seconds)),
         lost=said,
         faults=files.faults,
         warnings=(*files.warnings, *warnings, *unusable, *texts, *boxes),
@@ -335,16 +333,18 @@ class StepPass:
 
 def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> tuple[Counter[str], str]:
     """Amounts, and why rows that gave no sample did not. A row of which pages alone were lost gave some."""
-    amounts, rows = Counter[str]({f"units.{name}": 0 for name in signals}), set[int]()
+    amounts, rows = Counter[str]({f"units.{name}": 0 for name in signals}), set[tuple[str, int]]()
     for sample in read_samples(files[SAMPLES_FILE]):
         amounts["samples"] += 1
         amounts["images"] += sum(node.image is not None for node in sample.nodes)
-        rows.add(sample.id.row)
+        rows.add((sample.id.file, sample.id.row))
         for name, signal in signals.items():
             amounts[f"units.{name}"] += sum(1 for _ in signal.list_units(sample))
-    lost = {row["row"]: row for row in read_rows(files[REFUSED_FILE]) if row["row"] not in rows}
+    lost = {place: row for row in read_rows(files[REFUSED_FILE]) if (place := (row["file"], row["row"])) not in rows}
     amounts["unreadable"] = len(lost)
-    causes = [(f"row {row['row']}: {row['reason']}", row["detail"]) for row in lost.values()]
+    of = {file: f" of {file}" for file, _ in (*rows, *lost)}
+    said = {place: f"row {place[1]}{of[place[0]] if len(of) > 1 else ''}: {lost[place]['reason']}" for place in lost}
+    causes = [(said[place], row["detail"]) for place, row in lost.items()]
     return amounts, describe_causes(causes)
 
 

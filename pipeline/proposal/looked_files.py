@@ -105,7 +105,7 @@ def open_files(root: str, files: Sequence[InputFile], suffix: str, named: Mappin
         SourceError: a column that is named is in none of these files.
     """
     looks, fitting = list[_Look](), dict[str, Attempt]()
-    for file in _choose_files(files, suffix):
+    for file in choose_files(files, suffix):
         enough = len(looks) >= FILES and sum(look.count for look in looks) >= TRIED
         if enough or (len(looks) >= FILES and not fitting and named is None):
             break
@@ -135,6 +135,24 @@ def _prefer_joined(looks: Sequence[_Look], fitting: Sequence[str], together: Map
 def as_read(file: InputFile) -> InputFile:
     """The file, read by range where it is a Parquet file elsewhere."""
     return replace(file, ranged=file.name.endswith(".parquet"))
+
+
+def choose_files(files: Sequence[InputFile], suffix: str) -> Iterator[InputFile]:
+    """The first file, then others from all over the list, as far as they may be read; of PDFs no more than FILES."""
+    few = spread_names(files, FILES)
+    more = [one for one in spread_names(files, MOST) if one not in few] if suffix != ".pdf" else []
+    gone_through, copied, ranged = READ, COPIED, RANGED
+    for place, file in enumerate([*few, *more]):
+        if place and file.on_disk:
+            gone_through -= 0 if strip_packing(suffix) in {".parquet", ".arrow", ".tar", ".pdf"} else file.size
+        elif place and as_read(file).ranged:
+            ranged -= 1
+        elif place:
+            copied -= file.size or COPIED + 1
+        if min(gone_through, copied, ranged) >= 0:
+            yield file
+        else:
+            return
 
 
 def note_lost_images(opened: Opened, images: str | None) -> Iterator[str]:
@@ -168,24 +186,6 @@ def _list_parts(opened: Opened) -> Iterable[tuple[str, Attempt]]:
 
 def _is_there(images: str, path: str) -> bool:
     return Path(get_absolute(path) or Path(images, spell_path(path)[-1])).is_file()
-
-
-def _choose_files(files: Sequence[InputFile], suffix: str) -> Iterator[InputFile]:
-    """The first file, then others from all over the list, as far as they may be read; of PDFs no more than FILES."""
-    few = spread_names(files, FILES)
-    more = [one for one in spread_names(files, MOST) if one not in few] if suffix != ".pdf" else []
-    gone_through, copied, ranged = READ, COPIED, RANGED
-    for place, file in enumerate([*few, *more]):
-        if place and file.on_disk:
-            gone_through -= 0 if strip_packing(suffix) in {".parquet", ".arrow", ".tar", ".pdf"} else file.size
-        elif place and as_read(file).ranged:
-            ranged -= 1
-        elif place:
-            copied -= file.size or COPIED + 1
-        if min(gone_through, copied, ranged) >= 0:
-            yield file
-        else:
-            return
 
 
 def _look_at(

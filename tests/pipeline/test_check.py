@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from tests.helpers.upstream import cauldron, json_array, json_lines, obelics, pd
 from vlmill.mixtures.config import MixtureSettings
 from vlmill.mixtures.estimate import estimate_stage_tokens
 from vlmill.pipeline.checks.estimate import extrapolate_costs
+from vlmill.pipeline.checks.looked_rows import LookedFile, share_rows
 from vlmill.pipeline.checks.sample_costs import Costs
 from vlmill.pipeline.core.sample import read_images, read_samples
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
@@ -307,6 +309,41 @@ def test_a_first_file_of_one_row_does_not_stand_for_files_of_one_row(tmp_path, c
     assert [one["rows"] for one in found["sources"]] == [201]
 
 
+def test_an_estimate_rests_on_rows_of_several_files_in_proportion_to_their_rows(tmp_path, capsys):
+    for part, (rows, shown) in enumerate([(20, 1), (20, 3), (20, 3), (40, 3)]):
+        images = [[picture(9 * row + place, (64, 64)) for place in range(shown)] for row in range(rows)]
+        cauldron(tmp_path / f"quiz-{part}.parquet", [(some, [("What is it?", f"Thing {part}.")]) for some in images])
+    source = {"kind": "cauldron", "files": "quiz-*.parquet"}
+    write_recipe(tmp_path, sources={"quiz": source}, stages=[], model={})
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
+    (quiz,) = found["sources"]
+    assert quiz["rests_on"].endswith("rows of 4 of 4 files")
+    assert quiz["rows"] == 100
+    assert quiz["images"] == pytest.approx(260, rel=0.1)  # by the first file 100
+
+
+def test_rows_of_other_files_that_give_no_sample_are_named_with_their_file(tmp_path, capsys):
+    for part, number in enumerate((3, 2, 3)):
+        rows = [{"question": f"What is {row}?", "answer": "" if part == 1 else "It."} for row in range(number)]
+        json_lines(tmp_path / f"{part}.jsonl", rows)
+    source = {"kind": "table", "files": "*.jsonl", "options": {"question": "question", "answer": "answer"}}
+    write_recipe(tmp_path, sources={"quiz": source}, stages=[], model={})
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
+    (quiz,) = found["sources"]
+    assert (quiz["measured"], quiz["unreadable"]) == (8, 2)
+    assert "2 of them give no sample (row 0 of 1.jsonl: empty_row: no answer, and 1 more)" in quiz["rests_on"]
+
+
+def test_rows_are_shared_out_in_proportion_and_to_the_last():
+    files = [LookedFile(name, Path(name), rows, 1) for name, rows in (("a", 1), ("b", 10), ("c", 1000), ("d", 989))]
+    for wanted in (1, 2, 8, 100, 1999, 2000, 5000):
+        taken = share_rows(files, wanted)
+        assert sum(one.rows for one in taken) == min(wanted, 2000)
+        assert all(0 < one.rows <= known.rows for one in taken for known in files if known.name == one.name)
+    assert {one.name: one.rows for one in share_rows(files, 100)} == {"b": 1, "c": 50, "d": 49}
+    assert share_rows(files, 0) == [LookedFile("a", Path("a"), 0, 1)]
+
+
 def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
     for part in range(3):
         rows = [([picture(n, (64, 64))], [(f"What is in {n}?", f"Thing {n}")]) for n in range(250)]
@@ -317,7 +354,7 @@ def test_rows_that_were_not_read_are_like_those_that_were(tmp_path, capsys):
     (quiz,) = found["sources"]
     assert (quiz["rows"], quiz["samples"], quiz["images"]) == (750, 750, 750)
     assert 0 < quiz["measured"] <= 100
-    assert quiz["rests_on"].endswith("rows of the first of 3 files")
+    assert quiz["rests_on"].endswith("rows of 3 of 3 files")
     _, found, _ = read_check(capsys, tmp_path / "recipe.yaml", "--limit", 300)
     assert [found["totals"][name] for name in ("rows", "samples", "images")] == [300, 300, 300]
     assert found["totals"]["image_bytes"] == pytest.approx(quiz["image_bytes"] * 300 / 750, rel=0.2)
@@ -458,7 +495,7 @@ def test_image_files_that_are_nowhere_are_a_fault_and_a_few_that_are_missing_a_w
     _, found, _ = read_check(capsys, recipe, "--set", "sources.talk.images=photos/small")
     assert found["faults"] == []
     place = tmp_path / "photos" / "small"
-    assert found["warnings"] == [f"talk: 3 of the first 8 images are not there, such as 0.png under {place}"]
+    assert found["warnings"] == [f"talk: 3 of 8 images that were looked for are not there, such as 0.png under {place}"]
     for file in place.iterdir():
         file.unlink()
     _, found, _ = read_check(capsys, recipe)
@@ -534,9 +571,9 @@ def test_images_of_which_most_cannot_be_used_are_a_warning_wherever_their_bytes_
     _, found, _ = read_check(capsys, recipe, "--filter", tmp_path / "bare.py")
     assert found["faults"] == []
     assert sorted(line.partition(";")[0] for line in found["warnings"]) == [
-        "bare: 4 of the first 4 images are lost (missing_file 4)",
-        "quiz: 4 of the first 5 images are lost (undecodable 4)",
-        "web: 4 of the first 4 images are lost (undecodable 4)",
+        "bare: 4 of 4 images that were looked at are lost (missing_file 4)",
+        "quiz: 4 of 5 images that were looked at are lost (undecodable 4)",
+        "web: 4 of 4 images that were looked at are lost (undecodable 4)",
     ]
     cauldron(tmp_path / "asked.parquet", [*broken[:2], *(([picture(n)], [("And?", "A picture")]) for n in range(2))])
     _, found, _ = read_check(capsys, recipe, "--filter", tmp_path / "bare.py")

@@ -11,6 +11,7 @@ from tests.helpers.upstream import cauldron, picture
 from vlmill.pipeline.checks import sample_costs
 from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, extrapolate_pairs, make_work
 from vlmill.pipeline.checks.estimate_table import list_dedupe_costs
+from vlmill.pipeline.checks.looked_rows import LookedFile
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.inputs.files import InputFile
@@ -41,7 +42,7 @@ def recipe(tmp_path):
 def measure_pairs(path: Path, name: str, **sets: str):
     recipe, _, base = load_recipe(str(path), sets=sets)
     work = make_work(recipe, base, name, InputFile(name, 0, f"{name}.parquet", ""))
-    *_, found = sample_costs.run_passes(work, base / f"{name}.parquet", SCENES)
+    *_, found = sample_costs.run_passes(work, [LookedFile(f"{name}.parquet", base / f"{name}.parquet", SCENES, 1)])
     assert found["costs"]["rows"] == SCENES
     return found["costs"]["amounts"].get("picture_pairs")
 
