@@ -387,7 +387,7 @@ def warn_of_private_hosts(run: StepPass, work: SourceWork) -> tuple[str, ...]:
     if not found:
         return ()
     named = f"{', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
-    allow = f"--set sources.{work.name}.fetch='{{allow_hosts: [{', '.join(found)}]}}'"
+    allow = f"--set 'sources.{work.name}.fetch.allow_hosts=[{', '.join([*work.fetch.allow_hosts, *found])}]'"
     return (f"{work.name}: images at {named} will not be fetched: no public host. If it is yours, allow it: {allow}",)
 
 

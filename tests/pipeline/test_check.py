@@ -379,11 +379,25 @@ def test_hosts_that_fetch_would_refuse_are_named_with_what_allows_them(tmp_path,
     assert vlmill("check", recipe) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "web: images at 10.0.0.3 will not be fetched: no public host" in said
-    allow = "sources.web.fetch={allow_hosts: [10.0.0.3]}"
-    assert "--set sources.web.fetch='{allow_hosts: [10.0.0.3]}'" in said
+    allow = "sources.web.fetch.allow_hosts=[10.0.0.3]"
+    assert f"--set '{allow}'" in said
     for allowed in (allow, "fetch.mirrors={'http://10.0.0.3/': 'http://127.0.0.1:9/'}"):
         assert vlmill("check", recipe, "--set", allowed) == 0
         assert "will not be fetched" not in capsys.readouterr().out
+
+
+def test_what_allows_a_host_keeps_what_else_the_source_says_of_fetching(tmp_path, capsys):
+    rows = ("http://10.0.0.3/a.png,A dog", "http://10.0.0.4/b.png,A cat", "http://10.0.0.5/c.png,A cow")
+    (tmp_path / "pairs.csv").write_text("\n".join(("url,text", *rows, "")))
+    fetch = {"allow_hosts": ["10.0.0.3"], "mirrors": {"http://10.0.0.4/": "http://127.0.0.1:9/"}}
+    source = {"kind": "web_table", "files": "pairs.csv", "options": {"image": "url", "caption": "text"}, "fetch": fetch}
+    recipe = write_recipe(tmp_path, stages=[], sources={"web": source})
+    assert vlmill("check", recipe) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    allow = re.search(r"web: images at 10\.0\.0\.5 will not be fetched: .* allow it: --set '([^']*)'", said)
+    assert allow is not None, said
+    assert vlmill("check", recipe, "--set", allow[1]) == 0
+    assert "will not be fetched" not in capsys.readouterr().out
 
 
 def test_a_first_row_that_gives_no_sample_is_named_with_its_reason(recipe, capsys, tmp_path):
