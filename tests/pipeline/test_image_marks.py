@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 from pydantic import ValidationError
 
+import vlmill
+from tests.helpers.small import RECIPE, write_recipe
 from tests.helpers.upstream import json_lines, parquet, picture, talk
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
@@ -137,3 +142,39 @@ def test_a_page_of_parts_reads_images_as_before():
     parts = [{"type": "image", "index": 0}, {"type": "text", "text": "<image> and"}]
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "So."}]
     assert [one.path for one in read_marked_page(messages, beside).pictures] == ["a.png", "b.png"]
+
+
+def test_an_image_that_is_shown_twice_is_so_in_shards_exports_and_a_takedown(tmp_path):
+    pictures = [picture(number, (60 + 9 * number, 48)) for number in range(6)]
+    for number, data in enumerate(pictures):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    rows = [
+        {
+            "images": [f"{n}.png", f"{n + 1}.png"],
+            "q": f"Is <image 1> like <image 2>, or {n} like <image 1>?",
+            "a": "No.",
+        }
+        for n in (0, 2, 4)
+    ]
+    json_lines(tmp_path / "rows.jsonl", rows)
+    options = {"image": "images", "question": "q", "answer": "a", "mark": NUMBERED}
+    source = {"kind": "table", "files": "rows.jsonl", "licence": "CC0-1.0", "options": options}
+    mixture = {"shares": {"pairs": 1}, "epochs": 1, "sequence_length": 512}
+    stages = [{**RECIPE["stages"][0], "mixture": mixture}]
+    recipe = write_recipe(tmp_path, sources={"pairs": source}, stages=stages, dedupe=None)
+    run = vlmill.build(recipe, tmp_path / "run", workers=0)
+
+    for sample in run.stage("align").samples():
+        first, other, again = sample.images
+        assert first == again != other
+    run.export("messages", tmp_path / "out")
+    (file,) = (tmp_path / "out" / "pairs").rglob("*.json*")
+    for record in map(json.loads, file.read_text().splitlines()):
+        first, other, again = record["images"]
+        assert first == again != other
+        assert record["messages"][0]["content"].count("<image>") == 3
+    run.takedown(sha256=hashlib.sha256(pictures[2]).hexdigest(), workers=0)
+    traced = run.trace("pairs/rows.jsonl#1")
+    assert traced.outcome.sample == Reason.TAKEN_DOWN
+    assert [str(sample.id) for sample in run.stage("align").samples()].count("pairs/rows.jsonl#1") == 0
+    assert run.verify(workers=0) == []
