@@ -139,8 +139,11 @@ def _show_extrapolation(root: Path, workers: int | None, *, as_json: bool) -> No
         print_json(asdict(found))
         return
     console.print(make_extrapolation_table(found, count_workers(workers)))
-    console.print(
-        "Fewer samples will be kept: a scaled run finds fewer duplicates. Reading is estimated too high, since a part "
-        "of a file costs more per row than all of it.",
-        markup=False,
-    )
+    if all(one.read == one.rows for one in found.sources):
+        said = f"{root} has all rows: this is what it holds and took, and nothing is extrapolated."
+    else:
+        said = (
+            "Fewer samples will be kept: a scaled run finds fewer duplicates. Reading is estimated too high, since a "
+            "part of a file costs more per row than all of it."
+        )
+    console.print(said, markup=False)

@@ -94,3 +94,17 @@ def test_check_prints_the_whole_run(recipe, scaled, capsys):  # noqa: F811
     assert "time of one core" in printed
     assert vlmill("check", recipe, "--from-run", scaled, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sources"][1]["rows"] == SIZES["web"]
+
+
+def test_of_a_run_of_all_rows_nothing_is_said_to_be_extrapolated(recipe, scaled, tmp_path, capsys):  # noqa: F811
+    path, run = write_recipe(tmp_path / "input files"), tmp_path / "run"
+    assert vlmill("build", path, "--out", run, "--workers", 0) == 0
+    capsys.readouterr()
+    assert vlmill("check", path, "--from-run", run) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{run} has all rows: this is what it holds and took, and nothing is extrapolated." in said
+    assert "Fewer samples" not in said
+    assert vlmill("check", recipe, "--from-run", scaled) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Fewer samples will be kept" in said
+    assert "has all rows" not in said
