@@ -37,7 +37,8 @@ def count_rows(
         sizes = sum(file.size for file in files), sum(file.size for file in head)
         return counted if len(files) <= COUNTED else round(counted * sizes[0] / max(sizes[1], 1))
     rows, size = sum(one.rows for one in looked), sum(one.size for one in looked)
-    if len(looked) == len(files) or not size:
+    alike = len(looked) > 1 and len({one.rows for one in looked}) == 1  # as files of one row are, or shards of 10,000
+    if alike or len(looked) == len(files) or not size:
         return round(rows * len(files) / len(looked))
     return round(rows * sum(file.size for file in files) / size)
 

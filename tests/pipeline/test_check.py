@@ -309,6 +309,17 @@ def test_a_first_file_of_one_row_does_not_stand_for_files_of_one_row(tmp_path, c
     assert [one["rows"] for one in found["sources"]] == [201]
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_files_of_equally_many_rows_have_as_many_each_whatever_their_sizes(tmp_path, capsys, rows):
+    for part in range(60):
+        said = "long " * (200 if part % 3 == 0 else 1)  # those that are looked at among them
+        json_lines(tmp_path / f"{part:02}.jsonl", [{"question": f"{row}?", "answer": said} for row in range(rows)])
+    source = {"kind": "table", "files": "*.jsonl", "options": {"question": "question", "answer": "answer"}}
+    write_recipe(tmp_path, sources={"quiz": source}, stages=[], model={})
+    _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
+    assert [one["rows"] for one in found["sources"]] == [60 * rows]
+
+
 def test_an_estimate_rests_on_rows_of_several_files_in_proportion_to_their_rows(tmp_path, capsys):
     for part, (rows, shown) in enumerate([(20, 1), (20, 3), (20, 3), (40, 3)]):
         images = [[picture(9 * row + place, (64, 64)) for place in range(shown)] for row in range(rows)]
