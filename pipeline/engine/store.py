@@ -39,6 +39,11 @@ from vlmill.pipeline.core.scratch import get_scratch
 from vlmill.pipeline.core.step import Count, Counts, Step, match_names
 from vlmill.pipeline.engine.lease import hold_lease, refuse_held_lease
 
+STEP_FOLDERS = ("steps", "shards")
+"""The folders of a run below which steps have theirs."""
+FOLDERS = (*STEP_FOLDERS, "mixtures", "lists", "logs", "disclosure", "train")
+"""The folders that commands make in a run. What else lies beside them is somebody else's, such as another run."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -300,17 +305,25 @@ class Store:
     def sweep(self) -> None:
         """Remove the working folders that killed tasks left behind. Call it only while the folder is locked.
 
-        On object storage they leave none there, but markers of builds on clusters may be left.
+        Nothing else that lies in the folder is looked through, such as another run. On object storage they leave none
+        there, but markers of builds on clusters may be left.
         """
         if isinstance(self.root, RunPath):
             for marker in self.root.glob(f"{TEMPORARY}*"):
                 marker.unlink(missing_ok=True)
             return
-        for path in sorted(self.root.glob(f"**/{TEMPORARY}*")):
+        own = [folder for name in FOLDERS if not (folder := self.root / name).is_symlink()]
+        below = [path for folder in own for path in sorted(folder.rglob(f"{TEMPORARY}*"))]
+        for path in [*self.root.glob(f"{TEMPORARY}*"), *below]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def list_step_files(root: Path, name: str) -> list[Path]:
+    """Files of this name in the folders of a run's steps, ordered by path."""
+    return [path for top in STEP_FOLDERS for path in sorted(root.glob(f"{top}/**/{name}"))]
 
 
 def _is_damaged(path: Path, sha256: str) -> bool:

@@ -17,9 +17,10 @@ from vlmill.pipeline.core.keys import DIGITS, hash_file
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
-from vlmill.pipeline.engine.store import File, Receipt, Store
+from vlmill.pipeline.engine.store import File, Receipt, Store, list_step_files
 from vlmill.pipeline.filters import Filter, ReadsLists
 from vlmill.pipeline.inputs.hub_files import is_hub
+from vlmill.pipeline.recipe.mapping import LOCK
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
@@ -28,6 +29,29 @@ PINS = "hub.lock.yaml"
 pinned."""
 EDITIONS = "lists/editions.yaml"
 """Which copy of each list the last build read: its path in the recipe -> the copy."""
+
+
+def refuse_other_files(root: Path, tokenizer: Path | None) -> None:
+    """Refuse a folder without a run that has files which a build would replace.
+
+    Args:
+        root: The run's folder.
+        tokenizer: The file that the recipe names.
+
+    Raises:
+        StoreError: there is one; the message names it.
+    """
+    if (root / LOCK).exists():
+        return
+    card, copied = root / "README.md", root / "tokenizer.json"
+    others = [card] if card.exists() else []
+    if copied.exists() and tokenizer and tokenizer.is_file() and hash_file(copied) != hash_file(tokenizer):
+        others.append(copied)
+    if others:
+        raise StoreError(
+            f"{root} holds no run, but {' and '.join(path.name for path in others)}, which a build would replace; "
+            "give it a folder of its own with --out, or move what is there"
+        )
 
 
 @contextmanager
@@ -163,10 +187,10 @@ def remove_unused(root: Path, used: Collection[str] | None = None) -> None:
             stay, not even what was fetched under an earlier recipe, since its content is unknown.
     """
     if used is not None:
-        for begun in sorted(root.glob("s*/**/made_by.json")):
+        for begun in list_step_files(root, "made_by.json"):
             if str(begun.parent.relative_to(root)) not in used:
                 _empty_folder(begun.parent)
-    for manifest in sorted(root.glob("s*/**/manifest.json")):
+    for manifest in list_step_files(root, "manifest.json"):
         folder = manifest.parent
         receipts = [Receipt.from_json(item) for item in json.loads(manifest.read_bytes())["receipts"]]
         if used is None and _are_impure(receipts):
@@ -198,7 +222,7 @@ def _empty_folder(folder: Path) -> None:
 
 def forget_versions(root: Path) -> None:
     """Forget under which versions steps were made: pure steps are removed and run again, impure ones stay."""
-    for path in sorted(root.glob("s*/**/made_by.json")):
+    for path in list_step_files(root, "made_by.json"):
         receipts = (json.loads(receipt.read_bytes()) for receipt in sorted(path.parent.glob("*.receipt.json")))
         if _are_impure(Receipt.from_json(receipt) for receipt in receipts):
             path.unlink()

@@ -19,6 +19,7 @@ from vlmill.pipeline.dedupe.pieces import list_folders
 from vlmill.pipeline.engine.build import PHASES
 from vlmill.pipeline.engine.chain import read_manifest_counts
 from vlmill.pipeline.engine.scaling import count_source_partitions
+from vlmill.pipeline.engine.store import list_step_files
 from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.funnel import LevelCounts, format_share, read_funnel, total_funnel
@@ -97,7 +98,7 @@ def read_progress(root: Path) -> list[StepProgress]:
     """
     recipe = read_locked_recipe(root)
     expected = {source: _count_partitions(root, recipe, source) for source in recipe.sources}
-    folders = sorted({path.parent.relative_to(root) for path in root.glob("s*/**/made_by.json")})
+    folders = sorted({path.parent.relative_to(root) for path in list_step_files(root, "made_by.json")})
     scored = {*recipe.verdict_steps(), *recipe.clusters, "semantic"} - {*recipe.unscored_verdict_steps()}
     scored |= {f"{name} {step}" for name in recipe.clusters for step in ("sample", "assigned")}
     found = [_read_step(root, folder, expected, scored, recipe.list_writers()) for folder in folders]

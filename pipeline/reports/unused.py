@@ -16,6 +16,7 @@ from rich.table import Table
 from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.engine.store import list_step_files
 from vlmill.pipeline.engine.workdir import EDITIONS
 from vlmill.pipeline.recipe.schema import Recipe
 
@@ -77,9 +78,8 @@ def make_unused_table(unused: Sequence[UnusedFiles]) -> Table:
 
 def _list_folders(root: Path) -> Iterator[str]:
     """Folders of steps that were begun."""
-    for top in ("steps", "shards"):
-        for begun in sorted((root / top).rglob("made_by.json")):
-            yield str(begun.parent.relative_to(root))
+    for begun in list_step_files(root, "made_by.json"):
+        yield str(begun.parent.relative_to(root))
 
 
 def _find_unused(root: Path, folder: str, used: Collection[str], recipe: Recipe) -> UnusedFiles | None:

@@ -21,6 +21,7 @@ from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Executor, Inline, open_executor
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
+from vlmill.pipeline.engine.store import list_step_files
 from vlmill.pipeline.engine.workdir import EDITIONS, PINS
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
@@ -92,7 +93,7 @@ def verify_in_workers(root: Path, workers: int | None, ray: str | None, console:
 
 def list_manifests(root: Path) -> list[Path]:
     """Every manifest of a run, in order."""
-    return sorted([*root.glob("steps/**/manifest.json"), *root.glob("shards/**/manifest.json")])
+    return sorted(list_step_files(root, "manifest.json"))
 
 
 def _list_raw_folders(recipe: Recipe, source: str) -> list[str]:

@@ -34,6 +34,7 @@ from vlmill.pipeline.core.progress import ProgressBars
 from vlmill.pipeline.core.shown import Shown
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.yaml_format import format_yaml
+from vlmill.pipeline.engine import workdir
 from vlmill.pipeline.engine.build import PHASES, Build, list_phases
 from vlmill.pipeline.engine.executor import open_executor
 from vlmill.pipeline.engine.outcomes import count_outcomes
@@ -208,6 +209,8 @@ def build(
         loaded = _load_unchanged(name_recipe(recipe), out, accept_changes=accept_changes)
     shown, console = take_run_folder(out) if out else Path("build") / loaded.name, console or make_console(quiet=True)
     refuse_faults(ReadableRecipe(loaded.recipe, loaded.mapping, loaded.base), shown)
+    named = loaded.recipe.tokenizer
+    workdir.refuse_other_files(shown, loaded.base / named if named else None)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
     for note in loaded.notes:
         console.print(note, markup=False)
