@@ -103,7 +103,7 @@ def test_a_run_is_read_without_its_code_and_built_with_the_file_or_the_sha256(fo
     recipe = read_locked_recipe(folder / "run")
     assert recipe.source("shop").opens
     assert recipe.source("shop").code is None
-    with pytest.raises(RecipeError, match=r"sources.shop: rows of kind 'delivery' .* if the command line names it"):
+    with pytest.raises(RecipeError, match=r"sources.shop: rows of kind 'delivery' .* only if it is named"):
         recipe.source("shop").survey(folder / "rows.jsonl")
     assert list(verify_run(folder / "run")) == []
     build = ("build", "recipe.yaml", "--out", "run", "--workers", 0)
