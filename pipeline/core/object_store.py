@@ -44,6 +44,10 @@ RETRIES: dict[str, Any] = {
 }
 """Of 5xx answers, time-outs and cut connections: seven requests in about 20 s, then an error."""
 
+REFUSED_KEYS = (
+    "the service refuses the keys of this process, or they may not do it: set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or give the role the right to list, read, write and delete objects there"
+)
 CURES = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong, and the service refuses requests for it: set the "
     "clock, then run the same command again",
@@ -52,6 +56,8 @@ CURES = {
     "objects there",
     "InvalidAccessKeyId": "the service does not know the key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "SignatureDoesNotMatch": "the secret key is wrong: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "status 401": REFUSED_KEYS,
+    "status 403": REFUSED_KEYS,
     "NoSuchUpload": "the service has forgotten a large file that was being written: run the same command again",
 }
 """Codes of S3 -> what to do."""

@@ -41,6 +41,7 @@ class KeptOfSource:
     skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
     causes: Causes = field(default_factory=dict)  # what is behind losses that follow from others
+    hosts: tuple[str, ...] = ()  # in private networks, that its fetch block allows
     refused: str = (
         ""  # where nothing was kept, the first row that was lost for the main reason, and what was said of it
     )
@@ -109,7 +110,8 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         bad = read_totals(root, f"steps/{source}/survey")["files"].lost[Reason.BAD_FILE]
         had = files if opens else Count()
         expected, causes = recipe.expected(source), select_causes(outcome)
-        one = KeptOfSource(source, rows, pages, samples, had, images, bad, expected, causes)
+        hosts = recipe.fetch_step(source).allow_hosts
+        one = KeptOfSource(source, rows, pages, samples, had, images, bad, expected, causes, hosts)
         found.append(one if samples.kept or not one.why else replace(one, refused=_quote_refused(root, recipe, one)))
     return found
 
@@ -188,8 +190,8 @@ def _describe_failed(one: KeptOfSource, shown: Path) -> str:
     """How many images could not be fetched, why, and what to do about the main reason."""
     failed, main = sum(number for _, number in one.not_had), one.not_had[0][0]
     advice = (
-        "; a host in a private network is asked only if fetch.allow_hosts names it: "
-        "--set 'fetch.allow_hosts=[HOST]' --accept-changes"
+        "; a host in a private network is asked only if allow_hosts of the source's fetch block names it: "
+        f"--set 'sources.{one.source}.fetch.allow_hosts=[{', '.join([*one.hosts, 'HOST'])}]' --accept-changes"
         if main is Reason.FORBIDDEN_ADDRESS
         else ""
     )

@@ -144,15 +144,28 @@ def test_images_that_could_not_be_had_are_a_warning_though_documents_stay_withou
     words = said(capsys)
     assert "web 2 2 100.0%" in words
     assert "warning: web: 2 of 2 images could not be had (forbidden_address 2): vlmill report" in words
-    assert "--set 'fetch.allow_hosts=[HOST]'" in words
-    allowed = ("--set", "fetch.allow_hosts=[127.0.0.1]")
+    assert "--set 'sources.web.fetch.allow_hosts=[HOST]'" in words
+    allowed = ("--set", "sources.web.fetch.allow_hosts=[127.0.0.1]")
     assert build(tmp_path, *allowed, sources=sources) == 1
-    assert "fetch.allow_hosts: nothing there, ['127.0.0.1'] here" in said(capsys)
+    assert "sources.web.fetch: nothing there, {'allow_hosts': ['127.0.0.1']} here" in said(capsys)
     assert build(tmp_path, *allowed, "--accept-changes", sources=sources) == 0
     words = said(capsys)
     assert "2 of 2 images could not be had (connection 2): vlmill report" in words
     assert "allow_hosts=[HOST]" not in words
     assert vlmill("verify", tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_advice_on_private_hosts_keeps_those_that_the_source_has(tmp_path, capsys, own):
+    obelics(tmp_path / "docs.parquet", [["A text of some words.", "http://127.0.0.1:1/1.png"]])
+    block = {"fetch": {"allow_hosts": ["10.0.0.7:80"]}}
+    sources = {"web": {"kind": "obelics", "files": "docs.parquet", **(block if own else {})}}
+    changes = {"sources": sources, **({} if own else block)}
+    assert build(tmp_path, **changes) == 0
+    assert "--set 'sources.web.fetch.allow_hosts=[10.0.0.7:80, HOST]'" in said(capsys)
+    followed = "sources.web.fetch.allow_hosts=[10.0.0.7:80, 127.0.0.1]"
+    assert build(tmp_path, "--set", followed, "--accept-changes", **changes) == 0
+    assert "forbidden_address" not in said(capsys)
 
 
 def test_what_was_taken_down_is_not_missed(tmp_path):

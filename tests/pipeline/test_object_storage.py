@@ -317,6 +317,14 @@ def test_a_fault_that_stays_is_an_error_with_a_cure_and_no_key(run, proxy, statu
     assert Store(run).perform(task).counts
 
 
+def test_an_answer_without_words_that_refuses_the_keys_is_not_to_be_tried_again(run, proxy):
+    (run / "a").write_text("one")
+    proxy.make_faults(refuse(403, "AccessDenied"), 1000, lambda request: request.method == "HEAD")
+    with pytest.raises(StoreError, match=r"status 403.*set AWS_ACCESS_KEY_ID") as failed:
+        (run / "a").is_file()
+    assert "again" not in str(failed.value)
+
+
 def test_a_bucket_that_is_not_there_is_named(s3):
     with pytest.raises(StoreError, match="no such bucket"):
         (RunPath("s3://nobody-made-it/run") / "a").read_bytes()
