@@ -24,6 +24,10 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Numbers of errors that say that no more can be written."""
 
 
+CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says of a disk that took a part of an array; it has no number of an error."""
+
+
 def explain_full_disk(error: BaseException, place: Path | None = None) -> str:
     """What to do where an error, or one that led to it, is about a full disk; empty for any other.
 
@@ -34,7 +38,8 @@ def explain_full_disk(error: BaseException, place: Path | None = None) -> str:
     if isinstance(error, OSError) and error.errno in FULL:
         full, named = True, error.filename
     else:
-        full, named = os.strerror(errno.ENOSPC) in str(error) and not isinstance(error, VlmillError), None
+        told = os.strerror(errno.ENOSPC) in str(error) or CUT_SHORT.fullmatch(str(error)) is not None
+        full, named = told and not isinstance(error, VlmillError), None
     if not full:
         return explain_full_disk(error.__cause__, place) if error.__cause__ else ""
     where = place or named or "a file of this command"

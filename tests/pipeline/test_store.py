@@ -10,13 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.killing import killed_at
 from vlmill.pipeline.core.errors import StoreError
-from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.files import explain_full_disk, write_atomically
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file, to_json
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs, match_names
@@ -339,3 +340,11 @@ def test_books_survive_json_and_add_up(moves):
     twice = total_counts([Receipt("k", "p", (), {"level": line}, {})] * 2)
     assert twice["level"].came == 2 * count.came
     assert twice["level"].to_json()["kept"] == 2 * line["kept"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_array_that_a_full_disk_takes_no_more_of_says_so():
+    with pytest.raises(OSError, match="requested and") as failed, Path("/dev/full").open("wb", buffering=0) as file:
+        np.ones(1 << 20).tofile(file)
+    assert "no space is left on its disk" in explain_full_disk(failed.value)
+    assert not explain_full_disk(OSError("3 were requested and 2 written by others"))
