@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.places import suggest_near
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.seal import CHANGED, find_seal_fault, seal_yaml
@@ -21,6 +22,7 @@ from vlmill.pipeline.recipe.parsed import parse_recipe
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.recipe.validate import check_names
 from vlmill.pipeline.signals import SIGNALS
+from vlmill.pipeline.takedown.rules import LIST
 
 
 def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fetch(value) if name == "fetch" else value for name, value in kept.items()}
 
 
+CARRIED_OUT = "takedowns.sha256"
+"""The sha256 of the list of takedowns that the last build or takedown to its end has carried out."""
 UNBUILT = "unbuilt.txt"
 """In a run's folder from an accepted change of its recipe, or a takedown, until a build or takedown has ended."""
 UNBUILT_MESSAGE = r".* (has a takedown that has|is locked to a changed recipe .* that is) not "
@@ -94,6 +98,8 @@ def mark_takedown(root: Path) -> None:
 
 def clear_unbuilt(root: Path) -> None:
     """Say that a run is built to the end of the recipe that it is locked to, without what was taken down."""
+    if (root / LIST).exists():
+        write_atomically(root / CARRIED_OUT, f"{hash_file(root / LIST)}\n")
     (root / UNBUILT).unlink(missing_ok=True)
 
 
@@ -103,7 +109,7 @@ def explain_unbuilt(root: Path) -> str | None:
     None where the run is what its recipe and list of takedowns make.
     """
     if not (root / UNBUILT).exists():
-        return None
+        return _explain_takedowns(root)
     begun = ""
     with suppress(FileNotFoundError):  # a build has just come to its end: the warning is late by a moment
         begun = (root / UNBUILT).read_text(encoding="utf-8")
@@ -115,6 +121,19 @@ def explain_unbuilt(root: Path) -> str | None:
     return (
         f"{root} is locked to a changed recipe (--accept-changes) that is not built to its end: what is not made again "
         "yet is as the earlier recipe left it. The same build goes on"
+    )
+
+
+def _explain_takedowns(root: Path) -> str | None:
+    """A warning where no build or takedown has carried out the list of takedowns, as of a folder from a backup."""
+    if not (root / LIST).exists():
+        return None
+    with suppress(FileNotFoundError):
+        if (root / CARRIED_OUT).read_text(encoding="utf-8").strip() == hash_file(root / LIST):
+            return None
+    return (
+        f"{root} has a takedown that has not been carried out here: what {LIST} names may still be in it, and be "
+        f"trained on. It is taken down by: vlmill takedown {root}"
     )
 
 

@@ -44,6 +44,7 @@ from vlmill.pipeline.core.sample import (
     write_samples,
 )
 from vlmill.pipeline.engine.chain import read_manifest
+from vlmill.pipeline.recipe.lock import CARRIED_OUT
 from vlmill.pipeline.reports.what_if import answer_what_if
 from vlmill.pipeline.takedown import Matches, Redact, TakedownList, make_redaction
 from vlmill.pipeline.takedown.rules import LIST, parse_rules, spell_address
@@ -252,6 +253,7 @@ def test_partitions_that_do_not_hold_it_are_not_touched(run):
     }
     assert {name for name in new if "/00000-0001." not in name and "/match/" not in name} == {
         LIST,
+        CARRIED_OUT,
         "steps/quiz/takedown/made_by.json",
         "steps/quiz/takedown/manifest.json",
     }

@@ -218,6 +218,20 @@ def test_a_takedown_that_is_interrupted_is_said_until_it_has_ended(built, capfd,
     assert (root / "README.md").exists()
 
 
+def test_a_folder_from_before_a_takedown_says_that_its_list_is_not_carried_out(built, tmp_path, capfd):
+    root = built[1]
+    backup = shutil.copytree(root, tmp_path / "backup")
+    assert vlmill("takedown", root, "--id", "quiz/quiz.parquet#0", "--workers", 0) == 0
+    said = f"names may still be in it, and be trained on. It is taken down by: vlmill takedown {backup}"
+    shutil.copy(root / "takedowns.yaml", backup)
+    assert all(said in text for text in show(backup, capfd))
+    with pytest.warns(UserWarning, match=UNBUILT_MESSAGE):
+        open_run(backup)
+    assert vlmill("takedown", backup, "--workers", 0) == 0
+    assert not any(said in text for text in show(backup, capfd))
+    assert vlmill("verify", backup) == 0
+
+
 def test_an_accepted_recipe_takes_the_place_of_a_damaged_lock(built):
     recipe, root = built
     (root / LOCK).write_text("name: [")
