@@ -7,11 +7,14 @@ Links are checked, and search works without a network.
 
 from __future__ import annotations
 
+import builtins
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 import vlmill
@@ -65,6 +68,14 @@ def name_files(_app: Sphinx, _page: str, source: list[str]) -> None:
     )
 
 
+def unlink_builtins(_app: Sphinx, page: nodes.document) -> None:
+    """Leave types of Python as words: `bytes` is also what some fields are called, and would be a link to one."""
+    for link in list(page.findall(addnodes.pending_xref)):
+        if link.get("reftype") == "class" and hasattr(builtins, link["reftarget"]):
+            link.replace_self(link.children)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("doctree-read", unlink_builtins)
     app.connect("source-read", name_files)
