@@ -11,6 +11,7 @@ import builtins
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from docutils import nodes
@@ -36,8 +37,10 @@ html_title = f"vlmill {release}"
 html_show_sourcelink = False
 html_copy_source = False
 
+default_role = "code"  # of names in docstrings
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"  # fields of dataclasses are said once, as attributes
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
@@ -68,6 +71,17 @@ def name_files(_app: Sphinx, _page: str, source: list[str]) -> None:
     )
 
 
+def mark_examples(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Have indented lines of docstrings, which are examples there, drawn as code."""
+    marked, before = list[str](), ""
+    for line, after in pairwise([*lines, ""]):
+        marked.append(line)
+        if not line.strip() and after.startswith("    ") and before and not before.startswith(" "):
+            marked += ["::", ""]
+        before = line if line.strip() else before
+    lines[:] = marked
+
+
 def unlink_builtins(_app: Sphinx, page: nodes.document) -> None:
     """Leave types of Python as words: `bytes` is also what some fields are called, and would be a link to one."""
     for link in list(page.findall(addnodes.pending_xref)):
@@ -77,5 +91,6 @@ def unlink_builtins(_app: Sphinx, page: nodes.document) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", mark_examples, priority=100)  # before napoleon makes sections of them
     app.connect("doctree-read", unlink_builtins)
     app.connect("source-read", name_files)
