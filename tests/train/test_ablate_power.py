@@ -18,6 +18,7 @@ from vlmill.train.ablation.power import (
     find_detectable,
     find_samples,
 )
+from vlmill.train.ablation.report import describe_differences, make_ablation_table, write_ablation_notes
 
 DRAWN = st.builds(Variation, seeds=st.floats(0, 0.1), samples=st.floats(0, 0.3), answers=st.floats(0.05, 0.5))
 
@@ -143,3 +144,35 @@ def test_of_a_metric_that_no_pilot_measured_a_plan_says_so():
     assert "not known beforehand" in describe_plan(plan_of("loss", None, (0, 1)))[-1]
     assert make_power_table(plan_of("loss", None, (0, 1))) is None
     assert "points" not in describe_plan(plan_of("loss", Variation(0.1, 0.1, 0.5), (0, 1)))[-1]
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_difference_without_any_variance_is_said_to_show_nothing(seeds):
+    nowhere = {"low": 0.0, "high": 0.0, "detectable": None}
+    found = {"metric": "exact", "seeds": seeds, "differences": {"flat": nowhere}}
+    said = " ".join(write_ablation_notes(found))
+    assert "flat: the difference from the baseline came out without any variance" in said
+    assert "shows differences from" not in said
+    found["differences"]["varied"] = {"low": -0.1, "high": 0.2, "detectable": 0.3}
+    said = " ".join(write_ablation_notes(found))
+    assert "flat: the difference" in said
+    assert "varied: " not in said
+    assert ("from 30.0 on (the steadiest variant) or 30.0 on" in said) == (len(seeds) > 1)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_difference_without_any_variance_has_no_p_and_nothing_that_it_could_show(seeds):
+    random = np.random.default_rng(3)
+    tables = {"base": np.zeros((seeds, 30)), "flat": np.zeros((seeds, 30)), "above": np.full((seeds, 30), 0.2)}
+    tables["varied"] = random.normal(1, 1, (seeds, 30))
+    found = describe_differences(tables, "base")
+    for name in ("flat", "above"):
+        assert [found[name][key] for key in ("p", "corrected", "detectable")] == [None] * 3
+    assert found["varied"]["corrected"] == pytest.approx(3 * found["varied"]["p"])
+    cost = {"steps": 1, "tokens": 1, "flops": 1, "seconds": 1}
+    variants = {name: {"scores": {"exact": table.mean(axis=1)}, "cost": cost} for name, table in tables.items()}
+    shown = {"seeds": [*range(seeds)], "metric": "exact", "samples": 30, "variants": variants, "differences": found}
+    columns = {column.header: list(column.cells) for column in make_ablation_table(shown).columns}
+    assert columns["difference"][:3] == ["baseline", "+0.0", "+20.0"]
+    assert columns["95 % interval"][:3] == columns["p"][:3] == columns["p (Holm)"][:3] == ["", "-", "-"]
+    assert columns["p"][3] != "-"

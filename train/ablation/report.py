@@ -23,6 +23,8 @@ from vlmill.train.metrics import METRICS
 from vlmill.train.run import ANSWERS, find_final_checkpoint
 
 MEASURES = ("loss", *METRICS)
+NOT_FLAT = ("p", "corrected", "detectable")
+"""What a difference without any variance does not have."""
 Runs = Mapping[tuple[str, int], Path]
 """The run of every variant and seed."""
 
@@ -44,9 +46,6 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
             f"the runs have {samples} held-out samples in common that {spec.metric} can be measured on; at least "
             "two are needed: see `held_out` in the mixtures and `evaluate` of the last stage's training"
         )
-    others = [name for name in spec.variants if name != spec.baseline]
-    differences = {name: paired.compare_variants(tables[name], tables[spec.baseline]) for name in others}
-    corrected = paired.adjust_holm({name: found.p for name, found in differences.items()})
     return {
         "baseline": spec.baseline,
         "metric": spec.metric,
@@ -64,14 +63,28 @@ def make_report(spec: Spec, runs: Runs) -> dict[str, Any]:
             }
             for name in spec.variants
         },
-        "differences": {
-            name: {
-                **asdict(differences[name]),
-                "corrected": corrected[name],
-                **_describe_variation(tables[name] - tables[spec.baseline]),
-            }
-            for name in others
-        },
+        "differences": describe_differences(tables, spec.baseline),
+    }
+
+
+def describe_differences(tables: Mapping[str, paired.Table], baseline: str) -> dict[str, dict[str, Any]]:
+    """What every variant scores above the baseline, from tables of contributions; pure.
+
+    A difference that came out without any variance has no p, and counts as the largest in correcting the others'.
+    """
+    found = {
+        name: paired.compare_variants(table, tables[baseline]) for name, table in tables.items() if name != baseline
+    }
+    flat = {name for name, one in found.items() if one.low == one.high}
+    corrected = paired.adjust_holm({name: 1.0 if name in flat else one.p for name, one in found.items()})
+    return {
+        name: {
+            **asdict(one),
+            "corrected": corrected[name],
+            **_describe_variation(tables[name] - tables[baseline]),
+            **(dict.fromkeys(NOT_FLAT) if name in flat else {}),
+        }
+        for name, one in found.items()
     }
 
 
@@ -176,6 +189,7 @@ def make_ablation_table(found: Mapping[str, Any]) -> Table:
 def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on what the table shows."""
     seeds = len(found["seeds"])
+    flat = [name for name, difference in found["differences"].items() if difference["low"] == difference["high"]]
     if seeds == 1:
         yield (
             "One seed: what differs here differs between these models, and another training of the same recipe may "
@@ -187,20 +201,30 @@ def write_ablation_notes(found: Mapping[str, Any]) -> Iterator[str]:
             f"interval is that of its own comparison, p (Holm) counts all {len(found['differences'])}. Seeds change "
             "new weights, dropout and noise, not the data's order."
         )
-        seen = [found["differences"][name]["detectable"] for name in found["differences"]]
-        least, most = (_format_number(value, found["metric"] != "loss") for value in (min(seen), max(seen)))
+        seen = [difference["detectable"] for name, difference in found["differences"].items() if name not in flat]
+        if seen:
+            least, most = (_format_number(value, found["metric"] != "loss") for value in (min(seen), max(seen)))
+            yield (
+                f"As trainings and samples varied here, such an ablation shows differences from {least} on (the "
+                f"steadiest variant) or {most} on (the least steady) in {POWER:.0%}, p < 0.05, of one comparison."
+            )
+    if flat:
         yield (
-            f"As trainings and samples varied here, such an ablation shows differences from {least} on (the steadiest "
-            f"variant) or {most} on (the least steady) in {POWER:.0%}, p < 0.05, of one comparison."
+            f"{', '.join(flat)}: the difference from the baseline came out without any variance, as where all answers "
+            "are wrong, or all right. So there is no interval and no p, and whether there is a difference stays open: "
+            "train longer, or choose another metric, such as loss."
         )
     yield "An interval across 0 does not show that nothing differs: it says which differences are left possible."
 
 
 def _format_difference(found: Mapping[str, Any], percent: bool) -> tuple[str, ...]:
-    """Four cells: difference, interval, p, corrected p."""
+    """Four cells: difference, interval, p, corrected p; of one without any variance the difference alone."""
+    said = _format_number(found["difference"], percent, sign="+")
+    if found["low"] == found["high"]:
+        return (said, "-", "-", "-")
     low, high = (_format_number(found[end], percent, sign="+") for end in ("low", "high"))
     ps = (f"{found[name]:.3f}" if found[name] >= 0.001 else "< 0.001" for name in ("p", "corrected"))
-    return (_format_number(found["difference"], percent, sign="+"), f"{low} to {high}", *ps)
+    return (said, f"{low} to {high}", *ps)
 
 
 def _format_number(value: float, percent: bool, sign: str = "") -> str:
