@@ -104,7 +104,8 @@ class Training:
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs")
+            both = ", not both: set the other to null, such as train.epochs: null" if self.steps else ""
+            raise ValueError(f"give either steps or epochs{both}")
         if not self.learning_rate:
             raise ValueError("learning_rate: at least one of projector, vision and text must be trained")
         if idle := [component for component in self.adapted if component not in self.learning_rate]:

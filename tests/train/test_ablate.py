@@ -26,6 +26,7 @@ from vlmill.train.ablation.paired import adjust_holm, compare_variants, compute_
 from vlmill.train.ablation.power import Variation, find_detectable
 from vlmill.train.ablation.report import write_ablation_notes
 from vlmill.train.ablation.spec import Spec, find_ablation, list_trials, read_ablation
+from vlmill.train.settings import Training
 
 # -- statistics
 
@@ -382,7 +383,12 @@ def test_an_ablation_that_is_not_shipped_is_answered_with_the_nearest_name():
 def test_the_ablation_of_the_manual_is_one():
     text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
     (block,) = (found for found in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "baseline:" in found)
-    assert parse_block(Spec, yaml.safe_load(block), "docs/evaluation.md").baseline == "letterbox"
+    spec = parse_block(Spec, yaml.safe_load(block), "docs/evaluation.md")
+    assert spec.baseline == "letterbox"
+    for trains in ({"epochs": 1}, {"steps": 5}):  # whichever of both the reader's recipe has
+        given = {"learning_rate": {"text": 1e-3}, **trains}
+        given |= {key.removeprefix("stages.tune.train."): value for key, value in spec.set.items()}
+        assert parse_block(Training, given, "train").steps == 2000
 
 
 def test_an_untrained_run_cannot_be_reported_on(whole, tmp_path):

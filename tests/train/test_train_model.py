@@ -262,8 +262,8 @@ def test_rates_rise_to_the_peak_and_fall_to_nothing():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": None}, "either steps or epochs"),
-        ({"epochs": 2}, "either steps or epochs"),
+        ({"steps": None}, "either steps or epochs$"),
+        ({"epochs": 2}, "not both: set the other to null, such as train.epochs: null"),
         ({"learning_rate": {}}, "at least one of projector, vision and text"),
         ({"learning_rate": {"head": 1e-3}}, "'projector', 'vision' or 'text'"),
         ({"sequences": 6, "accumulation": 4}, "6 cannot be cut into 4"),
