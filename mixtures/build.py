@@ -318,22 +318,23 @@ def list_image_pairs(root: Path) -> tuple[File, ...]:
 def verify_locks(root: Path) -> Iterator[str]:
     """A line for whatever a stage's lock says that its files do not bear out; nothing where all are sound."""
     recipe = read_locked_recipe(root)
-    pairs = {} if recipe.dedupe is None else {file.name: root / file.path for file in list_image_pairs(root)}
-    for stage in recipe.stages:
-        folder = root / "mixtures" / stage.name
-        if (folder / LOCK).exists():
-            lock = read_json(folder / LOCK)
-            listed = [shard for source in lock["sources"] for shard in source["shards"]]
-            tables = [path for shard in listed for path in (shard["index"], shard["lengths"])]
-            tables += [get_lineage_path(shard["path"]) for shard in listed]
-            tables += [shard["signals"] for shard in listed if "signals" in shard]
-            inputs = pairs | {path: root / path for path in tables}
-            inputs |= {
-                path: folder / path
-                for path in (*(block["path"] for block in lock["plan"]["blocks"]), lock["held_out"]["path"])
-            }
-            for line in verify_lock(lock, inputs):
-                yield f"mixtures/{stage.name}: {line}"
+    mixed = [stage.name for stage in recipe.stages if is_mixed(root, stage.name)]
+    compared = list_image_pairs(root) if mixed and recipe.dedupe is not None else ()
+    pairs = {file.name: root / file.path for file in compared}
+    for stage in mixed:
+        folder = root / "mixtures" / stage
+        lock = read_json(folder / LOCK)
+        listed = [shard for source in lock["sources"] for shard in source["shards"]]
+        tables = [path for shard in listed for path in (shard["index"], shard["lengths"])]
+        tables += [get_lineage_path(shard["path"]) for shard in listed]
+        tables += [shard["signals"] for shard in listed if "signals" in shard]
+        inputs = pairs | {path: root / path for path in tables}
+        inputs |= {
+            path: folder / path
+            for path in (*(block["path"] for block in lock["plan"]["blocks"]), lock["held_out"]["path"])
+        }
+        for line in verify_lock(lock, inputs):
+            yield f"mixtures/{stage}: {line}"
 
 
 def is_mixed(root: Path, stage: str) -> bool:

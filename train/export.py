@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from vlmill.pipeline.chat.encode import ChatFormat, get_mark_id
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import follow_umask
 from vlmill.train.checkpoint import PARTIAL, commit_folder
 from vlmill.train.export_readme import write_readme
 from vlmill.train.families.pretrained import set_dtype
@@ -53,6 +54,8 @@ def export_model(
             if hasattr(config, name):
                 setattr(config, name, getattr(model.generation_config, name))
     model.save_pretrained(partial)
+    for weights in partial.glob("*.safetensors"):
+        follow_umask(weights)
     processor = family.processor(to_transformers(tokenizer, chat), chat)
     processor.save_pretrained(partial)
     code, video = any(partial.glob("*.py")), isinstance(processor, VideoProcessor)

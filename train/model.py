@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from vlmill.pipeline.chat.encode import IGNORE, ChatFormat
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import follow_umask
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.train import adapters, new_rows
 from vlmill.train.attention import find_borders
@@ -91,6 +92,7 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """Write all weights to a file in `folder`, whole or not at all."""
     partial = folder / f"{WEIGHTS}.partial"
     save_model(model, str(partial))
+    follow_umask(partial)
     sha256 = hash_file(partial)
     partial.rename(folder / WEIGHTS)
     write_digests(folder, {WEIGHTS: sha256})

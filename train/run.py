@@ -122,7 +122,7 @@ def find_final_checkpoint(directory: Path, stage: str) -> Path:
     result, kept = folder / RESULT, checkpoint.list_complete(folder / "checkpoints")
     if not (result.exists() and kept):
         raise StoreError(
-            f"{directory}: stage {stage!r} is not trained yet, and the next one starts from its weights; run: "
+            f"{directory}: stage {stage!r} is not trained yet, and its weights are wanted here; run: "
             f"vlmill train {directory} --stage {stage}"
         )
     read_result(folder)

@@ -167,10 +167,12 @@ def check_shares(training: Training, ranks: int) -> None:
     Raises:
         RecipeError: ranks and micro-batches do not divide the sequences of a step.
     """
-    if training.sequences % (training.accumulation * ranks):
+    parts, share = training.accumulation * ranks, training.sequences // training.accumulation
+    if training.sequences % parts:
+        fitting = ", ".join(str(number) for number in range(1, min(share, ranks) + 1) if share % number == 0)
         raise RecipeError(
             f"train.sequences: {training.sequences} sequences cannot be cut into {training.accumulation} "
-            f"micro-batches for each of {ranks} ranks"
+            f"micro-batches for each of {ranks} ranks; give a multiple of {parts}, or take fewer ranks: {fitting}"
         )
 
 

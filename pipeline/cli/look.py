@@ -221,10 +221,14 @@ def verify(
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold."""
+    """Check every sha256, every count and every lock of a run. Ends with 1 if one does not hold.
+
+    Of a run that is not built to its end it checks what is there, and says what is not built yet.
+    """
     from vlmill.api.runs import open_run
     from vlmill.pipeline.core.terminal import make_console
     from vlmill.pipeline.recipe.lock import UNBUILT
+    from vlmill.pipeline.reports.verify import list_unfinished
 
     promises = open_run(directory).verify(workers, ray, console=make_console(stderr=True))
     if as_json:
@@ -241,4 +245,11 @@ def verify(
         )
         console.print(f"{len(promises)} broken. {remedy}")
         raise typer.Exit(1)
+    if left := "; ".join(list_unfinished(directory)):
+        console.print(
+            f"what is built of {directory} is sound: every file, count and lock is as its receipts say. Not built yet: "
+            f"{left}; the build goes on with: vlmill build RECIPE --out {directory}",
+            markup=False,
+        )
+        return
     console.print(f"{directory} is sound: every file, count and lock is as its receipts say")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ def explain_refused_write(error: BaseException) -> str:
     if found := TEMPORARY_NAME.fullmatch(path.name):
         path = path.with_name(found[1])
     return f"{path} cannot be made or opened: {REFUSED[error.errno]}; what a command writes goes elsewhere with --out"
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file the mode that new files have here; some libraries write files that their owner alone can read."""
+    beside = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
+    beside.touch()
+    mode = stat.S_IMODE(beside.stat().st_mode)
+    beside.unlink()
+    path.chmod(mode)
 
 
 def _keeps_no_files(folder: Path) -> bool:

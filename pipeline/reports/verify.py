@@ -107,6 +107,32 @@ def _list_filtered_folders(recipe: Recipe, source: str) -> list[str]:
     return [*folders, *(["steps/dedupe/resolve"] if recipe.dedupe is not None else [])]
 
 
+def list_unfinished(root: Path) -> Iterator[str]:
+    """The phases of a build that the run has not to its end, and of what; none of a run that is built.
+
+    Raises:
+        StoreError: the folder holds no run.
+    """
+    recipe = read_locked_recipe(root)
+    resolve = "steps/dedupe/resolve"
+    folders = {
+        name: [*_list_raw_folders(recipe, name), *_list_filtered_folders(recipe, name)] for name in recipe.sources
+    }
+    if some := [name for name in folders if not are_complete(root, *(set(folders[name]) - {resolve}))]:
+        yield f"curate of {', '.join(some)}"
+    if recipe.dedupe is not None and not are_complete(root, resolve):
+        yield "dedupe"
+    shards = {
+        f"{name} ({policy})": f"shards/{name}/{policy}" for name in folders for policy in recipe.list_policies(name)
+    }
+    if some := [said for said, folder in shards.items() if not are_complete(root, folder)]:
+        yield f"shard of {', '.join(some)}"
+    if some := [
+        one.name for one in recipe.stages if not are_complete(root, *(folder for _, folder in _list_stage_folders(one)))
+    ]:
+        yield f"mixture of {', '.join(some)}"
+
+
 # -- files without receipts --------------------------------------------------------------------------------------------
 
 
@@ -123,11 +149,16 @@ def _verify_small_files(root: Path) -> Iterator[str]:
 # -- mixtures ----------------------------------------------------------------------------------------------------------
 
 
+def _list_stage_folders(stage: Stage) -> list[tuple[str, str]]:
+    """Where in `mixtures/` the files of a stage's steps are published, and the folders of these steps, in order."""
+    steps = (("plan/", "plan"), ("", "lock"), ("", "repetition"))  # the last has the statistics anew
+    return [(below, f"steps/mixtures/{stage.name}/{step}") for below, step in steps]
+
+
 def _verify_published(root: Path, stage: Stage) -> Iterator[str]:
     """The lock, plan, held-out list and statistics in `mixtures/` are those that the stage's steps made."""
     made: dict[str, str] = {}
-    for step, below in (("plan", "plan/"), ("lock", ""), ("repetition", "")):  # the last has the statistics anew
-        folder = f"steps/mixtures/{stage.name}/{step}"
+    for below, folder in _list_stage_folders(stage):
         if not are_complete(root, folder):
             return
         made |= {

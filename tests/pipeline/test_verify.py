@@ -40,7 +40,29 @@ def run(built, tmp_path):
 def test_a_sound_run_has_nothing_to_say(built, capsys):
     assert list(verify_run(built)) == []
     assert vlmill("verify", built) == 0
-    assert "is sound" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is sound" in said
+    assert "ot built yet" not in said
+
+
+@pytest.mark.parametrize(
+    ("until", "left"),
+    [
+        ("survey", "curate of papers, quiz, scans, web; dedupe; shard of"),
+        ("curate", "Not built yet: dedupe; shard of"),
+        ("dedupe", "Not built yet: shard of"),
+        ("shard", "Not built yet: mixture of align; the build goes on with"),
+    ],
+)
+def test_a_run_whose_build_was_ended_is_sound_as_far_as_it_is_built(recipe, tmp_path, capsys, until, left):
+    assert vlmill("build", recipe, "--out", tmp_path / "run", "--workers", 0, "--until", until) == 0
+    capsys.readouterr()
+    assert vlmill("verify", tmp_path / "run") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert left in said
+    assert f"what is built of {tmp_path / 'run'} is sound" in said
+    assert vlmill("verify", tmp_path / "run", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def miscount(root, folder, level, change):

@@ -199,6 +199,12 @@ def test_a_stage_may_go_from_letterbox_to_anyres_and_only_the_newline_is_new(tok
     assert all(torch.equal(after.state_dict()[name], weights) for name, weights in known.items())
 
 
+def test_whoever_may_read_other_files_may_read_the_weights(tokenizer, tmp_path):
+    save_weights(create_model(find_family(model_settings(), LETTERBOX), tokenizer, CHAT, 0), tmp_path)
+    (tmp_path / "other").touch()
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "other").stat().st_mode}
+
+
 def test_weights_of_another_model_are_refused(tokenizer, tmp_path):
     save_weights(create_model(find_family(model_settings(), ANYRES), tokenizer, CHAT, 0), tmp_path)
     with pytest.raises(StoreError, match="image_newline.*not back"):

@@ -90,7 +90,10 @@ def test_what_a_step_saw_and_which_steps_saw_a_sample_are_two_ways_through_one_p
 
 
 def test_a_stage_alone_wants_the_one_before_to_be_trained(run):
-    with pytest.raises(StoreError, match="stage 'align' is not trained yet.*vlmill train .* --stage align"):
+    with pytest.raises(
+        StoreError,
+        match="stage 'align' is not trained yet, and its weights are wanted here.*vlmill train .* --stage align",
+    ):
         train_stages(run, "instruct", MACHINE, CONSOLE)
     (only,) = train_stages(run, "align", MACHINE, CONSOLE)
     assert only.stage == "align"
