@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ def warn_of_settings(
     solution: Solution,
     planned: Sequence[Totals],
     *,
+    shared: Mapping[str, int] | None = None,
     scaled: bool = False,
 ) -> list[str]:
     """Warnings about a solved mixture: what binds, then the rest in the order of its entries; pure.
@@ -33,6 +33,7 @@ def warn_of_settings(
         selected: what the select step found of each entry (`selection.json`).
         solution: what the solver made of it.
         planned: what is planned of each entry, by unit.
+        shared: source -> how many of its samples more than one entry selects.
         scaled: the run is scaled, and the solver counted passes as those of the whole run.
     """
     capped = {binding.entry for binding in solution.binding if binding.constraint == "max_repetition"}
@@ -47,11 +48,10 @@ def warn_of_settings(
         + ("; that is the default, max_repetition allows more" if binding.entry in unasked else "")
         for binding in solution.binding
     ]
-    twice = [source for source, number in Counter(entry.source for entry in mixture.resolved()).items() if number > 1]
-    if twice:
-        warnings.append(
-            f"{', '.join(twice)}: stands in several entries, so its samples may come more often than any one entry says"
-        )
+    warnings += [
+        f"{source}: {number:,} samples stand in several entries, so they may come more often than any one entry says"
+        for source, number in (shared or {}).items()
+    ]
     warnings += warn_of_sums(mixture)
     sequences = max(
         1.0,

@@ -35,6 +35,9 @@ move from window to window."""
 STRETCHES = 20
 """Of a plan whose shares move, for which the statistics say what each entry has."""
 
+ROWS = 1 << 20
+"""Of several entries of one source that are compared at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mix:
@@ -110,7 +113,14 @@ class Mix:
             **(
                 {} if schedule is None else {"schedule": asdict(schedule) | _follow_schedule(schedule, entries, counts)}
             ),
-            "warnings": warn_of_settings(mixture, selected, solution, planned, scaled=bool(self.weights)),
+            "warnings": warn_of_settings(
+                mixture,
+                selected,
+                solution,
+                planned,
+                shared=_count_shared(mixture, entries),
+                scaled=bool(self.weights),
+            ),
         }
         (folder / "mix.json").write_text(json.dumps(data, sort_keys=True, indent=1), encoding="utf-8")
         return {"samples": Count(sum(counts), sum(counts))}
@@ -133,6 +143,24 @@ class Mix:
         solution = solve_mixture(self.mixture, weighted, fill)
         epochs = zip(solution.repetition, weights, strict=True)
         return replace(solution, repetition=tuple(min(passes * weight, MAX_EPOCHS) for passes, weight in epochs))
+
+
+def _count_shared(mixture: MixtureSettings, entries: Sequence[Selection]) -> dict[str, int]:
+    """How many samples more than one entry selects, of each source that has such."""
+    sizes: dict[str, list[np.ndarray]] = {}
+    for entry, selection in zip(mixture.resolved(), entries, strict=True):
+        sizes.setdefault(entry.source, []).append(selection.sizes)
+    counted = {source: _count_several(several) for source, several in sizes.items() if len(several) > 1}
+    return {source: number for source, number in counted.items() if number}
+
+
+def _count_several(several: Sequence[np.ndarray]) -> int:
+    """How many samples are selected in more than one of the entries of a source."""
+    found = 0
+    for start in range(0, several[0].size, ROWS):
+        selected = np.array([sizes["tokens"][start : start + ROWS] > 0 for sizes in several])
+        found += int(np.count_nonzero(selected.sum(axis=0) > 1))
+    return found
 
 
 def _count_samples(mixture: MixtureSettings, entries: Sequence[Selection], solution: Solution) -> list[int]:

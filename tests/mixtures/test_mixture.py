@@ -218,7 +218,7 @@ def image_stats(licences=None, too_long=0, no_text=0):
 @pytest.mark.parametrize(
     ("settings", "more", "used", "warning"),
     [
-        ({"entries": [{"source": "web"}, {"source": "web"}]}, {}, 1, "web: stands in several entries"),
+        ({"entries": [{"source": "web"}] * 2}, {"shared": {"web": 3}}, 1, "web: 3 samples stand in several entries"),
         ({"shares": {"web": 0.3}}, {}, 1, "the shares add up to 0.3"),
         ({"entries": {"web": {"take": "first:10%"}}}, {}, 1, "random:10% is as many from all of it"),
         (
@@ -257,7 +257,8 @@ def test_lint_says_what_a_person_should_look_at(settings, more, used, warning):
     count = len(asked.labels())
     solution = Solution((used,) * count, (more.pop("binding"),) if "binding" in more else (), None)
     planned = holdings(more.pop("planned", 5), 100)
-    found = warn_of_settings(asked, [image_stats(**more)] * count, solution, [planned] * count)
+    shared = more.pop("shared", None)
+    found = warn_of_settings(asked, [image_stats(**more)] * count, solution, [planned] * count, shared=shared)
     assert len(found) == 1
     assert warning in found[0]
 

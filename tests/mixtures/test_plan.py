@@ -349,9 +349,20 @@ def test_a_source_in_two_parts_is_two_sources_of_the_plan(store):
     ]
     lock, stats = store.lock(mixture(shares={}, entries=entries, held_out={"quiz": 0.1}))
     assert [source["label"] for source in lock["sources"]] == ["quiz", "quiz@2", "web"]
-    assert stats["warnings"][0].startswith("quiz: stands in several entries")
+    assert stats["warnings"][0].startswith("quiz: 10 samples stand in several entries, so they may come more often")
     held = pq.read_table(store.inputs["held_out.parquet"])["source"].to_pylist()
     assert set(held) == {0}
+
+
+@pytest.mark.parametrize(("least", "said"), [(6, False), (4, True)])
+def test_entries_of_one_source_that_share_no_sample_are_not_warned_of(store, monkeypatch, least, said):
+    monkeypatch.setattr("vlmill.mixtures.steps.mix.ROWS", 7)
+    entries = [
+        {"source": "web", "share": 0.5, "where": "nodes < 6"},
+        {"source": "web", "share": 0.5, "where": f"nodes >= {least}"},
+    ]
+    _, stats = store.lock(mixture(shares={}, entries=entries))
+    assert any("stand in several entries" in warning for warning in stats["warnings"]) == said
 
 
 def test_the_lock_names_every_block_and_its_first_row(store):
