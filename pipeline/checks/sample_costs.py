@@ -41,7 +41,7 @@ from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
 from vlmill.pipeline.engine.store import File, select_files
 from vlmill.pipeline.fetch import Fetch
-from vlmill.pipeline.fetch.address import find_private_host
+from vlmill.pipeline.fetch.address import UNFETCHED, find_private_host
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
 from vlmill.pipeline.proposal.seen_boxes import recognise_in_tables, warn_of_boxes
@@ -388,7 +388,7 @@ def warn_of_private_hosts(run: StepPass, work: SourceWork) -> tuple[str, ...]:
         return ()
     named = f"{', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
     allow = f"--set 'sources.{work.name}.fetch.allow_hosts=[{', '.join([*work.fetch.allow_hosts, *found])}]'"
-    return (f"{work.name}: images at {named} will not be fetched: no public host. If it is yours, allow it: {allow}",)
+    return (f"{work.name}: images at {named} {UNFETCHED}: no public host. If it is yours, allow it: {allow}",)
 
 
 def read_served(name: str, folder: Path) -> dict[str, object]:

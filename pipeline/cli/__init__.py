@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -40,6 +42,7 @@ from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write
 from vlmill.pipeline.core.places import take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
+from vlmill.pipeline.core.termination import explain_interrupt, heed_sigterm
 
 QUOTED = ". A shell takes values with blanks or braces apart: quote them, as in --set 'language={keep: [en, de]}'"
 
@@ -75,7 +78,8 @@ app = typer.Typer(
     help="Curate vision-language data, plan training mixtures, and train a compact model on them.\n\n"
     "Start with: [bold]vlmill build quickstart --out demo[/bold], then [bold]vlmill stats demo[/bold], then "
     "[bold]vlmill train demo[/bold].",
-    epilog="Exit status: 0 done; 1 an error, or a check that found something; 2 a wrong option; 130 interrupted.",
+    epilog="Exit status: 0 done; 1 an error, or a check that found something; 2 a wrong option; 130 interrupted; "
+    "143 ended by SIGTERM.",
 )
 
 
@@ -135,7 +139,7 @@ def _join_lines(text: str) -> str:
 
 
 def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, ending with 130 and the way to go on when Ctrl-C ends it; typer alone would say nothing.
+    """The command, ending with 130 (143) and the way to go on when Ctrl-C (SIGTERM) ends it.
 
     Before the command begins, a path that is an address is refused, unless it is that of a run, and it is said where a
     run that it reads is not built to its end.
@@ -149,9 +153,10 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
                 warn_unbuilt(command.__name__, taken)
                 command(*arguments, **taken)
         except KeyboardInterrupt:
+            said, ended = explain_interrupt()
             way = " What is done is kept: run the same command again to go on." if command.__name__ in RESUMED else ""
-            make_console(stderr=True, wrap=False).print(f"interrupted.{way}")
-            raise typer.Exit(130) from None
+            make_console(stderr=True, wrap=False).print(f"{said}.{way}")
+            raise typer.Exit(ended) from None
 
     return run
 
@@ -196,7 +201,8 @@ def main() -> None:
     """Run the console command: known errors go to standard error without a stack trace, and end with 1."""
     keep_pandas_out()
     try:
-        app()
+        with nullcontext() if "RANK" in os.environ else heed_sigterm():  # torchrun ends its ranks by SIGTERM, at once
+            app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
         _print_error(explain_full_disk(error) or explain_refused_write(error) or str(error))
         sys.exit(1)
@@ -210,9 +216,10 @@ def main() -> None:
         )
         _print_error(hint)
         sys.exit(1)
-    except KeyboardInterrupt:
-        make_console(stderr=True).print("interrupted.")  # while it was still being read what to do
-        sys.exit(130)
+    except KeyboardInterrupt:  # while it was still being read what to do
+        said, ended = explain_interrupt()
+        make_console(stderr=True).print(f"{said}.")
+        sys.exit(ended)
     except Exception as error:
         if not (hint := explain_full_disk(error) or _explain_table(error)):
             raise

@@ -17,6 +17,7 @@ from typing import Any
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import append_text
 from vlmill.pipeline.core.run_path import put_logs
+from vlmill.pipeline.core.termination import explain_interrupt
 
 EVENTS = "logs/events.jsonl"
 
@@ -47,7 +48,8 @@ class EventLog:
         try:
             yield
         except BaseException as error:
-            self.write("failed", command=command, error=type(error).__name__, message=str(error))
+            said = explain_interrupt()[0] if isinstance(error, KeyboardInterrupt) else str(error)
+            self.write("failed", command=command, error=type(error).__name__, message=said)
             put_logs()
             raise
         self.write("end", command=command)

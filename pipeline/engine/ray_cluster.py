@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.termination import keep_sigterm
 from vlmill.pipeline.engine.nodes import RunMarker, find_package, write_marker
 from vlmill.pipeline.engine.ray_nodes import NodeWatch
 
@@ -197,7 +198,8 @@ def _join_ray(address: str | None, options: Mapping[str, Any]) -> None:
     import ray  # noqa: PLC0415
 
     try:
-        ray.init(**options)
+        with keep_sigterm():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         if address is None:
             raise

@@ -206,6 +206,10 @@ def resolve_host(
     return [(family, address) for family, _, _, _, address in found]
 
 
+UNFETCHED = "will not be fetched"
+"""What is said of images at private hosts."""
+
+
 def find_private_host(url: str, allowed: Collection[str]) -> str:
     """The host of an address that `resolve_host` is sure to refuse, or an empty text. A pure function: nobody is asked.
 

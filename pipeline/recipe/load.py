@@ -41,6 +41,7 @@ class ReadableRecipe:
     unreadable: frozenset[str] = frozenset()  # sources and benchmarks whose files cannot be looked at
     concerns: Callable[[str], bool] = lambda _: False  # whether a later fault follows from one of these
     moved: frozenset[str] = frozenset()  # sources and benchmarks whose root an option has set
+    unheard: frozenset[str] = frozenset()  # sources of whose fetch settings some could not be read
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def load_readable(
     faults += list_faults(list_errors([partial(check_mapped, select_used(mapped, work.data), kept.list_groups())]))
     located = work.add_origins(dict.fromkeys(faults), path.name)
     moved = _find_moved(work.origins)
+    blocks = {f"{left}.".partition("fetch.")[0] for left in found.left_out if "fetch." in f"{left}."}
+    unheard = frozenset(name for name in recipe.sources if blocks & {"", f"sources.{name}."})
 
     silent = any(left.partition(".")[0] == "signals" for left in found.left_out)
 
@@ -159,7 +162,7 @@ def load_readable(
         follows = (silent and NO_SIGNAL in fault) or any(digest in fault for digest in refused)
         return follows or found.concerns(fault)
 
-    return ReadableRecipe(kept, work.data, path.parent, located, frozenset(unreadable), concerns, moved)
+    return ReadableRecipe(kept, work.data, path.parent, located, frozenset(unreadable), concerns, moved, unheard)
 
 
 def _begin_mapping(

@@ -397,6 +397,17 @@ def test_hosts_that_fetch_would_refuse_are_named_with_what_allows_them(tmp_path,
         assert "will not be fetched" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("wrong", ["fetch.retries=many", "sources.web.fetch.retries=many", "fetch=[1]"])
+def test_of_hosts_nothing_is_said_where_what_allows_them_cannot_be_read(tmp_path, capsys, wrong):
+    (tmp_path / "pairs.csv").write_text("url,text\nhttp://10.0.0.3/a.png,A dog\n")
+    source = {"kind": "web_table", "files": "pairs.csv", "options": {"image": "url", "caption": "text"}}
+    recipe = write_recipe(tmp_path, stages=[], sources={"web": source})
+    assert vlmill("check", recipe, "--set", wrong) == 1
+    said = "".join(capsys.readouterr())
+    assert "fetch" in said
+    assert "10.0.0.3" not in said
+
+
 def test_what_allows_a_host_keeps_what_else_the_source_says_of_fetching(tmp_path, capsys):
     rows = ("http://10.0.0.3/a.png,A dog", "http://10.0.0.4/b.png,A cat", "http://10.0.0.5/c.png,A cow")
     (tmp_path / "pairs.csv").write_text("\n".join(("url,text", *rows, "")))

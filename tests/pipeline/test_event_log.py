@@ -74,7 +74,7 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_long_messages_are_cut(tm
         interrupt(log)
     _, note, failed = read_events(tmp_path / "new")
     assert len(note["message"]) == LONGEST
-    assert failed["error"] == "KeyboardInterrupt"
+    assert (failed["error"], failed["message"]) == ("KeyboardInterrupt", "interrupted")
 
 
 def test_quiet_prints_errors_alone_and_the_status_stays(built, capfd):

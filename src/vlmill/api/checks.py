@@ -45,6 +45,7 @@ from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, l
 from vlmill.pipeline.core.places import take_run_folder
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.core.shown import Shown, count_things
+from vlmill.pipeline.fetch.address import UNFETCHED
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_recipe
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
@@ -199,7 +200,12 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     warnings = (
         *warn_of_lacking_tokens(recipe, found.base),
         *_list_odd_shares(recipe),
-        *(said for one in estimates for said in one.warnings),
+        *(
+            said
+            for one in estimates
+            for said in one.warnings
+            if not (one.source in found.unheard and UNFETCHED in said)
+        ),
     )
     return CheckResult(reword(dict.fromkeys(faults)), estimate, differences, forecast, reword(warnings))
 
