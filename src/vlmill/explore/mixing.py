@@ -1,8 +1,9 @@
 """A stage's mixture with shares that were changed by hand, solved by the solver that the build uses.
 
 What one pass over each entry holds was counted by the select steps and stands in what the mix step left. So a solution
-is what a build would come to, but for the rounding to whole samples, and where entries' `take`, `where` or balance
-change, which a build has to count anew.
+is near what a build would come to: it counts passes as fractions of the amount of the unit, where a build plans whole
+samples, and those that it passes once more hold more or less than the average. Where entries' `take`, `where` or
+balance change, a build has to count anew. A mixture that is not changed has the numbers that were planned.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ def solve_changed(root: Path, recipe: Recipe, name: str, change: Mapping[str, An
         {unit: totals[unit] * repetition for unit in UNITS}
         for totals, repetition in zip(available, passes, strict=True)
     ]
+    if settings == dict(stage.mixture):
+        passes = [entry["repetition"] for entry in mixed["entries"]]
+        planned = [{unit: entry["planned"][unit] for unit in UNITS} for entry in mixed["entries"]]
     sums = {unit: sum(one[unit] for one in planned) for unit in UNITS}
     lock = read_lock(root)
     return {
