@@ -74,7 +74,7 @@ def explain_refused_write(error: BaseException) -> str:
         return ""  # it was to be read
     if found := TEMPORARY_NAME.fullmatch(path.name):
         path = path.with_name(found[1])
-    return f"{path} cannot be made or opened: {REFUSED[error.errno]}; what a command writes goes elsewhere with --out"
+    return f"{path} cannot be made or opened: {REFUSED[error.errno]}"
 
 
 def follow_umask(path: Path) -> None:

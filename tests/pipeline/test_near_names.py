@@ -125,6 +125,7 @@ def test_a_place_that_takes_no_files_is_named_without_temporary_names(tmp_path, 
     said = explain_refused_write(told.value)
     assert f"{tmp_path / 'a.yaml'} cannot be made or opened" in said
     assert ".tmp-" not in said
+    assert "--out" not in said, "it may have been given, or be none of the command's, or a file was to be read"
     assert explain_refused_write(FileNotFoundError(errno.ENOENT, "no", "a")) == ""
     assert explain_refused_write(FileNotFoundError(errno.ENOENT, "no", str(tmp_path / "a"))) == "", "was to be read"
 
