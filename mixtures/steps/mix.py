@@ -55,7 +55,7 @@ class Mix:
     visual: int | None = None  # visual tokens of a sequence at most
 
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     pure: ClassVar[bool] = True
 
     @property

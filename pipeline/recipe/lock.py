@@ -51,7 +51,7 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CARRIED_OUT = "takedowns.sha256"
-"""The sha256 of the list of takedowns that the last build or takedown to its end has carried out."""
+"""The sha256 of the list of takedowns that was carried out by a build or takedown to its end, or ahead of all shards."""
 UNBUILT = "unbuilt.txt"
 """In a run's folder from an accepted change of its recipe, or a takedown, until a build or takedown has ended."""
 UNBUILT_MESSAGE = r".* (has a takedown that has|is locked to a changed recipe .* that is) not "
@@ -89,6 +89,8 @@ def lock_folder(root: Path, data: Mapping[str, Any], *, accept_changes: bool) ->
     if differences:  # before the lock: a kill between both leaves a hint too many, and none too few
         write_atomically(root / UNBUILT, f"{differences}\n")
     write_atomically(root / LOCK, seal_yaml(format_yaml(select_shaping(data))))
+    if not (root / "shards").exists():  # all that follows is made without what stands on the list
+        _note_takedowns(root)
 
 
 def mark_takedown(root: Path) -> None:
@@ -98,9 +100,14 @@ def mark_takedown(root: Path) -> None:
 
 def clear_unbuilt(root: Path) -> None:
     """Say that a run is built to the end of the recipe that it is locked to, without what was taken down."""
+    _note_takedowns(root)
+    (root / UNBUILT).unlink(missing_ok=True)
+
+
+def _note_takedowns(root: Path) -> None:
+    """Say that the list of takedowns is carried out."""
     if (root / LIST).exists():
         write_atomically(root / CARRIED_OUT, f"{hash_file(root / LIST)}\n")
-    (root / UNBUILT).unlink(missing_ok=True)
 
 
 def explain_unbuilt(root: Path) -> str | None:
@@ -126,7 +133,7 @@ def explain_unbuilt(root: Path) -> str | None:
 
 def _explain_takedowns(root: Path) -> str | None:
     """A warning where no build or takedown has carried out the list of takedowns, as of a folder from a backup."""
-    if not (root / LIST).exists():
+    if not (root / LIST).exists() or not (root / "shards").exists():
         return None
     with suppress(FileNotFoundError):
         if (root / CARRIED_OUT).read_text(encoding="utf-8").strip() == hash_file(root / LIST):

@@ -232,6 +232,24 @@ def test_a_folder_from_before_a_takedown_says_that_its_list_is_not_carried_out(b
     assert vlmill("verify", backup) == 0
 
 
+def test_a_list_that_a_folder_begins_with_is_carried_out_as_it_is_built(first, tmp_path, capfd):
+    root = tmp_path / "new"
+    root.mkdir()
+    (root / "takedowns.yaml").write_text("ids: [quiz/quiz.parquet#0]\n")
+    for until in ("curate", "shard"):
+        assert vlmill("build", first[0], "--out", root, "--workers", 0, "--until", until) == 0
+        capfd.readouterr()
+        assert vlmill("status", root) == 0
+        assert "not been carried out" not in capfd.readouterr().out
+    (root / "takedowns.yaml").write_text("ids: [quiz/quiz.parquet#0, quiz/quiz.parquet#1]\n")
+    assert vlmill("status", root) == 0
+    assert "not been carried out" in capfd.readouterr().out
+    assert vlmill("build", first[0], "--out", root, "--workers", 0) == 0
+    capfd.readouterr()
+    assert vlmill("status", root) == 0
+    assert "not been carried out" not in capfd.readouterr().out
+
+
 def test_an_accepted_recipe_takes_the_place_of_a_damaged_lock(built):
     recipe, root = built
     (root / LOCK).write_text("name: [")
