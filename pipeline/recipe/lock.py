@@ -51,7 +51,7 @@ def select_shaping(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CARRIED_OUT = "takedowns.sha256"
-"""The sha256 of the list of takedowns that a build or takedown to its end carried out, or that all shards began with."""
+"""The sha256 of the list of takedowns that a build or takedown to its end carried out, or that shards began with."""
 UNBUILT = "unbuilt.txt"
 """In a run's folder from an accepted change of its recipe, or a takedown, until a build or takedown has ended."""
 UNBUILT_MESSAGE = r".* (has a takedown that has|is locked to a changed recipe .* that is) not "
