@@ -163,8 +163,8 @@ def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
     if refused := run.trace_refused(name):
         return {"refused": [{**asdict(one), "id": str(one.id)} for one in refused]}
     found = run.trace(name)
-    uses = {} if found.taken_down else run.find_uses(str(found.sample.id))
-    steps = {} if found.taken_down else run.find_steps(str(found.sample.id))
+    uses = {} if found.taken_down or found.outcome.sample else run.find_uses(str(found.sample.id))
+    steps = {stage.name: uses[stage.name].steps for stage in run.recipe.stages if stage.train and stage.name in uses}
     return {**trace_to_json(found), "steps": steps, "stages": {name: asdict(use) for name, use in uses.items()}}
 
 

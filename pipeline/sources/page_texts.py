@@ -7,14 +7,13 @@ the line of the one before where their boxes say so, and all words of a line do.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from vlmill.pipeline.sources.base import UnreadableRow
+from vlmill.pipeline.sources.nested import parse_object
 
 TEXTS = ("text", "content", "value", "transcription", "detectedtext", "rec_text", "parsedtext", "word")
 """Keys of what is written in a place, in small letters, the usual first."""
@@ -52,7 +51,8 @@ def read_cell(name: str, said: Any, boxes: Any = None) -> str:
     Raises:
         UnreadableRow: it holds something else, or not as many boxes as texts.
     """
-    said, boxes = (_parse_json(one) for one in (said, boxes))
+    boxes, parsed = parse_object(boxes), parse_object(said)
+    said = parsed if isinstance(parsed, list | Mapping) else said  # a text such as 12 is a text
     if said is None or isinstance(said, str):
         return (said or "").strip()
     if not isinstance(said, list | Mapping):
@@ -80,14 +80,6 @@ def _join_lists(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not listed or not {*TEXTS} & {str(key).lower() for key in said} or len({*map(len, said.values())}) != 1:
         return []
     return [dict(zip(said, values, strict=True)) for values in zip(*said.values(), strict=True)]
-
-
-def _parse_json(value: Any) -> Any:
-    """The list or object that a cell of text writes as JSON; any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        with suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
 
 
 def read_text(said: Any, holder: str = "") -> str:
