@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import sys
 import traceback
@@ -40,7 +41,7 @@ from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.arrow import keep_pandas_out
 from vlmill.pipeline.core.errors import VlmillError
 from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write
-from vlmill.pipeline.core.places import take_local_path, take_run_folder
+from vlmill.pipeline.core.places import check_encodable, take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.termination import explain_interrupt, heed_sigterm
 
@@ -121,7 +122,9 @@ RESUMED = frozenset({"build", "takedown", "train", "evaluate", "ablate", "export
 
 
 def _take_path(command: str, name: str, value: Any) -> Any:
-    """An argument or option of a command: a path is checked, anything else is as it was."""
+    """An argument or option of a command: a path is checked, and that texts are texts; anything else is as it was."""
+    for text in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
+        check_encodable(str(text))
     if not isinstance(value, Path):
         return value
     if name in RUN_FOLDERS.get(command, ("directory",)):
@@ -200,6 +203,8 @@ EXTRAS = {
 def main() -> None:
     """Run the console command: known errors go to standard error without a stack trace, and end with 1."""
     keep_pandas_out()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of another encoding shows what it cannot as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with nullcontext() if "RANK" in os.environ else heed_sigterm():  # torchrun ends its ranks by SIGTERM, at once
             app()

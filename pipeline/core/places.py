@@ -7,7 +7,9 @@ Every command and every call of the API passes the folders and files that it was
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 from collections.abc import Callable
 from itertools import islice
 from os import PathLike
@@ -24,6 +26,36 @@ BESIDE, LONGEST, NEAR = 10_000, 80, 5
 """Names that are compared with one that is wrong, its letters that are, and those that are looked at."""
 
 
+def check_encodable(name: str) -> None:
+    """Raise for the name of a file that is not UTF-8, which no table and no recipe can hold.
+
+    Python holds the bytes of such a name as lone surrogates (PEP 383).
+
+    Raises:
+        StoreError: the name is one.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":
+            raise StoreError(
+                f"{shown}: this Python reads the names of files as {encoding}; set PYTHONUTF8=1 in the environment, "
+                "and it reads them as UTF-8"
+            )
+        raise StoreError(
+            f"{shown}: this name is not UTF-8, and tables and recipes hold text in UTF-8; rename it, or all names of a "
+            "folder with: convmv -f latin1 -t utf8 -r --notest FOLDER (or the encoding that they have)"
+        )
+
+
+def _check_path(place: str | PathLike[str]) -> None:
+    """The same of a path, and of the working folder if it starts there; of an address as it is."""
+    try:
+        whole = str(place) if ADDRESS.fullmatch(str(place)) else os.path.abspath(place)  # noqa: PTH100 - the text alone
+    except FileNotFoundError:
+        raise StoreError(f"{place}: the working folder has been removed; change to one that exists") from None
+    check_encodable(whole)
+
+
 def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Path:
     """The path that `place` names on this machine.
 
@@ -32,8 +64,9 @@ def take_local_path(place: str | PathLike[str], what: str = "this folder") -> Pa
         what: What lies there, for the error.
 
     Raises:
-        StoreError: it is an address such as `s3://bucket/run`.
+        StoreError: it is an address such as `s3://bucket/run`, or not UTF-8.
     """
+    _check_path(place)
     if found := ADDRESS.fullmatch(str(place)):
         raise StoreError(
             f"{found['scheme']}://{found['place']}: {what} is a path of a local or shared file system, and no address; "
@@ -76,8 +109,9 @@ def take_run_folder(place: str | PathLike[str]) -> Path:
     """The folder of a run: a path, or what is like one on object storage.
 
     Raises:
-        StoreError: it is an address of a kind that runs cannot lie at, or names no bucket.
+        StoreError: it is an address of a kind that runs cannot lie at, names no bucket, or is not UTF-8.
     """
+    _check_path(place)
     found = ADDRESS.fullmatch(str(place))
     if found is None:
         return Path(place)

@@ -24,7 +24,7 @@ from fsspec.utils import glob_translate
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.meter import note_work
-from vlmill.pipeline.core.places import suggest_near
+from vlmill.pipeline.core.places import check_encodable, suggest_near
 from vlmill.pipeline.inputs.copies import keep_copy
 from vlmill.pipeline.inputs.hub_files import HubFile, RemoteFile, is_hub
 from vlmill.pipeline.inputs.ranges import RangedFile, explain_storage, find_filesystem, make_stamp
@@ -94,12 +94,14 @@ def list_input_files(
 
     Raises:
         SourceError: there is none, or the Hub is not to be had.
+        StoreError: the name of one is not UTF-8.
     """
     if pattern is None and split is None:
         raise SourceError(f"source {source!r}: neither a pattern of files nor a split says what to read below {root}")
     if pattern is None or is_hub(root):
         return _number_files(source, _list_hub_files(root, pattern, subset, split), ranged)
     base = f"{root.rstrip('/')}/"
+    check_encodable(base)
     try:
         filesystem, start = find_filesystem(base)
     except SourceError as error:
@@ -117,6 +119,8 @@ def list_input_files(
             f"{pattern}, or a pattern such as {base}*{posixpath.splitext(pattern)[1] or '.parquet'}, which takes the "
             "place of `files`"
         )
+    for name in found:
+        check_encodable(name)
     here = "file" in filesystem.protocol
     return [
         InputFile(
