@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import warnings
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import vlmill
 from tests.helpers.small import vlmill as command
@@ -148,3 +150,17 @@ def test_a_warning_of_python_names_arguments(run, monkeypatch):
         vlmill.open_run(run.folder)
     assert [str(one.message) for one in said] == ["take it with accept_changes=True"]
     assert said[0].filename == __file__
+
+
+def test_so_do_lines_of_progress(tmp_path):
+    """A build whose images are not there warns with the next call."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "What a picture shows.", "image": "a.png"}\n')
+    source = {"kind": "table", "root": str(tmp_path), "files": "rows.jsonl", "images": str(tmp_path)}
+    source |= {"options": {"caption": "text", "image": "image"}, "expect": {"kept": 0}}
+    recipe = {"name": "lost", "seed": 1, "sources": {"pairs": source}}
+    shown = Console(file=io.StringIO(), width=80)
+    vlmill.build(recipe, tmp_path / "run", workers=0, until="curate", console=shown)
+    said = shown.file.getvalue()
+    assert "then build with retry_failed=True" in said
+    assert ".sample_losses(source='pairs', reason='missing_file')" in said
+    assert not OPTION.search(said), said

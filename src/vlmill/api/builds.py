@@ -21,6 +21,7 @@ from vlmill.api.arguments import (
 from vlmill.api.boundary import guard_call
 from vlmill.api.checks import forecast_build, refuse_faults
 from vlmill.api.runs import Run, open_run
+from vlmill.api.wording import reword
 from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
@@ -213,7 +214,7 @@ def build(
     workdir.refuse_other_files(shown, loaded.base / named if named else None)
     root, came = shown.absolute(), list[kept.KeptOfSource]()  # workers have other working folders
     for note in loaded.notes:
-        console.print(note, markup=False)
+        _print_line(console, note)
 
     def count(folders: dict[str, str]) -> None:
         came.extend(kept.count_kept(root, loaded.recipe, folders))
@@ -243,10 +244,10 @@ def build(
             for found in came:
                 log.write("kept", source=found.source, rows=found.rows, samples=found.samples.to_json())
             for warning in kept.list_kept_warnings(came, shown):
-                console.print(warning, markup=False, soft_wrap=True)
+                _print_line(console, warning)
                 log.write("warning", message=warning)
         for line in _list_notes(root, loaded.recipe, until, shown):
-            console.print(line, markup=False)
+            _print_line(console, line)
             log.write("note", message=line)
         if short := kept.explain_shortfall(came, shown):
             raise VlmillError(
@@ -294,6 +295,12 @@ def forecast_changes(
     return forecast_build(take_run_folder(out).absolute(), loaded.recipe, loaded.base, loaded.moved)
 
 
+def _print_line(console: Console, line: str) -> None:
+    """Print a line as it is, in the words of whoever called."""
+    (said,) = reword([line])
+    console.print(said, markup=False, soft_wrap=True)
+
+
 def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str], console: Console) -> None:
     """Print what a change touches. A lock that cannot be read is about to be written anew, and forecasts nothing."""
     if not is_bound(root):
@@ -301,12 +308,12 @@ def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str
     try:
         forecasts = forecast_build(root, recipe, base, moved)
     except StoreError as error:
-        console.print(f"What is kept of the run cannot be said ahead: {error}", markup=False)
+        _print_line(console, f"What is kept of the run cannot be said ahead: {error}")
         return
     if any(found.outcome != "kept" for found in forecasts):
         console.print("what the change touches:")
         for line in describe_causes(forecasts):
-            console.print(f"  {line}", markup=False)
+            _print_line(console, f"  {line}")
 
 
 def build_recipe(
@@ -354,7 +361,7 @@ def build_recipe(
         shown = console or make_console(quiet=True)
 
         def tell(line: str) -> None:
-            shown.print(line, markup=False, soft_wrap=True)
+            _print_line(shown, line)
             EventLog(root).write("warning", message=line)
 
         with (
