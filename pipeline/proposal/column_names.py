@@ -14,6 +14,7 @@ CAPTIONS = (
 )
 QUESTIONS = (
     *("question", "query", "prompt", "instruction", "problem", "asked", "input", "inputs", "user", "q", "prefix"),
+    *("questions", "queries"),
     *("frage", "pregunta", "pergunta", "domanda", "vraag", "вопрос", "问题", "質問", "질문"),
 )
 ANSWERS = (

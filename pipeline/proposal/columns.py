@@ -32,7 +32,7 @@ from vlmill.pipeline.proposal.image_ids import ImageIds
 from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.proposal.ocr_columns import find_boxes, find_ocr
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
-from vlmill.pipeline.sources.known_keys import PICTURES, classify_key, has_value
+from vlmill.pipeline.sources.known_keys import AUDIO, LONGEST, PICTURES, VIDEO, classify_key, has_value
 from vlmill.pipeline.sources.nested import find_place, join_columns
 from vlmill.pipeline.sources.pairs import select_numbers
 
@@ -51,6 +51,7 @@ FORMS = QUIZ | {"caption", "ocr", "turns"}
 """Those of any form that a row may have."""
 
 PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
+MEDIA = re.compile(rf"[^\n]+\.({'|'.join(sorted(VIDEO | AUDIO))})", re.IGNORECASE)
 ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
 IN_ROW = ("picture", "path of a picture", "list of pictures", "list of paths of pictures")
@@ -60,6 +61,7 @@ LINKED = ("address", "list of addresses")
 TEXTS = ("text", "list written as text")
 """What cells of texts hold: one may begin and end with brackets, as answers in JSON do."""
 PLURALS = {"address": "addresses", "path of a picture": "paths of pictures"}
+PLURALS |= {"path of a video": "paths of videos", "path of a sound": "paths of sounds"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
     linked = [name for name in columns if cells.hold(name, *LINKED)]
     pictures = [name for name in linked if classify_key(name) in {"image", "address"}]
     linked = pictures or linked  # others are pages
-    ids = [cells.ids.column] if cells.ids and not held and not linked else []
+    ids = [cells.ids.column] if cells.ids and not held else []  # files that are here go before addresses
     images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
     for kind, named in images or [("table", [])]:
         shown: dict[str, Any] = {"image": named[0] if len(named) == 1 else named} if named else {}
@@ -363,6 +365,8 @@ def _name_text(text: str) -> str:
         return "address"
     if PATH.fullmatch(text):
         return "path of a picture"
+    if (found := MEDIA.fullmatch(text)) and len(text) <= LONGEST:
+        return "path of a video" if found[1].lower() in VIDEO else "path of a sound"
     return "list written as text" if text.startswith("[") and text.endswith("]") else "text"
 
 

@@ -35,6 +35,8 @@ LARGEST = 1 << 29
 
 WHOLE = "the whole file is one row, and what seem to be its rows lie within"
 UNWRAP = "to read these, make a file of them: {command} > {rows} && vlmill new {rows}"
+KEYED = "to_entries[] | {key} + .value"
+"""What jq takes rows at keys of their own by, with the key, which often names the image."""
 NAMED = 3
 """Files that a command names one by one."""
 
@@ -120,12 +122,13 @@ def find_wrapped(
     for key, value in rows[0].items():
         listed = isinstance(value, list) and len(value) > 1 and all(map(_is_record, value))
         if listed or (isinstance(value, Mapping) and _are_alike(list(value.values()))):
-            inside = f".{key}[]" if key.isascii() and key.isidentifier() else f".[{json.dumps(key)}][]"
+            inside = f".{key}" if key.isascii() and key.isidentifier() else f".[{json.dumps(key)}]"
+            inside = f"{inside}[]" if listed else f"{inside} | {KEYED}"
             unwrap = _tell_unwrapping(inside, names, folder, whole=whole)
             where = f"in its list {key}" if listed else f"at keys of {key}"
             return Wrapped(key, f"{WHOLE}: {len(value):,} {where}; {unwrap}")
     if len(rows[0]) > 1 and all(map(_is_record, rows[0].values())):
-        unwrap = _tell_unwrapping(".[]", names, folder, whole=whole)
+        unwrap = _tell_unwrapping(KEYED, names, folder, whole=whole)
         return Wrapped("", f"{WHOLE}: {len(rows[0]):,} at keys of their own; {unwrap}")
     return None
 

@@ -32,6 +32,12 @@ WITHOUT = (
     "sources.md, Keys that rows may not be read without); where the other columns are worth it, make a file without"
 )
 """What to do about columns that a row may not be read without; their names follow."""
+BETTER = "chosen"
+CHOSEN = (
+    "to train on the better answers alone, make a file where they are the answers: jq -c '{answer: .chosen} + . | "
+    "del(.chosen, .rejected)' FILE.jsonl > chosen.jsonl && vlmill new chosen.jsonl"
+)
+"""What to do about preferences (DPO), by the column of the better answer."""
 LAYERLESS = "has no text layer"
 """What kind `pdf` says of a page of a scan."""
 UNREAD_PAGES = f"`ocrmypdf -s IN.pdf OUT.pdf` adds a text layer, and {SCANS}"
@@ -118,8 +124,10 @@ def explain_nothing(found: Proposal) -> str:
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
     whole = [note for note in found.notes if note.startswith(WHOLE) or note == OF_A_PAGE]
-    advice = [*whole, *advice]
     advice += [f"{WITHOUT}: {', '.join(meant)}"] if meant else []
+    advice += [CHOSEN] if BETTER in meant else []
+    if whole:  # what is no row tells nothing of columns and kinds
+        return "\n".join([f"{found.place}: no kind makes samples of this", *(f"  {one}" for one in (*whole, OWN))])
     parts = {
         "columns": [
             *(f"{name} ({said})" for name, said in islice(found.columns.items(), COLUMNS)),
@@ -127,7 +135,7 @@ def explain_nothing(found: Proposal) -> str:
         ]
         or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),
-        "ways on": advice if found.columns else [*whole, *_list_ways(found)],
+        "ways on": advice if found.columns else _list_ways(found),
     }
     lines = [f"  {head}:\n    " + "\n    ".join(said) for head, said in parts.items() if said]
     return "\n".join([f"{found.place}: no kind makes samples of these rows", *lines])

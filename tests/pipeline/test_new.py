@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
+import shutil
+import subprocess
 import zipfile
 
 import pytest
@@ -500,12 +503,41 @@ def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path,
     keyed = {f"k{number}": {"image": f"{number}.png", "caption": "A shape."} for number in range(300)}
     (tmp_path / "keyed.json").write_text(json.dumps(keyed))
     said = explain_nothing(examine_place(str(tmp_path / "keyed.json")))
-    assert f"300 at keys of their own; to read these, make a file of them: jq -c '.[]' {tmp_path}/keyed.json" in said
-    assert "and 264 more\n" in said, "of the columns a hundred are named"
-    assert "k39 and 260 more" in said
+    taken = "jq -c 'to_entries[] | {key} + .value'"
+    assert f"300 at keys of their own; to read these, make a file of them: {taken} {tmp_path}/keyed.json" in said
+    assert "k39" not in said, "keys of rows are no columns"
     assert len(looked) < 5, "what lies within is not looked for once for each column"
     (tmp_path / "talk.json").write_text(json.dumps({"conversations": talk("What?", "This.")}))
     assert examine_place(str(tmp_path / "talk.json")).notes == ()
+
+
+def test_of_many_columns_a_hundred_are_named(tmp_path):
+    wide = {f"k{number}": number for number in range(300)}
+    said = explain_nothing(examine_place(str(json_lines(tmp_path / "wide.jsonl", [wide] * 20))))
+    assert "and 200 more\n" in said
+    assert "k39 and 260 more" in said
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
+def test_rows_at_keys_of_their_own_that_name_images_keep_them(tmp_path):
+    """As OCR-VQA has them: the key is the name of the image, and each row has lists of questions and answers."""
+    asked = {"imageURL": "http://img.test/a.jpg", "questions": ["Who?", "What?"], "answers": ["A.", "B."]}
+    (tmp_path / "dataset.json").write_text(json.dumps({f"{number:04}": asked for number in ROWS}))
+    for number in ROWS:
+        (tmp_path / f"{number:04}.jpg").write_bytes(picture(number, (8, 8)))
+    with pytest.raises(SourceError, match="30 at keys of their own") as told:
+        examine_place(str(tmp_path))
+    command = re.search(r"jq -c .* > \S+", str(told.value))[0]
+    subprocess.run(command, shell=True, check=True)
+    found = examine_place(str(tmp_path / "rows.jsonl"))
+    assert found.chosen.options == {
+        "image": "key",
+        "file": "{image}.jpg",
+        "question": "questions",
+        "answer": "answers",
+    }, "files that are here go before addresses"
+    assert len(found.chosen.pages[0].nodes) == 5
+    assert any("imageURL" in note for note in found.notes)
 
 
 def test_packed_data_are_to_be_unpacked(tmp_path):

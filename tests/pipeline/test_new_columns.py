@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 
 import pytest
 
 import vlmill as api
 from tests.helpers.small import vlmill
-from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated, tar
+from tests.helpers.upstream import json_array, json_lines, parquet, pdf, picture, separated, talk, tar
 from vlmill.mixtures.report.warnings import REPETITION
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.inputs.files import list_input_files
 from vlmill.pipeline.proposal.looked_files import NO_HEADER
 from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.table import explain_nothing
 from vlmill.pipeline.sources.table import TableSource, WebTableSource
 
 ROWS = range(20)
@@ -34,6 +38,7 @@ def ask(question, answer, **more):
         ("questionText", "modelAnswer"),
         ("QUESTION 1", "ANSWER 1"),
         ("query", "label"),
+        ("questions", "answers"),
     ],
 )
 def test_columns_are_recognised_in_other_languages_and_by_one_word_of_their_names(question, answer, tmp_path):
@@ -298,3 +303,32 @@ def test_numbers_that_travel_along_are_named_on_the_command_line_and_read_from_t
     ]
     with pytest.raises(SourceError, match=r"signals=answer: it holds text in a\.csv, expected numbers"):
         examine_place(place, {"signals": ["answer"]})
+
+
+@pytest.mark.parametrize(("end", "said"), [("mp4", "path of a video"), ("WAV", "path of a sound")])
+def test_paths_of_videos_and_sounds_are_no_captions(end, said, tmp_path):
+    """They would be, beside an image, where nothing else is a text; conversations about them are not read either."""
+    beside = [{"image": f"{row}.png", "clip": f"clips/{row}.{end}"} for row in ROWS]
+    found = examine_place(str(json_lines(tmp_path / "beside.jsonl", beside)))
+    assert found.chosen is None
+    assert found.columns["clip"] == said
+    asked = [
+        {"id": row, "video": f"clips/{row}.{end}", "conversations": talk("What happens?", "A walk.")} for row in ROWS
+    ]
+    (tmp_path / "0001.jpg").write_bytes(picture(1, (8, 8)))
+    found = examine_place(str(json_lines(tmp_path / "asked.jsonl", asked)))
+    assert found.chosen is None
+    assert explain_nothing(found).endswith("make a file without: video")
+
+
+def test_preferences_say_how_the_better_answers_become_rows(tmp_path):
+    rows = [{"image": f"{row}.png", "question": "What?", "chosen": f"A {row}.", "rejected": "No."} for row in ROWS]
+    said = explain_nothing(examine_place(str(json_lines(tmp_path / "a.jsonl", rows))))
+    command = re.search(r"jq -c '.*' FILE.jsonl", said)[0].replace("FILE.jsonl", str(tmp_path / "a.jsonl"))
+    if not shutil.which("jq"):
+        pytest.skip("needs jq")
+    made = tmp_path / "chosen.jsonl"
+    made.write_bytes(subprocess.run(command, shell=True, check=True, capture_output=True).stdout)
+    found = examine_place(str(made))
+    assert dict(found.chosen.options) == {"image": "image", "question": "question", "answer": "answer"}
+    assert found.chosen.pages[1].nodes[-1].text == "A 1."

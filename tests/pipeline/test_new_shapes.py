@@ -257,8 +257,8 @@ def test_rows_at_the_keys_of_an_object_beside_settings_are_found(tmp_path):
     path.write_text(json.dumps({"_via_settings": {"ui": {"a": 1}, "core": {"b": 2}}, "_via_img_metadata": told}))
     said = explain_nothing(examine_place(str(tmp_path)))
     assert (
-        f"8 at keys of _via_img_metadata; to read these, make a file of them: jq -c '._via_img_metadata[]' {path}"
-        in said
+        f"8 at keys of _via_img_metadata; to read these, make a file of them: jq -c '._via_img_metadata | to_entries[] "
+        f"| {{key}} + .value' {path}" in said
     )
 
 
