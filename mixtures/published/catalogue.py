@@ -117,8 +117,18 @@ def compute_shares(stage: PublishedStage) -> dict[str, float]:
 
 
 def _compute_planned(stage: PublishedStage) -> list[dict[str, float]]:
-    """What each entry comes to in every unit, as far as its counts say."""
-    available = stage.available()
+    """What each entry comes to in every unit, as far as its counts say.
+
+    Raises:
+        RecipeError: they say nothing of any entry.
+    """
+    available, unit = stage.available(), stage.mixture.unit
+    if not any(totals[unit] for totals in available):
+        labels = stage.mixture.labels()
+        raise RecipeError(
+            f"mixture: `published` says of none of {', '.join(labels)} how many {unit} it has, so there are no shares "
+            f"to compute; write them beside `mixture`, such as published: {{{labels[0]}: {{{unit}: 1000}}}}"
+        )
     repetition = solve_mixture(stage.mixture, available).repetition
     return [
         {unit: epochs * count for unit, count in totals.items()}

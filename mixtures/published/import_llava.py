@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlmill.mixtures.config import TAKE, MixtureSettings
@@ -45,20 +45,21 @@ def read_mixture(path: Path, sequence_length: int) -> dict[str, Any]:
             "LLaVA-NeXT's scripts/train/*.yaml"
         )
     found = [_read_entry(entry, f"{path}: datasets[{place}]") for place, entry in enumerate(data["datasets"])]
-    entries = _group_entries(found)
+    names = _name_files(dict.fromkeys(file for file, _ in found), path)
+    entries = _group_entries([(names[file], take) for file, take in found])
     mixture = parse_block(MixtureSettings, {"sequence_length": sequence_length, "entries": entries}, str(path))
     labels = mixture.labels()
     counts = {
         label: {"samples": count}
-        for label, (name, _) in zip(labels, found, strict=True)
-        if (count := count_rows(name)) is not None
+        for label, (file, _) in zip(labels, found, strict=True)
+        if (count := count_rows(make_source_name(file.stem))) is not None
     }
     stage = {"mixture": {"sequence_length": sequence_length, "entries": entries}, "published": counts}
     return {"title": path.stem, "stages": {make_source_name(path.stem): stage}}
 
 
-def _read_entry(entry: Any, where: str) -> tuple[str, str]:
-    """The source's name and `take` of an entry."""
+def _read_entry(entry: Any, where: str) -> tuple[PurePosixPath, str]:
+    """The file and `take` of an entry."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("json_path"), str):
         raise RecipeError(f"{where}: an entry names its file under json_path, not {entry!r}")
     for key in entry:
@@ -70,10 +71,30 @@ def _read_entry(entry: Any, where: str) -> tuple[str, str]:
             f"{where}: sampling_strategy {take!r}; allowed: all, first:N, end:N, random:N, each N a number or a "
             "percentage"
         )
-    name = make_source_name(Path(entry["json_path"]).stem)
-    if not name:
+    file = PurePosixPath(entry["json_path"])
+    if not make_source_name(file.stem):
         raise RecipeError(f"{where}: json_path {entry['json_path']!r} names no file")
-    return name, take
+    return file, take
+
+
+def _name_files(paths: Iterable[PurePosixPath], where: Path) -> dict[PurePosixPath, str]:
+    """A source's name for each file, with as many folders before it as tell it from the others.
+
+    Raises:
+        RecipeError: two files have the same name with all their folders.
+    """
+    found = {path: make_source_name(path.stem) for path in paths}
+    for folders in range(1, max(len(path.parts) for path in found) + 1):
+        counts = Counter(found.values())
+        alike = [path for path, name in found.items() if counts[name] > 1]
+        if not alike:
+            return found
+        for path in alike:
+            found[path] = make_source_name("_".join((*path.parent.parts[-folders:], path.stem)))
+    raise RecipeError(
+        f"{where}: {' and '.join(map(str, alike))} would be sources of one name, {found[alike[0]]!r}; rename one of "
+        "them"
+    )
 
 
 def _group_entries(entries: list[tuple[str, str]]) -> dict[str, Any] | list[dict[str, Any]]:

@@ -196,6 +196,28 @@ def test_a_file_that_is_no_published_mixture_is_refused_with_what_it_is(tmp_path
         load_published(str(tmp_path / "other.yaml"))
 
 
+def import_files(folder, *files):
+    """The entries of an imported mixture of these files."""
+    (folder / "some.yaml").write_text(yaml.safe_dump({"datasets": [{"json_path": file} for file in files]}))
+    return read_mixture(folder / "some.yaml", 2048)["stages"]["some"]["mixture"]["entries"]
+
+
+def test_files_of_one_name_in_other_folders_are_sources_of_their_own(tmp_path):
+    found = import_files(tmp_path, "/data/ai2d/train.json", "/data/dvqa/train.json", "/data/k12.json")
+    assert list(found) == ["ai2d_train", "dvqa_train", "k12"]
+    found = import_files(tmp_path, "/a/x/train.json", "/b/x/train.json")
+    assert list(found) == ["a_x_train", "b_x_train"]
+    with pytest.raises(RecipeError, match=r"a b\.json and a_b\.json would be sources of one name, 'a_b'"):
+        import_files(tmp_path, "a b.json", "a_b.json")
+
+
+def test_an_imported_mixture_without_any_count_says_where_to_write_them(tmp_path):
+    import_files(tmp_path, "ai2d.json", "dvqa.json")
+    (tmp_path / "ours.yaml").write_text(to_yaml(read_mixture(tmp_path / "some.yaml", 2048)))
+    with pytest.raises(RecipeError, match=r"none of ai2d, dvqa how many samples .* published: \{ai2d: \{samples: 1000"):
+        compute_shares(load_published(str(tmp_path / "ours.yaml")).stages["some"])
+
+
 def test_a_file_that_is_named_twice_becomes_two_entries(tmp_path):
     entries = [{"json_path": "a/x_500.json", "sampling_strategy": take} for take in ("first:10%", "end:20")]
     (tmp_path / "twice.yaml").write_text(yaml.safe_dump({"datasets": entries}))
