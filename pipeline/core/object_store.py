@@ -38,11 +38,14 @@ CUT = "response body error"
 """What obstore says of an answer that was cut in its body."""
 
 RETRIES: dict[str, Any] = {
-    "max_retries": 6,
+    "max_retries": 8,
     "retry_timeout": timedelta(seconds=90),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=10), "base": 2},
+    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=10), "base": 4},
 }
-"""Of 5xx answers, time-outs and cut connections: seven requests in about 20 s, then an error."""
+"""Of 5xx answers, time-outs and cut connections: nine requests in about 40 s, then an error.
+
+obstore draws each pause between the first one and `base` times the one before, so a base of 2 hardly grows.
+"""
 
 REFUSED_KEYS = (
     "the service refuses the keys of this process, or they may not do it: set AWS_ACCESS_KEY_ID and "

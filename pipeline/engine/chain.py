@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from vlmill.pipeline.core.files import read_json, write_atomically
 from vlmill.pipeline.core.names import name_input
 from vlmill.pipeline.core.step import Count, Step
 from vlmill.pipeline.engine.store import File, Receipt, Store, Task, total_counts
-from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.inputs.files import InputFile, open_inputs
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,7 @@ class ChainPass:
             if file.name not in named and not (self.store.root / file.path).exists():
                 raise MissingFile(file)
         begun = time.perf_counter()
-        with ExitStack() as stack:
-            read = ((name, file) for name, file in named.items() if name in task.inputs)
-            opened = {name: stack.enter_context(open_input(file)) for name, file in read}
+        with open_inputs({name: file for name, file in named.items() if name in task.inputs}) as opened:
             receipt = self.store.perform(task, opened)
         self.timings.append(TaskTiming(folder, receipt.key, round(time.perf_counter() - begun, 4)))
         return receipt

@@ -12,7 +12,7 @@ from vlmill.pipeline.core.names import CUTS_FILE, name_input
 from vlmill.pipeline.engine.chain import Chain, ChainStep
 from vlmill.pipeline.engine.input_digests import InputDigests
 from vlmill.pipeline.engine.store import File, Receipt
-from vlmill.pipeline.inputs.files import InputFile, hash_input, list_input_files
+from vlmill.pipeline.inputs.files import InputFile, hash_inputs, list_input_files
 from vlmill.pipeline.sources import OnBadFile, Source
 from vlmill.pipeline.steps.row_sample import RowRange
 from vlmill.pipeline.steps.survey import Chunk, Survey, cut_rows, group_chunks
@@ -96,13 +96,13 @@ class PlannedPartition:
 
 
 @dataclass(frozen=True)
-class HashInputFile:
+class HashInputFiles:
     """Hashes input files in workers."""
 
-    def __call__(self, input_file: InputFile) -> File:
-        """The input file as an input of tasks."""
-        sha256, size = hash_input(input_file)
-        return File("input", input_file.url, sha256, size)
+    def __call__(self, input_files: Sequence[InputFile]) -> list[File]:
+        """The input files as inputs of tasks."""
+        hashed = hash_inputs(input_files)
+        return [File("input", one.url, *found) for one, found in zip(input_files, hashed, strict=True)]
 
 
 def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dict[str, list[PlannedPartition]]:
@@ -167,11 +167,29 @@ def _hash_input_files(run: Build, phase: str, input_files: Sequence[InputFile]) 
     hashed = {place: file for place, one in enumerate(input_files) if (file := digests.find(one)) is not None}
     left = [place for place in range(len(input_files)) if place not in hashed]
     run.watcher.phase(f"{phase}: hash", len(left))
-    for number, file in run.executor.each(HashInputFile(), [input_files[place] for place in left]):
-        hashed[left[number]] = file
-        run.watcher.done()
+    tasks = _group_hashed(input_files, left)
+    for number, files in run.executor.each(
+        HashInputFiles(), [[input_files[place] for place in task] for task in tasks]
+    ):
+        for place, file in zip(tasks[number], files, strict=True):
+            hashed[place] = file
+            run.watcher.done()
     digests.write(run.root, [(one, hashed[place]) for place, one in enumerate(input_files)])
     return hashed
+
+
+def _group_hashed(input_files: Sequence[InputFile], places: Sequence[int]) -> list[list[int]]:
+    """The files that one task hashes, by their places: one, or neighbours elsewhere that are small."""
+    groups, room = list[list[int]](), 0
+    for place in places:
+        file = input_files[place]
+        size = TASK_BYTES if file.on_disk or not file.size else file.size
+        if size > room or len(groups[-1]) >= TASK_FILES:
+            groups.append([])
+            room = TASK_BYTES
+        groups[-1].append(place)
+        room -= size
+    return groups
 
 
 def _list_survey_chains(

@@ -13,8 +13,9 @@ import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,9 @@ MAGIC = re.compile(r"[*?\[]")
 
 BELOW = 200
 """Folders that are looked into for files that are not where they were said to be."""
+
+AT_ONCE = 16
+"""Files that are asked for at a time, where they are elsewhere."""
 
 COPIED = 32 << 20
 """Bytes that are asked for at a time when a whole file is read."""
@@ -110,7 +114,8 @@ def list_input_files(
             f"--source {source.partition('.')[0]}=PATH"
         ) from error
     start = f"{start.rstrip('/')}/"
-    there = _match_files(filesystem, start, pattern)
+    with explain_storage(f"source {source!r}: {root}"):
+        there = _match_files(filesystem, start, pattern)
     found = sorted(there)
     if not found:
         raise SourceError(
@@ -209,6 +214,23 @@ def _open_ranges(input_file: InputFile) -> RemoteFile | RangedFile | None:
 
 
 @contextmanager
+def open_inputs(input_files: Mapping[str, InputFile]) -> Iterator[dict[str, Path]]:
+    """Several input files as `open_input` gives each, by their names; those elsewhere are asked for at once."""
+    with ExitStack() as stack:
+        here = {name: file for name, file in input_files.items() if file.on_disk}
+        opened = {name: stack.enter_context(open_input(file)) for name, file in here.items()}
+        elsewhere = [name for name in input_files if name not in here]
+        if elsewhere:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                opened |= zip(
+                    elsewhere,
+                    pool.map(lambda name: stack.enter_context(open_input(input_files[name])), elsewhere),
+                    strict=True,
+                )
+        yield opened
+
+
+@contextmanager
 def open_local(input_file: InputFile) -> Iterator[Path]:
     """The input file as a local file: itself where it is local, else a copy, which is kept until the next one."""
     if input_file.on_hub:
@@ -222,12 +244,12 @@ def open_local(input_file: InputFile) -> Iterator[Path]:
         yield Path(place)
         return
     version, name = (input_file.url, input_file.stamp), Path(place).name
-    with keep_copy(version, name, lambda path: _download_file(filesystem, place, path)) as path:
+    with keep_copy(version, name, lambda path: _download_file(filesystem, input_file.url, place, path)) as path:
         yield path
 
 
-def _download_file(filesystem: Any, place: str, path: Path) -> None:
-    with explain_storage(place):
+def _download_file(filesystem: Any, url: str, place: str, path: Path) -> None:
+    with explain_storage(url):
         filesystem.get_file(place, str(path))
 
 
@@ -263,6 +285,14 @@ def hash_input(input_file: InputFile) -> tuple[str, int]:
         raise SourceError(f"source {input_file.source!r}: {input_file.name} cannot be read: {error}") from error
     note_work(size=size)
     return sha256, size
+
+
+def hash_inputs(input_files: Sequence[InputFile]) -> list[tuple[str, int]]:
+    """sha256 and size of each, as `hash_input` has them; of files elsewhere several are read at a time."""
+    if len(input_files) == 1:
+        return [hash_input(input_files[0])]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(hash_input, input_files))
 
 
 def _hash_parts(file: io.RawIOBase) -> str:

@@ -14,8 +14,18 @@ from typing import Any, Literal
 
 import fsspec
 
-from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.core.object_store import SCHEME, describe_client, find_code
+from vlmill.pipeline.core.errors import SourceError, VlmillError
+from vlmill.pipeline.core.object_store import CURES, SCHEME, describe_client, find_code
+
+AGAIN = "run the same command again when it can be had"
+REFUSALS = frozenset({"AccessDenied", "status 401", "status 403"})
+UNREADABLE = (
+    "the keys or the role of this process may not read it, or it is not there and they may not list the bucket: they "
+    "need to list and read objects there"
+)
+MISSING_BUCKET = "NoSuchBucket"
+LONGEST = 300
+"""Of what other storages than S3 say, so many characters of the first line at most are repeated."""
 
 
 class RangedReader(io.RawIOBase):
@@ -135,11 +145,49 @@ def explain_storage(url: str) -> Iterator[None]:
     """Errors of a storage, whatever their class, as one that names the file; answers of S3 are not repeated."""
     try:
         yield
-    except OSError:
+    except VlmillError:
         raise
     except Exception as error:
-        said = find_code(str(error)) if url.startswith(f"{SCHEME}://") else f"{type(error).__name__}: {error}"
-        raise SourceError(f"{url} cannot be read ({said}); run the same command again when it can be had") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the local disk, or already a line of its own
+        raise describe_failure(url, error) from error
+
+
+def describe_failure(url: str, error: Exception) -> SourceError:
+    """An error of a storage, whatever its class, in a line that names the file, what was said, and what to do."""
+    if isinstance(error, FileNotFoundError) and MISSING_BUCKET not in str(error):
+        return SourceError(f"{url} is not there any more; put it back, or run the same command again")
+    if type(error).__module__.startswith("obstore") or MISSING_BUCKET in str(error):
+        said = find_code(str(error))
+        cure = UNREADABLE if said in REFUSALS else CURES.get(said, AGAIN)
+    else:
+        line, cure = str(error).partition("\n")[0][:LONGEST], AGAIN
+        said = f"{type(error).__name__}: {line}".removesuffix(": ")
+    return SourceError(f"{url} cannot be read ({said}): {cure}")
+
+
+def read_small(filesystem: Any, path: str, largest: int) -> bytes:
+    """All of a file, or `largest` bytes and one more: where each request takes its time, by one of them.
+
+    Raises whatever the file system does.
+    """
+    if not asks_servers(filesystem):
+        with filesystem.open(path, "rb") as file:
+            data: bytes = file.read(largest + 1)
+        return data
+    try:
+        data = filesystem.cat_file(path, start=0, end=largest + 1)
+    except Exception as error:
+        no_range = "InvalidRange" in str(error) or "416" in str(error)
+        if no_range and filesystem.info(path)["size"] == 0:
+            return b""  # an empty object has no first byte to be asked for
+        raise
+    return data
+
+
+def asks_servers(filesystem: Any) -> bool:
+    """Whether it asks a server, which may be asked several things at once."""
+    return bool(getattr(filesystem, "async_impl", False))
 
 
 def _open_objects() -> Any:

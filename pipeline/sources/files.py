@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -17,9 +18,9 @@ from urllib.parse import unquote
 from fsspec.implementations.local import LocalFileSystem
 
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import SourceError, VlmillError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.inputs.ranges import find_filesystem
+from vlmill.pipeline.inputs.ranges import asks_servers, describe_failure, explain_storage, find_filesystem, read_small
 from vlmill.pipeline.sources.base import Picture
 
 NO_FILE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
@@ -48,6 +49,16 @@ class Files:
     """A folder, or anything that fsspec reads: `s3://bucket/images`, `zip://::/data/images.zip`."""
 
     folder: str
+
+    @property
+    def waits(self) -> bool:
+        """Whether every file costs a request to object storage, of which several may be made at once.
+
+        Servers of web pages are asked for one file at a time.
+        """
+        if "://" not in self.folder or self.folder.startswith(("http://", "https://")):
+            return False
+        return asks_servers(find_filesystem(self.folder)[0])
 
     def load(self, path: str) -> Picture:
         """The picture at a path: its bytes, or why there are none. What leads out of the folder is not looked for.
@@ -80,6 +91,10 @@ class Files:
             if error.errno in NO_FILE or isinstance(error, FileNotFoundError):
                 return Picture(reason=Reason.MISSING_FILE, detail=path)
             raise SourceError(f"{self.folder}/{path} cannot be read: {error}") from error
+        except VlmillError:
+            raise
+        except Exception as error:
+            raise describe_failure(f"{self.folder}/{path}", error) from error
 
     def _read(self, path: PurePosixPath) -> bytes:
         """The bytes of a file. Raises FileRefused, OSError and DAMAGED."""
@@ -87,15 +102,17 @@ class Files:
         if isinstance(filesystem, LocalFileSystem):
             with open_confined(Path(start or "/"), str(path)) as file:
                 return read_bounded(file, LARGEST)
-        with filesystem.open(f"{start}/{path}" if start else str(path), "rb") as file:
-            return read_bounded(file, LARGEST)
+        place = f"{start}/{path}" if start else str(path)
+        return read_bounded(BytesIO(read_small(filesystem, place, LARGEST)), LARGEST)
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
         """The file system, and the folder in it."""
         filesystem, start = find_filesystem(self.folder)
         start = start.rstrip("/")
-        if start and not filesystem.isdir(start):
+        with explain_storage(self.folder):
+            there = not start or filesystem.isdir(start)
+        if not there:
             raise SourceError(
                 f"the folder of images {self.folder} is not there; say where it is with --set "
                 "sources.NAME.images=FOLDER"

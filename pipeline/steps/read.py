@@ -38,6 +38,7 @@ from vlmill.pipeline.core.sample import (
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.sources import OnBadFile, Page, Picture, Source, SourceRow
+from vlmill.pipeline.sources.ahead import FilesAhead
 from vlmill.pipeline.sources.data_uris import is_data_uri, read_data_uri
 from vlmill.pipeline.sources.entities import holds_blanks, resolve_entities
 from vlmill.pipeline.sources.files import Files
@@ -104,8 +105,9 @@ class Read:
             _Table(folder / IMAGES_FILE, IMAGES, repeats=False) as table,
             _Table(folder / REFUSED_FILE, REFUSED, repeats=True) as refused,
         ):
-            images = _Images(table, Files(self.images))
-            for document, row in self._read_files(inputs, faults):
+            files = FilesAhead(Files(self.images))
+            images = _Images(table, files)
+            for document, row in files.follow(self._read_files(inputs, faults)):
                 made, lost = self._samples(document, row, images)
                 unread.note({key for page in row.pages for key in page.unread})
                 for sample in made:
@@ -324,7 +326,7 @@ class _Table:
 class _Images:
     """Numbers pictures in the order in which they first come, and writes each once."""
 
-    def __init__(self, table: _Table, files: Files) -> None:
+    def __init__(self, table: _Table, files: FilesAhead) -> None:
         self._table, self._files = table, files
         self._known: dict[str | bytes, int] = {}
         self._paths: dict[str, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import time
@@ -48,6 +49,18 @@ def proxy(s3_server, s3, monkeypatch):
 def read_copy(path):
     """What a library reads that knows the paths of a file system alone."""
     return Path(os.fspath(path)).read_bytes()
+
+
+def test_a_service_that_refuses_for_ten_seconds_is_waited_for():
+    first, most = (object_store.RETRIES["backoff"][name].total_seconds() for name in ("init_backoff", "max_backoff"))
+    base, drawn, waited = object_store.RETRIES["backoff"]["base"], random.Random(0), []
+    for _ in range(1000):
+        pauses = [first]
+        while len(pauses) < object_store.RETRIES["max_retries"]:
+            pauses.append(min(most, drawn.uniform(first, base * pauses[-1])))  # as obstore draws them
+        waited.append(sum(pauses))
+    assert sorted(waited)[50] > 10, "19 of 20 times"
+    assert max(waited) < object_store.RETRIES["retry_timeout"].total_seconds()
 
 
 # -- paths
