@@ -17,9 +17,11 @@ from typing import Any
 
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import VlmillError
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.proposal.column_names import TURNS
 from vlmill.pipeline.reports.causes import describe_causes
 from vlmill.pipeline.sources import SOURCES, Page, Source, SourceRow
+from vlmill.pipeline.sources.table import say_imageless
 
 TRIED = 20
 """Rows of a file that each kind is tried on."""
@@ -85,11 +87,13 @@ class Attempt:
     samples: int = 0  # about so many the whole file gives
     why: str = ""  # why the first rows failed that did, or why the file is not of this kind
     files: tuple[int, int] = (1, 1)  # that the rows are of, and of how many
+    imageless: int = 0  # rows that gave none since their columns of images are empty
 
     @property
     def share(self) -> float:
-        """Of the rows that became samples."""
-        return len(self.pages) / self.tried if self.tried else 0.0
+        """Of the rows that became samples, where some have an image of those that have one."""
+        tried = self.tried - (self.imageless if self.pages else 0)
+        return len(self.pages) / tried if tried else 0.0
 
     @property
     def rows(self) -> str:
@@ -118,8 +122,16 @@ class Attempt:
 def try_kinds(path: Path, suffix: str) -> Iterator[Attempt]:
     """Each kind for files that end so, with the options that its sets have; of one kind the best."""
     for kind in FORMATS[suffix]:
-        found = [try_kind(path, kind, options) for options in OPTIONS.get(kind, ({},))]
-        yield max(found, key=lambda one: one.rank)
+        found = max((try_kind(path, kind, one) for one in OPTIONS.get(kind, ({},))), key=lambda one: one.rank)
+        if kind == "websight" and found.pages and not _shows_code(found.pages):
+            found = replace(found, pages=(), samples=0, why="texts are no HTML")
+        yield found
+
+
+def _shows_code(pages: Sequence[Page]) -> bool:
+    """Whether most texts begin as HTML does."""
+    texts = [(node.text or "").lstrip() for page in pages for node in page.nodes if node.kind == "text"]
+    return 2 * sum(text.startswith("<") for text in texts) > len(texts)
 
 
 def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
@@ -132,7 +144,9 @@ def try_kind(path: Path, kind: str, options: Mapping[str, Any]) -> Attempt:
         return Attempt(kind, options, 0, (), why=str(error).removeprefix(f"{path}: "))
     made = tuple(page for row in rows for page in row.pages[:1])
     samples = there * sum(len(row.pages) for row in rows) // max(1, len(rows))
-    return Attempt(kind, options, len(rows), made, samples, _find_failure(rows))
+    bare = say_imageless(options["image"]) if "image" in options else ""
+    imageless = sum((Reason.BAD_ROW, bare) in row.failed for row in rows)
+    return Attempt(kind, options, len(rows), made, samples, _find_failure(rows), imageless=imageless)
 
 
 def name_attempt(one: Attempt) -> str:
@@ -150,6 +164,7 @@ def merge_attempts(parts: Sequence[tuple[str, Attempt]], there: int) -> Attempt:
         tried=sum(one.tried for _, one in parts),
         pages=tuple(page for _, one in parts for page in one.pages),
         samples=sum(one.samples for _, one in parts),
+        imageless=sum(one.imageless for _, one in parts),
         why="; ".join(whys[:WHYS]) + more,
         files=(len(parts), there),
     )

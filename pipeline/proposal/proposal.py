@@ -69,6 +69,11 @@ from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT, find_image_place
 
 IDS = "images are named by ids, no paths: say in the options of a table what files are called, such as '{image}.jpg'"
 
+IMAGELESS = (
+    "rows whose column of images is empty are lost, since what they ask may be about an image; where they are of text "
+    "alone, a second source with the same files and without `image` in its options reads just these"
+)
+
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What `save_to_disk` of datasets and LLaMA-Factory have beside the rows."""
 
@@ -124,7 +129,7 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     wrapped = _find_wrapped(place, opened, names, found) if suffix == ".json" else None
     if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
         raise SourceError(f"{place}: {wrapped.message}")
-    ranked = tuple(sorted(opened.others, key=lambda one: -one.share))
+    ranked = tuple(sorted(opened.others, key=lambda one: (-one.share, "table" not in one.kind)))  # by its columns
     saved = sum(PurePosixPath(file.name).name in ABOUT for file in files)
     images = find_image_place(root, opened.first.paths) if opened.first and SOURCES[opened.first.kind].opens else None
     pattern = make_pattern(names, [one for one in found if one not in {*names}])
@@ -314,8 +319,10 @@ def _list_notes(
         return
     if best.unread:
         yield f"columns that are not read: {', '.join(sorted(best.unread))}"
-    if best.share < 1:
+    if len(best.pages) < best.tried:
         yield f"{best.tried - len(best.pages)} of {best.rows} give no sample; {best.why}"
+    if best.imageless:
+        yield IMAGELESS
     if hold_marked_images(best.pages):
         yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
     yield from _note_images(best, images, root)

@@ -7,7 +7,7 @@ answer that is the letter of a choice which is not there, captions beyond the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vlmill.pipeline.proposal.attempts import Attempt
 from vlmill.pipeline.proposal.column_names import BESIDE, CAPTIONS, LISTED
@@ -15,6 +15,7 @@ from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
 from vlmill.pipeline.proposal.image_marks import describe_mark
 from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
+from vlmill.pipeline.sources.nested import parse_object
 
 LETTER = re.compile(r"\(?[A-H][.):]?")
 """An answer that names a choice."""
@@ -38,6 +39,11 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
         yield (
             "every answer is a letter, and no choices are read: name them with --column choices=COLUMN, once for each "
             "column"
+        )
+    if keys := next(filter(None, map(_list_keys, answers)), ""):
+        yield (
+            f"texts that are trained on are JSON, with keys {keys}; dotted names read what lies within, such as "
+            "--column question=COLUMN.question (docs/sources.md, Rows of nested objects)"
         )
     yield from _note_refused(best, cells)
     caption = best.options.get("caption")
@@ -74,6 +80,12 @@ def _note_other_captions(best: Attempt, cells: Cells) -> Iterator[str]:
             f"caption={columns[0]} --column caption={usual} the first of these that is not blank in a row; for all of "
             "them make a row of each"
         )
+
+
+def _list_keys(text: str) -> str:
+    """The keys of the object of JSON that a text is; empty where it is none."""
+    held = parse_object(text) if text.lstrip().startswith("{") else None
+    return ", ".join(map(str, held)) if isinstance(held, Mapping) else ""
 
 
 def _list_words(column: str) -> set[str]:

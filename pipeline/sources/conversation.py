@@ -198,9 +198,9 @@ def read_picture(place: str, address: Any, *, web: bool = False) -> Conversation
     Raises UnreadableRow for anything else.
     """
     if isinstance(address, dict):
-        if isinstance(data := address.get("bytes"), bytes) and data:
-            return ConversationImage(Picture(data=data), address.get("path") or None)
-        address = None if has_value(data) else get_given(address, ("path", "url"))
+        if (held := _read_bytes(place, address)) is not None:
+            return ConversationImage(held, address.get("path") or None)
+        address = get_given(address, ("path", "url"))
     if not isinstance(address, str) or not address.strip():
         raise UnreadableRow(f"{place} is {address!r}, expected a path")
     if is_data_uri(address):
@@ -214,6 +214,18 @@ def read_picture(place: str, address: Any, *, web: bool = False) -> Conversation
     if address.rpartition(".")[2].lower() in VIDEO | AUDIO:
         raise UnreadableRow(f"{place} is {address}", Reason.UNSUPPORTED_MEDIA)
     return ConversationImage(Picture(path=address), address)
+
+
+def _read_bytes(place: str, held: Mapping[str, Any]) -> Picture | None:
+    """The picture in the bytes of an object, as base64 where it comes from JSON; None where it has none."""
+    data = held.get("bytes")
+    if isinstance(data, str) and is_base64_picture(data):
+        return read_base64(data)
+    if not has_value(data):
+        return None
+    if not isinstance(data, bytes):
+        raise UnreadableRow(f"{place} has bytes that are a {type(data).__name__}, expected bytes or base64")
+    return Picture(data=data)
 
 
 def _check_place(picture: Picture, *, web: bool) -> None:

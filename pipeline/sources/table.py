@@ -29,7 +29,6 @@ import ast
 import json
 import math
 import re
-import string
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
@@ -43,6 +42,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.choices import letter_choices
 from vlmill.pipeline.sources.conversation import (
     SYSTEM,
     ConversationImage,
@@ -63,10 +63,6 @@ from vlmill.pipeline.sources.speakers import Speaker, rename_turns, show_turn_im
 PAIR = {"question", "answer"}
 """Keys of an object in turns that is a question with its answer."""
 Names = str | tuple[str, ...]
-
-ASKED = "Answer with the option's letter from the given choices directly."
-"""What follows lettered choices in LLaVA-1.5's data (arXiv 2310.03744, table 7)."""
-
 
 ASKING = frozenset({"user", "human"})
 
@@ -188,7 +184,7 @@ class TableSource(RecordSource):
         listed = [self._read_images(name, row.get(name)) for name in _list_names(self.image)]
         images = [image for several in listed for image in several]
         if self.image and not images and not self.turns:
-            raise UnreadableRow(f"no {' or '.join(_list_names(self.image))}")
+            raise UnreadableRow(say_imageless(self.image))
         licence = row.get(self.licence) if self.licence else None
         signals = {name.rpartition(".")[2]: number for name, number in select_numbers(row, self.signals).items()}
         if self.caption or self.ocr:
@@ -256,7 +252,7 @@ class TableSource(RecordSource):
             if not asked.strip() or not said.strip():
                 raise UnreadableRow(f"no {self.answer if asked.strip() else name}", Reason.EMPTY_ROW)
             if choices:
-                asked, said = _letter_choices(asked, [_read_cell("a choice", choice) for choice in choices], said)
+                asked, said = letter_choices(asked, [_read_cell("a choice", choice) for choice in choices], said)
             turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
         return turns
 
@@ -352,21 +348,9 @@ def _read_cell(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _letter_choices(question: str, choices: Sequence[str], answer: str) -> tuple[str, str]:
-    """The question with its choices, and the letter of the answer. Raises UnreadableRow where it is none of them."""
-    letters = string.ascii_uppercase[: len(choices)]
-    if len(choices) > len(string.ascii_uppercase):
-        raise UnreadableRow(f"{len(choices)} choices, expected at most {len(string.ascii_uppercase)}")
-    said = answer.strip()
-    letter = said.strip("().:").upper()
-    if said in choices:
-        letter = letters[choices.index(said)]
-    elif said.isdecimal() and int(said) < len(choices):
-        letter = letters[int(said)]
-    if len(letter) != 1 or letter not in letters:
-        raise UnreadableRow(f"the answer {said!r} is none of the {len(choices)} choices")
-    listed = [f"{name}. {choice.strip()}" for name, choice in zip(letters, choices, strict=True)]
-    return "\n".join([question, *listed, ASKED]), letter
+def say_imageless(image: Names) -> str:
+    """What is wrong with a row whose columns of images are empty."""
+    return f"no {' or '.join(_list_names(image))}"
 
 
 def _shows_image(message: Mapping[str, Any], mark: str) -> bool:

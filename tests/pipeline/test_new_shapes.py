@@ -11,8 +11,9 @@ import pytest
 
 from tests.helpers.upstream import json_array, json_lines, parquet, picture, separated, talk
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.proposal.proposal import examine_place
+from vlmill.pipeline.proposal.proposal import IMAGELESS, examine_place
 from vlmill.pipeline.proposal.table import explain_nothing
+from vlmill.pipeline.sources.table import TableSource
 
 ROWS = range(8)
 COLOURS = ["red", "blue", "green"]
@@ -199,6 +200,42 @@ def test_samples_without_an_image_beside_others_are_noted(tmp_path):
     rows = [{"image": f"{row}.png" if row % 2 else None, "conversations": talk("What?", "It.")} for row in ROWS]
     notes = examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes
     assert "4 of the first 8 samples show no image, and are trained on as text alone" in notes
+
+
+def test_questions_of_which_most_have_no_image_are_read_with_those_that_have_one(tmp_path):
+    """As ScienceQA has them; a second source without the images reads the others, and no row is read twice."""
+    rows = [{"image": None if row % 4 else f"{row}.png", **ASKED, "n": row} for row in ROWS]
+    place = json_lines(tmp_path / "a.jsonl", rows)
+    found = examine_place(str(place))
+    whole = {"image": "image", "question": "question", "answer": "answer"}
+    assert dict(found.chosen.options) == whole
+    assert IMAGELESS in found.notes
+    assert "6 of the first 8 rows give no sample; row 1: no image, and 5 more" in found.notes
+    pictured, bare = (TableSource(**options) for options in (whole, {**whole, "image": ()}))
+    read = [bool(row.pages) for row in pictured.rows(place, ROWS)]
+    assert read == [not row.pages for row in bare.rows(place, ROWS)]
+    assert sum(read) == 2
+    full = [{**row, "image": f"{row['n']}.png"} for row in rows]
+    assert IMAGELESS not in examine_place(str(json_lines(tmp_path / "b.jsonl", full))).notes
+    none = [{**row, "image": None} for row in rows]
+    assert "image" not in examine_place(str(json_lines(tmp_path / "c.jsonl", none))).chosen.options
+
+
+def test_captions_of_a_column_text_are_no_code(tmp_path):
+    """A screenshot of WebSight has HTML there; before, captions were said to be code."""
+    rows = [{"image": {"bytes": picture(row), "path": f"{row}.png"}, "text": f"A shape, {row}."} for row in ROWS]
+    assert examine_place(str(parquet(tmp_path / "a.parquet", rows))).chosen.kind == "table"
+    shots = [{**row, "text": f"<html>{number}</html>"} for number, row in enumerate(rows)]
+    assert examine_place(str(parquet(tmp_path / "b.parquet", shots))).chosen.kind == "websight"
+
+
+def test_texts_that_are_json_are_noted_with_their_keys(tmp_path):
+    """As RLHF-V has them."""
+    told = "texts that are trained on are JSON, with keys question, chosen;"
+    rows = [{"image": f"{row}.png", "text": json.dumps({"question": "What?", "chosen": "It."})} for row in ROWS]
+    assert any(note.startswith(told) for note in examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes)
+    plain = [{**row, "text": "{A} shape}"} for row in rows]
+    assert not any("JSON" in note for note in examine_place(str(json_lines(tmp_path / "b.jsonl", plain))).notes)
 
 
 def test_what_the_command_line_leaves_out_is_found_by_names(tmp_path):

@@ -13,7 +13,7 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources import SOURCES
-from vlmill.pipeline.sources.table import ASKED
+from vlmill.pipeline.sources.choices import ASKED
 
 
 def read(path, kind="table", **options):
@@ -82,6 +82,33 @@ def test_choices_follow_the_question_with_letters_and_the_answer_is_one(tmp_path
     rows = [{"q": "What?", "first": "a cat", "second": "a dog", "a": answer}]
     (row,) = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices=["first", "second"])
     assert texts(row) == [("user", 0, f"What?\nA. a cat\nB. a dog\n{ASKED}"), ("assistant", 0, "B")]
+
+
+@pytest.mark.parametrize("form", ["{}) {}", "({}) {}", "{}. {}", "{}: {}"])
+@pytest.mark.parametrize("answer", ["B", "1", "a dog", "whole"])
+def test_choices_with_letters_of_their_own_get_no_second_ones(tmp_path, form, answer):
+    """As ArxivQA has them."""
+    choices = [form.format(letter, said) for letter, said in (("A", "a cat"), ("b", "a dog"))]
+    rows = [{"q": "What?", "choices": choices, "a": choices[1] if answer == "whole" else answer}]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices="choices")
+    assert texts(row) == [("user", 0, f"What?\nA. a cat\nB. a dog\n{ASKED}"), ("assistant", 0, "B")]
+
+
+def test_choices_that_only_begin_like_letters_stay_as_they_are(tmp_path):
+    rows = [{"q": "Who?", "choices": ["A. Smith", "C. Jones"], "a": "C. Jones"}]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices="choices")
+    assert texts(row)[0][2] == f"Who?\nA. A. Smith\nB. C. Jones\n{ASKED}"
+
+
+def test_an_object_of_bytes_and_path_in_json_has_its_bytes_as_base64(tmp_path):
+    data = picture(1, (8, 8))
+    held = [base64.b64encode(data).decode(), "no picture", [1], ""]
+    rows = [{"image": {"bytes": one, "path": "a.png"}, "text": "A cat"} for one in held]
+    whole, text, listed, empty = read(json_lines(tmp_path / "a.jsonl", rows), image="image", caption="text")
+    assert whole.pages[0].pictures[0].data == data
+    assert details(text) == ["image has bytes that are a str, expected bytes or base64"]
+    assert details(listed) == ["image has bytes that are a list, expected bytes or base64"]
+    assert empty.pages[0].pictures[0].path == "a.png"
 
 
 def test_an_answer_that_is_no_choice_is_a_bad_row(tmp_path):
