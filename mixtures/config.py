@@ -104,7 +104,7 @@ class MixtureEntry:
             self._check_points()
         for name in (*(() if self.moves else ("share",)), "repeat", "max_repetition", "sequence_length"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and not (0 < value < math.inf or (value == 0 and name in ("share", "repeat"))):
                 raise ValueError(f"{name} of {self.source!r} is {value}; it must be a finite number above 0")
 
     def _check_points(self) -> None:
@@ -177,7 +177,9 @@ class MixtureSettings:
     patches_per_sequence: int | None = None  # of images at native resolution, which are one input each; None: any
     truncate: bool = False  # cut an answer that does not fit at the sequence's end; else its turn is lost, and counted
     max_repetition: float | None = None  # epochs of any source that declares no other; of shares 16 by default
-    held_out: Mapping[str, float] = field(default_factory=dict)  # source -> fraction kept for evaluation
+    held_out: Mapping[str, float] = field(
+        default_factory=dict
+    )  # source -> fraction kept for evaluation; 1: a benchmark
     shard_window: int = 8  # shards of a source whose samples are shuffled together
     pack_window: int = 4096  # samples that the packer looks at together; it packs every window on its own
     windows_per_block: int = 16  # of the packer, in one task and file
@@ -207,13 +209,17 @@ class MixtureSettings:
         for name in (*POSITIVE, *budgets):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
-        self._check_entries(self.resolved())
         for name, fraction in self.held_out.items():
-            if not 0 <= fraction < 1:
-                raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to below 1")
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"held_out of {name!r} is {fraction}; it is a fraction from 0 to 1")
+        self._check_entries(self.resolved())
 
     def _check_entries(self, entries: tuple[MixtureEntry, ...]) -> None:
         """Refuse entries that do not go together, or into a sequence."""
+        for entry in entries:
+            self._check_whole(entry)
+        if entries and all(self.keeps_whole(entry.source) for entry in entries):
+            raise ValueError("held_out keeps all of every source, so there is nothing to train on")
         if len({entry.share is None for entry in entries}) > 1:
             raise ValueError("either all entries have a share or none has")
         for entry in entries:
@@ -224,6 +230,25 @@ class MixtureSettings:
                 )
         if any(entry.share is not None and entry.repeat is not None for entry in entries):
             raise ValueError("an entry has a share or a repeat, not both")
+
+    def _check_whole(self, entry: MixtureEntry) -> None:
+        """A share or repeat of 0 is for sources that are held out whole, and only for them."""
+        for name in ("share", "repeat"):
+            value = getattr(entry, name)
+            if value == 0 and not self.keeps_whole(entry.source):
+                raise ValueError(
+                    f"{name} of {entry.source!r} is {value}; it must be a finite number above 0, or the source held "
+                    f"out whole: held_out: {{{entry.source}: 1}}"
+                )
+            if value and self.keeps_whole(entry.source):
+                raise ValueError(
+                    f"held_out of {entry.source!r} is 1, so nothing of it is trained on; its {name} is 0 then, not "
+                    f"{value}"
+                )
+
+    def keeps_whole(self, source: str) -> bool:
+        """Whether all of a source is kept for evaluation, as a benchmark of one's own."""
+        return self.held_out.get(source) == 1
 
     def resolved(self) -> tuple[MixtureEntry, ...]:
         """The entries, however they were declared, with the mixture's own cap where they have none."""

@@ -26,7 +26,7 @@ def estimate_stage_tokens(mixture: MixtureSettings, tokens: Mapping[str, int | N
         known = tokens.get(entry.source)
         if known is None:
             return None
-        total += known * (entry.repeat or 1)
+        total += 0 if mixture.keeps_whole(entry.source) else known * (entry.repeat or 1)
     return round(total * (mixture.epochs or 1))
 
 

@@ -165,7 +165,8 @@ def _score_source(samples: Sequence[HeldOut], mixture: PlannedMixture, source: i
     supervised, means = sum(sample.supervised for sample in samples), dict[str, float | None](majority=None, exact=None)
     if answered:
         guess = find_majority(mixture, source, member)
-        means["majority"] = sum(guess(turn.question) == turn.reference for turn in answered) / len(answered)
+        if guess is not None:
+            means["majority"] = sum(guess(turn.question) == turn.reference for turn in answered) / len(answered)
         for name, metric in METRICS.items():
             means[name] = sum(metric(turn.answer, [turn.reference]) for turn in answered) / len(answered)
     lost = sum(sample.loss for sample in samples) / supervised if supervised else None
@@ -225,8 +226,10 @@ def generate_answers(
     return [text.strip() for text in reader.tokenizer.decode_batch(said[:, length:].tolist(), skip_special_tokens=True)]
 
 
-def find_majority(mixture: PlannedMixture, source: int, member: str = "") -> Callable[[str], str]:
+def find_majority(mixture: PlannedMixture, source: int, member: str = "") -> Callable[[str], str] | None:
     """A function from a question to its majority answer; of equally frequent ones the first in alphabetical order.
+
+    None where no question of the source is trained on, as of one that is held out whole.
 
     `member` is one of the sources that an entry means; without it all of them count.
     """
@@ -243,6 +246,8 @@ def find_majority(mixture: PlannedMixture, source: int, member: str = "") -> Cal
         for turn in list_turns(nodes):
             by_question[turn.question][turn.answer] += 1
             overall[turn.answer] += 1
+    if not overall:
+        return None
     best = {question: _find_most_common(counts) for question, counts in by_question.items()}
     return lambda question: best.get(question, _find_most_common(overall))
 

@@ -82,7 +82,9 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     level = _find_level(rates, caps, tokens, budget) if mixture.by_share else budget / slope
     repetition = tuple(min(rate * level, cap) for rate, cap in zip(rates, caps, strict=True))
     binding = []
-    for label, rate, cap in zip(labels, rates, caps, strict=True):
+    for entry, label, rate, cap in zip(mixture.resolved(), labels, rates, caps, strict=True):
+        if mixture.keeps_whole(entry.source):
+            continue
         if not rate:
             binding.append(Binding("empty", label, 1.0, 0.0))
         elif rate * level > cap * (1 + SLACK):

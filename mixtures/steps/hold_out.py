@@ -79,6 +79,8 @@ def choose_held_out(
         folder: where files may lie meanwhile.
         held: rows of a table of numbers that are held at a time; they change nothing else.
     """
+    if fraction == 1:
+        return [np.ones(len(shard.documents), bool) for shard in shards]
     bound = np.uint64(fraction * 2**64)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         sizes, rows, links = _collect_rows(shards, source, seed, NumberTable(Path(scratch), held=held))

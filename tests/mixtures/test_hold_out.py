@@ -94,6 +94,15 @@ def test_samples_without_pictures_are_held_out_one_by_one_and_a_source_may_be_em
     assert choose([rows_of([])], 1, 0.25)[0].size == 0
 
 
+def test_all_of_a_source_may_be_held_out_whatever_its_pictures():
+    held = choose([rows_of([[7, 100 + n] for n in range(50)]), rows_of([[]] * 20, start=50), rows_of([], 70)], 1, 1)
+    assert [(rows.dtype, rows.size, rows.all()) for rows in held] == [
+        (bool, 50, True),
+        (bool, 20, True),
+        (bool, 0, True),
+    ]
+
+
 def write_pairs(folder, near, similarity=0.99):
     """Pairs of pictures as dedupe leaves them, in two files, and one pair in each that is not near enough."""
     paths = []

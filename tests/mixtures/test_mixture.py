@@ -75,7 +75,15 @@ def test_shares_repeats_and_parts_are_three_ways_to_say_it():
         ),
         ({"entries": {"web": {"take": "first:0%"}}}, "'first:0%'; N is above 0"),
         ({"entries": {"web": {"take": "random:110%"}}}, "'random:110%'; N is above 0, and a percentage at most 100%"),
-        ({"shares": {"web": 1}, "held_out": {"web": 1}}, "a fraction from 0 to below 1"),
+        ({"shares": {"web": 1}, "held_out": {"web": 1.5}}, "held_out of 'web' is 1.5; it is a fraction from 0 to 1"),
+        ({"repeat": {"web": 0}}, "repeat of 'web' is 0.*or the source held out whole: held_out: {web: 1}"),
+        ({"shares": {"web": 0, "quiz": 1}, "held_out": {"web": 0.9}}, "share of 'web' is 0"),
+        ({"shares": {"web": -1, "quiz": 1}, "held_out": {"web": 1}}, "share of 'web' is -1"),
+        ({"shares": {"web": 2, "quiz": 1}, "held_out": {"web": 1}}, "'web' is 1, so .* its share is 0 then, not 2"),
+        (
+            {"entries": {"web": {}}, "held_out": {"web": 1}},
+            "keeps all of every source, so there is nothing to train on",
+        ),
         ({"share": {"web": 1}}, "unknown key 'share'; did you mean 'shares'"),
         ({"shares": {"web": 1}, "unit": "words"}, "unit"),
     ],
@@ -112,6 +120,17 @@ def test_a_token_budget_is_met_and_shares_too():
         mixture(shares={"web": 0.4, "quiz": 0.6}, unit="tokens", tokens=5000), [holdings(30, 3000), holdings(10, 1000)]
     )
     assert solution.repetition == pytest.approx((2000 / 3000, 3000 / 1000))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [{"shares": {"web": 1, "exam": 0}}, {"repeat": {"web": 1, "exam": 0}}, {"entries": {"web": {}, "exam": {}}}],
+)
+def test_a_source_that_is_held_out_whole_keeps_no_share_from_being_met(declared):
+    settings = mixture(**declared, held_out={"exam": 1}, strict=True)
+    solution = solve_mixture(settings, [holdings(30, 3000), holdings(0, 0)])
+    assert solution.repetition == (1, 0)
+    assert not solution.binding
 
 
 def test_repeats_are_passes():

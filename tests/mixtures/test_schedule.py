@@ -146,7 +146,7 @@ def test_a_share_is_a_number_or_points_of_one():
         ([[0, 1], [2, 1]], "less than or equal to 1"),
         ([[0, 1], [1, -1]], "greater than or equal to 0"),
         ({0: 1, 1: 2}, "share"),
-        (0, "must be a finite number above 0"),
+        (-1, "must be a finite number above 0"),
     ],
 )
 def test_points_that_cannot_be_meant_are_refused(share, said):

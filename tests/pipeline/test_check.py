@@ -465,6 +465,7 @@ def test_tokens_of_a_stage_follow_from_its_budget():
     assert estimate(shares={"web": 1}, tokens=77) == 77
     assert estimate(shares={"web": 1}, sequences=3) == 300
     assert estimate(shares={"web": 1, "other": 1}) is None
+    assert estimate(shares={"web": 1, "quiz": 0}, held_out={"quiz": 1}) == 1000
 
 
 def test_a_hub_that_does_not_answer_is_asked_once_for_many_sources_and_the_others_are_named(

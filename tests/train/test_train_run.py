@@ -29,7 +29,7 @@ from vlmill.train import checkpoint, evaluate, loop
 from vlmill.train import run as run_module
 from vlmill.train.data import open_reader
 from vlmill.train.distributed import ProcessGroup
-from vlmill.train.evaluate import find_majority, list_turns, summarise_scores
+from vlmill.train.evaluate import Answered, HeldOut, find_majority, list_turns, summarise_scores
 from vlmill.train.model import create_model
 from vlmill.train.run import train_stage
 from vlmill.train.scoring import PartialScores, Scorer
@@ -296,6 +296,15 @@ def test_the_majority_answer_is_counted_over_the_training_part_alone(tmp_path):
     guess = find_majority(mixture, 0)
     assert guess("What colour is it?") == next(iter(COLOURS))
     assert guess("Something never asked") == next(iter(COLOURS))
+
+
+def test_a_source_that_is_held_out_whole_has_no_majority_answer(tmp_path):
+    mixture = PlannedMixture(write_run(tmp_path, {"quiz": [question(0)] * 3}, hold_out=3), "align")
+    assert find_majority(mixture, 0) is None
+    answers = (Answered(question="What colour is it?", reference="red", answer="red"),)
+    held = HeldOut(source="quiz", id="quiz/a#0", loss=1.0, supervised=2, answers=answers)
+    score = summarise_scores([held], mixture)["quiz"]
+    assert (score.exact, score.majority) == (1, None)
 
 
 def test_evaluation_does_not_depend_on_the_batch(run, tmp_path, uninterrupted, monkeypatch):
