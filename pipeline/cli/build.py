@@ -155,5 +155,5 @@ def _name_code(
     given = find_named_code(files, digests, {**inline, **locked})
     for where, held in ((path, inline), (lock, locked if is_bound(root) and not accept_changes else {})):
         if unnamed := {file: code for file, code in held.items() if file not in dict(given)}:
-            raise RecipeError(explain_refusal(where, unnamed, command))
+            raise RecipeError(explain_refusal(str(where), unnamed, command))
     return given

@@ -138,7 +138,7 @@ def find_named_code(
     return list(dict.fromkeys(found))
 
 
-def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequence[object] = ()) -> str:
+def explain_refusal(where: str, held: Mapping[str, CustomCode], command: Sequence[object] = ()) -> str:
     """The message where code would have to run that the command line did not name.
 
     It gives the code's sha256, how to look at it, and the next command.
@@ -150,11 +150,11 @@ def explain_refusal(where: Path, held: Mapping[str, CustomCode], command: Sequen
     """
     listed = "\n".join(f"  {file!r}: sha256 {code.sha256}" for file, code in held.items())
     again = shlex.join(map(str, [*command, *(f"--trust-code={code.sha256}" for code in held.values())]))
-    trusts = command or where.name.endswith(".lock.yaml")
+    trusts = command or where.endswith(".lock.yaml")
     trust = f", or trust what is held there:\n  {again}" if trusts else ", and take the code out of there"
     return (
         f"{where} holds code that is not ours, and code runs only if it is named:\n{listed}\n"
-        f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, str(where)])}\n"
+        f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, where])}\n"
         f"Then name its file, with --filter FILE{trust}"
     )
 

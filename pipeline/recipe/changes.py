@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.chat.reading import fill_chat
+from vlmill.pipeline.recipe.given import RecipePlace
 from vlmill.pipeline.recipe.include import COMPOSING
 from vlmill.pipeline.recipe.located import Origins, add_origins, note_changes
 from vlmill.pipeline.recipe.mapping import refuse_code
@@ -31,7 +32,7 @@ class MappingInChange:
 
     def list_changes(
         self,
-        path: Path,
+        path: RecipePlace,
         sources: Mapping[str, str] | None,
         limit: int | None,
         sets: Mapping[str, str] | None,

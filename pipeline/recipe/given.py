@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path, PosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import RecipeError
@@ -13,23 +14,24 @@ NAME = "recipe"
 """What its messages call it."""
 
 
-class GivenRecipe(PosixPath):
-    """Passes for the file of a recipe whose relative paths start from the working folder.
-
-    Attributes:
-        given: The mapping, as it was given.
-    """
+@dataclass(frozen=True, slots=True)
+class GivenRecipe:
+    """A recipe without a file, with what loading asks of one. Its relative paths start from the working folder."""
 
     given: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        return NAME
+
     @property
-    def parent(self) -> Path:  # type: ignore[override]
+    def name(self) -> str:
+        """What messages call it."""
+        return NAME
+
+    @property
+    def parent(self) -> Path:
         """Where relative paths start."""
         return Path()
-
-    def exists(self, **_: Any) -> bool:
-        """It does, though it is no file."""
-        return True
 
     def read_data(self) -> dict[str, Any]:
         """What YAML would have: a copy whose paths are texts and whose tuples are lists.
@@ -41,11 +43,10 @@ class GivenRecipe(PosixPath):
         return data
 
 
-def give_recipe(data: Mapping[str, Any]) -> GivenRecipe:
-    """A mapping as a recipe."""
-    recipe = GivenRecipe(NAME)
-    recipe.given = data
-    return recipe
+RecipePlace = Path | GivenRecipe
+"""Where a recipe stands: its file, or none."""
+RecipeName = str | RecipePlace
+"""The same, or the name of a shipped recipe."""
 
 
 def name_place(keys: tuple[Any, ...]) -> str:

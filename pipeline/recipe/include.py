@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT, parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError
+from vlmill.pipeline.recipe.given import RecipePlace
 from vlmill.pipeline.recipe.located import Located, locate_data, read_located
 from vlmill.pipeline.recipe.mapping import refuse_code
 from vlmill.pipeline.recipe.merge import merge_mappings, replace_values, select_value
@@ -76,7 +77,7 @@ def list_presets() -> dict[str, Path]:
     return {name.partition("/")[2]: file for name, file in list_shipped().items() if name.startswith("presets/")}
 
 
-def _refuse_names(found: Located | None, path: Path) -> None:
+def _refuse_names(found: Located | None, path: RecipePlace) -> None:
     """Refuse a name where a mapping belongs, and say which mapping. Raises RecipeError."""
     entries = found.to_data() if found is not None else None
     named = [one for one in (entries if isinstance(entries, list) else [entries]) if isinstance(one, str)]
@@ -99,7 +100,7 @@ class Composer:
         self.mapped: list[Mapped] = []
         self._done: dict[Path, Located] = {}
 
-    def compose(self, whole: Located, path: Path, above: Sequence[Path] = ()) -> Located:
+    def compose(self, whole: Located, path: RecipePlace, above: Sequence[Path] = ()) -> Located:
         """The mapping of a file with all that it includes.
 
         Args:
@@ -126,10 +127,10 @@ class Composer:
             taken = replace_values(taken, how["replace"])
         return merge_mappings(taken, own)
 
-    def _take(self, wanted: Include, origin: str, path: Path, above: Sequence[Path]) -> Located:
+    def _take(self, wanted: Include, origin: str, path: RecipePlace, above: Sequence[Path]) -> Located:
         """What an entry of `include` takes."""
         file = self._find(wanted.recipe, origin, path)
-        chain = [*above, path.resolve()]
+        chain = [*above, *([path.resolve()] if isinstance(path, Path) else [])]
         if file in chain:
             names = " includes ".join(str(step) for step in (*chain[chain.index(file) :], file))
             raise RecipeError(f"{origin}: include {wanted.recipe!r}: a file cannot include itself: {names}")
@@ -155,7 +156,7 @@ class Composer:
         own = rebase_paths(found, file.parent, self.base)
         return self.compose(own, file, chain)
 
-    def _find(self, name: str, origin: str, path: Path) -> Path:
+    def _find(self, name: str, origin: str, path: RecipePlace) -> Path:
         """The file of an entry.
 
         Raises:
@@ -190,7 +191,9 @@ class Composer:
         return model
 
 
-def compose_file(path: Path, data: Mapping[str, Any], filters: Mapping[str, str]) -> tuple[Located, list[Mapped]]:
+def compose_file(
+    path: RecipePlace, data: Mapping[str, Any], filters: Mapping[str, str]
+) -> tuple[Located, list[Mapped]]:
     """The recipe in a file with all that it includes, and how its stages map published mixtures.
 
     Args:

@@ -13,6 +13,7 @@ from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.filters import custom as custom_filters
 from vlmill.pipeline.recipe.changes import MappingInChange
 from vlmill.pipeline.recipe.custom_sources import HINT
+from vlmill.pipeline.recipe.given import RecipeName
 from vlmill.pipeline.recipe.include import COMPOSING, compose_file
 from vlmill.pipeline.recipe.located import Origins
 from vlmill.pipeline.recipe.mapping import find_recipe
@@ -67,7 +68,7 @@ def _find_moved(origins: Origins) -> frozenset[str]:
 
 
 def load_recipe(
-    name: str | Path,
+    name: RecipeName,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
@@ -80,7 +81,7 @@ def load_recipe(
 
 
 def compose_recipe(
-    name: str | Path,
+    name: RecipeName,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
@@ -118,7 +119,7 @@ def compose_recipe(
 
 
 def load_readable(
-    name: str | Path,
+    name: RecipeName,
     sources: Mapping[str, str] | None = None,
     limit: int | None = None,
     sets: Mapping[str, str] | None = None,
@@ -166,7 +167,7 @@ def load_readable(
 
 
 def _begin_mapping(
-    name: str | Path, sets: Mapping[str, str] | None, filters: Sequence[tuple[str, str]]
+    name: RecipeName, sets: Mapping[str, str] | None, filters: Sequence[tuple[str, str]]
 ) -> tuple[MappingInChange, list[Mapped]]:
     """The mapping of a recipe's files put together, before the command line changes it."""
     early = {key: parse_yaml(text, f"--set {key}") for key, text in (sets or {}).items() if key in COMPOSING}

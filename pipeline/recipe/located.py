@@ -10,7 +10,7 @@ from typing import Any
 from vlmill.pipeline.core.config import suggest_names
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.yaml_format import Lines, read_yaml_lines
-from vlmill.pipeline.recipe.given import GivenRecipe, name_place
+from vlmill.pipeline.recipe.given import GivenRecipe, RecipePlace, name_place
 
 Keys = tuple[Any, ...]
 """The keys and list places on the way to a value."""
@@ -45,7 +45,7 @@ class Located:
         return Located({**self.value, key: item}, self.origin)
 
 
-def read_located(path: Path) -> Located:
+def read_located(path: RecipePlace) -> Located:
     """The mapping in a recipe file.
 
     Raises:

@@ -16,7 +16,7 @@ from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.places import suggest_near, take_local_path, take_run_folder
 from vlmill.pipeline.core.yaml_format import read_yaml
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal
-from vlmill.pipeline.recipe.given import GivenRecipe
+from vlmill.pipeline.recipe.given import GivenRecipe, RecipeName, RecipePlace
 
 LOCK = "recipe.lock.yaml"
 YAML = frozenset({".yaml", ".yml"})
@@ -31,7 +31,7 @@ _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlist = _SHORT.maxdict = 20
 
 
-def find_recipe(name: str | Path) -> Path:
+def find_recipe(name: RecipeName) -> RecipePlace:
     """The file of a recipe: `name` itself if it is a file or was made in Python, else the shipped recipe of that name.
 
     A folder, such as a run that has the name of a shipped recipe, hides no recipe.
@@ -62,7 +62,7 @@ def find_recipe(name: str | Path) -> Path:
     return shipped[name]
 
 
-def find_run(name: str | Path, out: Path | None) -> Path:
+def find_run(name: RecipeName, out: Path | None) -> Path:
     """The folder of the run that is meant: `name` itself if it is one, else `out`.
 
     `out` is by default `build/` and the name of that recipe.
@@ -72,13 +72,15 @@ def find_run(name: str | Path, out: Path | None) -> Path:
     return out or Path("build") / str(read_mapping(find_recipe(name)).get("name"))
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: RecipePlace) -> dict[str, Any]:
     """What stands in a recipe file.
 
     Raises:
         RecipeError: it is no YAML, or no mapping; the message names the line.
     """
-    data = path.read_data() if isinstance(path, GivenRecipe) else read_yaml(path)
+    if isinstance(path, GivenRecipe):
+        return path.read_data()
+    data = read_yaml(path)
     if not isinstance(data, dict):
         is_data = path.suffix not in YAML and isinstance(data, list)
         advice = f"; vlmill new {path} looks at data and writes a recipe for them" if is_data else ""
@@ -86,7 +88,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_held_code(path: Path) -> dict[str, CustomCode]:
+def read_held_code(path: RecipePlace) -> dict[str, CustomCode]:
     """The files of custom filters that a recipe or a lock holds; none where there is no such file.
 
     Nothing of them runs.
@@ -94,11 +96,11 @@ def read_held_code(path: Path) -> dict[str, CustomCode]:
     Raises:
         RecipeError: it is no code, or another than its sha256 says.
     """
-    data = read_mapping(path) if path.exists() else {}
+    data = read_mapping(path) if isinstance(path, GivenRecipe) or path.exists() else {}
     return parse_block(dict[str, CustomCode], data.get("custom_filters") or {}, f"{path}: custom_filters")
 
 
-def refuse_code(path: Path, data: dict[str, Any], filters: Mapping[str, str]) -> None:
+def refuse_code(path: RecipePlace, data: dict[str, Any], filters: Mapping[str, str]) -> None:
     """Take the code out of a recipe's mapping; what of it the command line named comes in with that.
 
     Raises:
@@ -107,7 +109,7 @@ def refuse_code(path: Path, data: dict[str, Any], filters: Mapping[str, str]) ->
     held = read_held_code(path) if data.pop("custom_filters", None) else {}
     other = {file: code for file, code in held.items() if filters.get(file) != code.code}
     if other:
-        raise RecipeError(explain_refusal(path, other))
+        raise RecipeError(explain_refusal(str(path), other))
 
 
 def _hide_code(value: Any) -> Any:

@@ -31,6 +31,7 @@ from vlmill.pipeline.core.sample import (
 from vlmill.pipeline.core.shown import Shown, count_things
 from vlmill.pipeline.filters import FILTERS, CustomFilter, OptOut
 from vlmill.pipeline.filters.custom import CustomCode, explain_refusal, hash_code
+from vlmill.pipeline.recipe.given import GivenRecipe, RecipeName
 from vlmill.pipeline.recipe.load import compose_recipe
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe, select_shaping
 from vlmill.pipeline.recipe.mapping import LOCK, find_run, list_differences
@@ -110,7 +111,7 @@ class WhatIfAnswer(Shown):
 
 
 def answer_what_if(
-    name: str | Path,
+    name: RecipeName,
     out: Path | None,
     sets: Mapping[str, str],
     filters: Sequence[tuple[str, str]],
@@ -131,7 +132,7 @@ def answer_what_if(
     """
     root = find_run(name, out)
     locked = read_lock(root)
-    if root == Path(name):
+    if not isinstance(name, GivenRecipe) and root == Path(name):
         data, base, notes = copy.deepcopy(locked), None, list[str]()
         for file, code in filters:
             data.setdefault("custom_filters", {}).pop(file, None)
@@ -153,7 +154,9 @@ def answer_what_if(
     asked = [filter_ for filter_ in then.filters if filter_ not in now.filters]
     if files_asked := {filter_.file for filter_ in asked if isinstance(filter_, CustomFilter) and filter_.code is None}:
         raise RecipeError(
-            explain_refusal(root / LOCK, {file: then.custom_filters[file] for file in sorted(files_asked)}, command)
+            explain_refusal(
+                str(root / LOCK), {file: then.custom_filters[file] for file in sorted(files_asked)}, command
+            )
         )
     answer = compare_recipes(root, now, then, base)
     return root, replace(answer, notes=[*notes, *answer.notes])
@@ -191,7 +194,7 @@ def compare_recipes(root: Path, now: Recipe, then: Recipe, base: Path | None) ->
 
 
 def _replace_blocks(
-    locked: dict[str, Any], name: str | Path, filters: Sequence[tuple[str, str]]
+    locked: dict[str, Any], name: RecipeName, filters: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], Path, list[str]]:
     """A locked mapping with the answered blocks of a recipe, where that stands, and in what else the two differ."""
     found = compose_recipe(name, filters=filters, locked=locked)

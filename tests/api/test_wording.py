@@ -22,6 +22,7 @@ APART = ("pipeline/cli", "pipeline/proposal", "pipeline/page", "pipeline/recipe/
 APART += ("mixtures/disclosure", "mixtures/report/card.py", "train/lmms_eval.py")
 """Of commands that Python has not, of files and pages that are written, and of lmms-eval."""
 OTHERS = (
+    "convmv -f latin1 -t utf8 -r --notest",
     "pip install --force-reinstall",
     "ray start --",
     "`--data_path FOLDER/mixture.yaml --image_folder FOLDER`",

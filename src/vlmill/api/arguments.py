@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from vlmill.pipeline.recipe.given import give_recipe
+from vlmill.pipeline.recipe.given import GivenRecipe
 
 
-def name_recipe(recipe: str | Path | Mapping[str, Any]) -> str | Path:
+def name_recipe(recipe: str | Path | Mapping[str, Any]) -> str | GivenRecipe:
     """A recipe as `find_recipe` takes it."""
-    return give_recipe(recipe) if isinstance(recipe, Mapping) else str(recipe)
+    return GivenRecipe(recipe) if isinstance(recipe, Mapping) else str(recipe)
 
 
 def list_texts(name: str, values: str | Iterable[str]) -> list[str]:

@@ -43,6 +43,7 @@ from vlmill.pipeline.engine.serve import serve_folders
 from vlmill.pipeline.engine.workdir import forget_versions, open_run_folder, pin_hub_roots, remove_unused
 from vlmill.pipeline.filters.custom import find_named_code
 from vlmill.pipeline.recipe import load
+from vlmill.pipeline.recipe.given import RecipeName
 from vlmill.pipeline.recipe.load import ReadableRecipe
 from vlmill.pipeline.recipe.lock import clear_unbuilt, explain_unbuilt, is_bound, lock_folder, read_kept_sources
 from vlmill.pipeline.recipe.mapping import find_recipe, read_held_code, read_mapping
@@ -119,7 +120,7 @@ def load_recipe(
 
 
 def load_with_code(
-    recipe: str | Path,
+    recipe: RecipeName,
     sources: Mapping[str, str],
     limit: int | None,
     sets: Mapping[str, str],
@@ -136,7 +137,7 @@ def load_with_code(
 
 
 def load_for_build(
-    recipe: str | Path,
+    recipe: RecipeName,
     sources: Mapping[str, str],
     limit: int | None,
     sets: Mapping[str, str],
@@ -256,7 +257,7 @@ def build(
     return open_run(shown)
 
 
-def _load_unchanged(recipe: str | Path, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
+def _load_unchanged(recipe: RecipeName, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
     """A recipe as its file has it, for a build in `out`, or in the folder that it is built in by default."""
     path = find_recipe(recipe)
     root = take_run_folder(out) if out else Path("build") / str(read_mapping(path).get("name"))

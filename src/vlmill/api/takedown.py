@@ -82,7 +82,7 @@ def take_down(
         raise StoreError("say what to take down: --url, --sha256, --id or --domain")
     unnamed = list_untrusted(recipe.custom_filters)
     if unnamed and not dry_run:  # partitions that are made again are filtered again
-        raise RecipeError(explain_refusal(folder / RECIPE, unnamed, command))
+        raise RecipeError(explain_refusal(str(folder / RECIPE), unnamed, command))
     root, new = folder.absolute(), tuple((asked - before).labels())
     shown = console or make_console(quiet=True)
 
