@@ -12,11 +12,14 @@ import pytest
 from PIL import Image
 
 import vlmill
+from tests.explore.conftest import build_run
+from tests.helpers.small import RECIPE
 from tests.helpers.vectors import make_vectors, write_vectors
 from vlmill.explore.bounds import apply_settings
 from vlmill.explore.duplicates import diff_texts
 from vlmill.explore.find import Finder
 from vlmill.explore.state import Explorer
+from vlmill.explore.trainer_view import list_segments
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.recipe.lock import read_lock, read_locked_recipe
 from vlmill.pipeline.recipe.schema import Recipe
@@ -163,6 +166,21 @@ def test_a_kept_sample_is_shown_as_the_trainer_sees_it(run, ask):
     assert seen["seen"]["align"] == len(seen["cards"]) > 0
     assert seen["cards"][0]["id"] == ask(f"samples/{number}")["id"]
     assert any(run.get("supervised") for run in seen["cards"][0]["text"])
+
+
+def test_a_kept_sample_that_no_plan_holds_says_why_as_its_trace_does(tmp_path):
+    mixture = {"shares": {"web": 0.5, "quiz": 0.5}, "epochs": 1, "sequence_length": 512, "held_out": {"quiz": 0.3}}
+    explorer = Explorer(build_run(tmp_path, "run", stages=[{**RECIPE["stages"][0], "mixture": mixture}]))
+    explorer.make_index()
+    opened, run = explorer.opened, vlmill.open_run(tmp_path / "run")
+    outcomes = opened.index.column("outcome")
+    seen = {number: list_segments(opened, number) for number in range(opened.index.size)}
+    without = {number: one["absent"]["align"] for number, one in seen.items() if one["absent"]}
+    assert "held_out" in {why.partition(":")[0] for why in without.values()}
+    for number, one in seen.items():
+        assert (number in without) == (opened.index.outcomes[outcomes[number]] == "kept" and not one["cards"])
+    for number in list(without)[:5]:
+        assert without[number] == run.find_uses(str(opened.reader.read_sample(number).id))["align"].why
 
 
 def test_neighbours_are_the_nearest_by_cosine(opened, tmp_path, monkeypatch):

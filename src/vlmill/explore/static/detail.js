@@ -38,7 +38,9 @@ async function draw() {
     if (mine !== asked) return;
     trainer.className = "trainer";
     seenSaid.textContent = Object.entries(seen.seen).map(([stage, number]) => `${stage}: ${number} ${number === 1 ? "segment" : "segments"}`).join(", ");
-    trainer.replaceChildren(...(seen.cards.length ? seen.cards.map((card) => drawCard(card, { colours: run.colours.sources, marks: seen.marks })) : [make("p", { className: "soft" }, "No stage's plan holds it.")]));
+    const absent = Object.entries(seen.absent).map(([stage, why]) => make("p", { className: "soft" }, `${stage} has none of it: ${why}`));
+    const cards = seen.cards.map((card) => drawCard(card, { colours: run.colours.sources, marks: seen.marks }));
+    trainer.replaceChildren(...(cards.length || absent.length ? [...cards, ...absent] : [make("p", { className: "soft" }, "No stage's plan holds it.")]));
   } catch (error) {
     if (mine === asked) trainer.replaceChildren(makeError(error));
   }
