@@ -30,7 +30,7 @@ SourcePlaces = Annotated[
         "--source",
         metavar="NAME=PATH",
         help="Read a source or benchmark from another place: a folder, a file or a pattern, local or anything "
-        "fsspec reads, or hf://datasets/OWNER/NAME@REVISION.",
+        "fsspec reads, or hf://datasets/OWNER/NAME@REVISION. NAME may be a pattern, such as 'the_cauldron-*'.",
     ),
 ]
 RowLimit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each source.")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ class MappingInChange:
         yield lambda: place_models(self.data, path.parent)  # each value keeps its origin
         yield partial(self.change, "chat.path", lambda data: data.update(fill_chat(data, path.parent)))
         yield partial(self._expand_subsets, path.parent, locked)
-        yield from (partial(self._set, key, text) for key, text in later.items())
-        yield from (partial(self._move, name, place) for name, place in moves.items())
+        yield from (partial(self._set, key, text) for key, text in later.items() if not self._is_of_subset(key))
+        for name, place in moves.items():
+            yield from (partial(self._move, one, place) for one in self._list_meant(name, sources or {}))
         if limit is not None:
             yield partial(self.change, "--limit", lambda data: data.update(limit=limit))
 
@@ -76,6 +78,15 @@ class MappingInChange:
 
     def _set(self, key: str, text: str) -> None:
         self.change(f"--set {key}", partial(set_value, key=key, text=text))
+
+    def _list_meant(self, name: str, sources: Collection[str]) -> list[str]:
+        """The sources and benchmarks that a pattern such as `cauldron-*` means, without those that are named themselves.
+
+        Of a pattern without any, and of a plain name, itself.
+        """
+        if not any(sign in name for sign in "*?["):
+            return [name]
+        return [one for one in list_locations(self.data) if fnmatchcase(one, name) and one not in sources] or [name]
 
     def _is_of_subset(self, key: str) -> bool:
         """Whether a dotted key leads into a source that a subset has yet to become."""

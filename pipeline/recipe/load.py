@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from vlmill.pipeline.recipe.overrides import list_locations
 from vlmill.pipeline.recipe.parsed import parse_readable_recipe, parse_recipe
 from vlmill.pipeline.recipe.published import Mapped, check_mapped, describe_left_out, select_used
 from vlmill.pipeline.recipe.schema import Recipe, SourceSettings
+from vlmill.pipeline.recipe.subsets import list_unlisted
 from vlmill.pipeline.recipe.validate import NO_SIGNAL, describe_unrendered, validate_recipe
 
 LOCATED = ("kind", "options", "files", "root", "subset", "split", "images")
@@ -149,8 +150,12 @@ def load_readable(
             refused.append(digest)
     unreadable = {*_list_unreadable(recipe, found.left_out, work.data)}
     unreadable |= {name for name, one in recipe.sources.items() if getattr(one.options, "sha256", "") in refused}
-    kept = _keep_names(recipe, found.left_out)
-    faults += list_faults(list_errors([partial(check_mapped, select_used(mapped, work.data), kept.list_groups())]))
+    kept, unlisted = _keep_names(recipe, found.left_out), list_unlisted(work.data)
+    unreadable |= set(unlisted)
+    unread = tuple(f"{name}-" for name in unlisted)
+    meant = [item for item in select_used(mapped, work.data) if not item.source.startswith(unread)]
+    faults += list_faults(list_errors([partial(check_mapped, meant, kept.list_groups())]))
+    faults = [fault for fault in faults if not _is_of_unlisted(fault, unlisted)]
     located = work.add_origins(dict.fromkeys(faults), path.name)
     moved = _find_moved(work.origins)
     blocks = {f"{left}.".partition("fetch.")[0] for left in found.left_out if "fetch." in f"{left}."}
@@ -161,9 +166,15 @@ def load_readable(
     def concerns(fault: str) -> bool:
         """Whether it is about what was left out, would come of a signal that was, or needs code that cannot be made."""
         follows = (silent and NO_SIGNAL in fault) or any(digest in fault for digest in refused)
-        return follows or found.concerns(fault)
+        return follows or _is_of_unlisted(fault, unlisted) or found.concerns(fault)
 
     return ReadableRecipe(kept, work.data, path.parent, located, frozenset(unreadable), concerns, moved, unheard)
+
+
+def _is_of_unlisted(fault: str, unlisted: Collection[str]) -> bool:
+    """Whether a fault is that there is no source of a subset, of sources whose subsets could not be listed."""
+    named = any(f"{name}-" in fault for name in unlisted)
+    return named and fault.startswith(("stages.", "filters.", "--source "))
 
 
 def _begin_mapping(

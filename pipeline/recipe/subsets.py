@@ -62,6 +62,13 @@ def expand_subsets(data: dict[str, Any], base: Path, locked: Mapping[str, Any] |
     return {**data, "sources": found}
 
 
+def list_unlisted(data: Mapping[str, Any]) -> list[str]:
+    """The sources of a recipe's mapping whose subsets have not become sources, as where they cannot be listed."""
+    sources = data.get("sources")
+    blocks = sources.items() if isinstance(sources, dict) else ()
+    return [str(name) for name, block in blocks if isinstance(block, dict) and block.get("subsets") is not None]
+
+
 def name_subset(source: str, subset: str) -> str:
     """The name of a subset's source: letters, digits, -, _ of the subset's name; all else becomes _."""
     return f"{source}-{re.sub(r'[^A-Za-z0-9_-]+', '_', subset).strip('_')}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -10,7 +12,7 @@ from tests.helpers.small import vlmill
 from tests.helpers.upstream import parquet
 from vlmill.pipeline.core.errors import RecipeError, SourceError
 from vlmill.pipeline.inputs.files import list_input_files
-from vlmill.pipeline.recipe.load import compose_recipe, load_recipe
+from vlmill.pipeline.recipe.load import compose_recipe, load_readable, load_recipe
 from vlmill.pipeline.recipe.subsets import name_subset
 
 ROOT = "hf://datasets/acme/cauldron@main"
@@ -135,6 +137,39 @@ def test_values_of_one_subset_are_set_by_its_name_and_its_files_can_be_elsewhere
         "all-FigureQA_MathV360K": (0, "CC0-1.0"),
     }
     assert found["all-ai2d"].root == str(tmp_path / "mine")
+
+
+def test_a_pattern_moves_every_source_that_it_fits_and_that_is_not_named(tmp_path):
+    names = ["ai2d", "dvqa", "vqa"]
+    path = recipe(tmp_path, root=ROOT, files="{subset}/*.parquet", subsets=names)
+    both = {"all-*": str(tmp_path / "mine/*.parquet"), "all-vqa": str(tmp_path / "vqa/*.parquet")}
+    for sources in (both, dict(reversed(both.items()))):
+        found, _, _ = load_recipe(path, sources)
+        assert {name: (place.root, place.files) for name, place in found.sources.items()} == {
+            "all-ai2d": (str(tmp_path / "mine"), "*.parquet"),
+            "all-dvqa": (str(tmp_path / "mine"), "*.parquet"),
+            "all-vqa": (str(tmp_path / "vqa"), "*.parquet"),
+        }
+    with pytest.raises(RecipeError, match=r"--source other-\*: the recipe has no such source or benchmark"):
+        load_recipe(path, {"other-*": str(tmp_path)})
+
+
+def test_where_subsets_cannot_be_listed_nothing_is_said_of_what_names_them(tmp_path):
+    path = recipe(tmp_path, root="/nowhere", files="{subset}/*.parquet", subsets=["ai2d", "dvqa"])
+    data = yaml.safe_load(Path(path).read_text())
+    mixtures = {
+        "plain": {"shares": {"all-ai2d": 1, "all-dvqa": 1, "lost": 1}, "sequence_length": 9},
+        "published": {"published": "the_cauldron/sft", "sources": {"*": "all-*"}},
+    }
+    data["policies"] = {"small": {"kind": "letterbox"}}
+    data["stages"] = [{"name": name, "policy": "small", "mixture": mixture} for name, mixture in mixtures.items()]
+    Path(path).write_text(yaml.safe_dump(data))
+    found = load_readable(path, {"all-ai2d": "/elsewhere"}, sets={"sources.all-dvqa.priority": "1"})
+    (fault,) = found.faults
+    assert "no file matches /nowhere/*/*.parquet" in fault
+    assert found.unreadable == {"all"}
+    later = [f"stages.plain.mixture: the recipe has no source {name!r}" for name in ("all-ai2d", "lost")]
+    assert [found.concerns(fault) for fault in later] == [True, False]
 
 
 def write_rows(folder, *subsets):
