@@ -15,7 +15,15 @@ from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
 from vlmill.pipeline.proposal.image_marks import describe_mark
 from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
 from vlmill.pipeline.sources import Page
+from vlmill.pipeline.sources.known_keys import classify_key
 from vlmill.pipeline.sources.nested import parse_object
+
+SHOWING = frozenset({"image", "address"})
+"""What keys of images mean."""
+EMPTY = (
+    "column {column} is empty in the rows that were looked at; rows that have an image there are lost. If there are "
+    "any, take kind table with image: {column} among its options"
+)
 
 LETTER = re.compile(r"\(?[A-H][.):]?")
 """An answer that names a choice."""
@@ -55,9 +63,20 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
             "is blank, or Chinese, which the recipe drops"
         )
     yield from _note_other_captions(best, cells)
+    yield from _note_empty_images(best, cells)
     bare = sum(not _shows_image(page) for page in best.pages)
     if 0 < bare < len(best.pages):
         yield f"{bare} of the first {len(best.pages)} samples show no image, and are trained on as text alone"
+
+
+def _note_empty_images(best: Attempt, cells: Cells) -> Iterator[str]:
+    """A note where texts alone are read beside a column of images that is empty so far."""
+    if best.kind not in {"table", "instructions", "chat"} or "image" in best.options:
+        return
+    for name in cells.columns:
+        if classify_key(name) in SHOWING and cells.describe(name) == "nothing":
+            asked = best.kind != "chat" and "turns" not in best.options
+            yield EMPTY.format(column=name) + ", and write those without to a file of their own" * asked
 
 
 def _note_other_captions(best: Attempt, cells: Cells) -> Iterator[str]:

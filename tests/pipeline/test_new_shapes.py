@@ -13,6 +13,7 @@ from tests.helpers.upstream import json_array, json_lines, parquet, picture, sep
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.proposal.proposal import IMAGELESS, examine_place
 from vlmill.pipeline.proposal.table import explain_nothing
+from vlmill.pipeline.proposal.text_notes import EMPTY
 from vlmill.pipeline.sources.table import TableSource
 
 ROWS = range(8)
@@ -219,6 +220,20 @@ def test_questions_of_which_most_have_no_image_are_read_with_those_that_have_one
     assert IMAGELESS not in examine_place(str(json_lines(tmp_path / "b.jsonl", full))).notes
     none = [{**row, "image": None} for row in rows]
     assert "image" not in examine_place(str(json_lines(tmp_path / "c.jsonl", none))).chosen.options
+
+
+@pytest.mark.parametrize(
+    ("row", "more"),
+    [({"conversations": talk("What?", "It.")}, ""), (ASKED, ", and write those without to a file of their own")],
+)
+def test_a_column_of_images_that_is_empty_so_far_is_noted(tmp_path, row, more):
+    """As in a file that begins with rows of text alone; the rows below would be lost."""
+    rows = [{"image": None if number < 25 else f"{number}.png", **row} for number in range(30)]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert EMPTY.format(column="image") + more in found.notes
+    bare = [{name: value for name, value in one.items() if name != "image"} for one in rows]
+    notes = examine_place(str(json_lines(tmp_path / "b.jsonl", bare))).notes
+    assert not any("is empty" in note for note in notes)
 
 
 def test_captions_of_a_column_text_are_no_code(tmp_path):
