@@ -80,7 +80,7 @@ class MappingInChange:
         self.change(f"--set {key}", partial(set_value, key=key, text=text))
 
     def _list_meant(self, name: str, sources: Collection[str]) -> list[str]:
-        """The sources and benchmarks that a pattern such as `cauldron-*` means, without those that are named themselves.
+        """The sources and benchmarks that a pattern such as `cauldron-*` means, without those named themselves.
 
         Of a pattern without any, and of a plain name, itself.
         """
