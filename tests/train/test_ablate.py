@@ -344,6 +344,21 @@ def test_another_recipe_is_not_trained_into_a_folder_that_is_there(place, whole,
     assert "train.steps: 2 there, 3 here" in said
 
 
+def test_a_folder_in_which_nothing_was_trained_is_made_anew_for_another_recipe(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert ablate(place, out, "spec.yaml", "--set", "stages.tune.train.steps=100000") == 1
+    assert "the plan has" in capsys.readouterr().err
+    held = out / f"plain/{SPEC['seeds'][0]}"
+    was = (held / "mixtures").readlink()
+    longer = ("--set", "stages.tune.mixture.epochs=4")
+    assert ablate(place, out, "spec.yaml", "--plan", *longer) == 0
+    lock = yaml.safe_load((held / "recipe.lock.yaml").read_text())
+    assert lock["stages"][0]["train"]["steps"] == 2
+    assert lock["stages"][0]["mixture"]["epochs"] == 4
+    assert (held / "mixtures").readlink() != was
+    assert (held / "mixtures").is_dir()
+
+
 # -- what a file may say
 
 

@@ -50,7 +50,7 @@ def prepare_runs(
         source_run: a run whose files are taken where recipes ask for the same.
 
     Raises:
-        StoreError: a folder was made for another recipe, or `source run` is no run.
+        StoreError: another recipe was trained in a folder, or `source run` is no run.
         RecipeError: a plan has too few sequences for a variant's steps.
     """
     if source_run is not None and not (source_run / LOCK).exists():
@@ -119,13 +119,20 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _check_recipe(folder: Path, trial: Trial) -> None:
+    """Refuse a folder in which another recipe was trained; of one that holds no training yet, clear the links away."""
     path, now = folder / LOCK, select_shaping(trial.data)
     before = read_yaml(path) if path.exists() else now
-    if before != now:
+    if before == now:
+        return
+    if (folder / "train").exists():
         raise StoreError(
             f"{folder} was made for another recipe:\n{list_differences(before, now)}\n"
             f"Take another folder with --out, or delete {folder} to train it anew"
         )
+    path.unlink()
+    for name in SHARED:
+        if (folder / name).is_symlink():
+            (folder / name).unlink()
 
 
 def _link_run(folder: Path, data: Path, trial: Trial) -> None:
