@@ -81,9 +81,10 @@ CRAWLED = frozenset({".html", ".htm", ".xhtml", ".md", ".warc", ".gz"})
 """How files end that hold pages, as crawlers and trafilatura leave them."""
 
 PART = re.compile(
-    r"[-_.]?((train|test|validation|data|default|part|shard)[-_.]?)?\d+([-_]of[-_]\d+)?\Z|\A(train|data|default)\Z"
+    r"[-_.]?((train|test|validation|data|default|part|shard)[-_.]?)?\d+([-_]of[-_]\d+)?\Z"
+    r"|\A(train|data|default|rows|dataset|metadata|annotations|captions)\Z"
 )
-"""What of a file's name says which part of a dataset it is."""
+"""What of a file's name says which part of a dataset it is, or no more than that it is one: its folder names it."""
 
 
 @dataclass(frozen=True)

@@ -104,3 +104,11 @@ def test_copies_of_files_elsewhere_are_bounded(tmp_path, monkeypatch):
     assert examine_place(there.format("jsonl")).chosen.files == (2, 9)
     assert examine_place(there.format("parquet")).chosen.files == (1 + looked_files.RANGED, 9)
     memory.rm("/new", recursive=True)
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "train-00000-of-00002.jsonl", "metadata.jsonl", "data.jsonl"])
+def test_a_file_whose_name_says_nothing_is_called_as_its_folder(tmp_path, file):
+    """So the recipes of two such files are not built in one folder."""
+    (folder := tmp_path / "Book covers").mkdir()
+    assert examine_place(str(json_lines(folder / file, [ask(row) for row in range(9)]))).name == "book_covers"
+    assert examine_place(str(json_lines(folder / "covers.jsonl", [ask(row) for row in range(9)]))).name == "covers"
