@@ -54,7 +54,10 @@ def pair_stages(before: str, after: str) -> list[tuple[Stats, Stats]]:
 def _rename_stage(name: str, stats: Stats) -> Stats:
     """The statistics of a stage, called by what a person typed: `before:tune`."""
     stage = stats["stage"].rpartition(":")[2]
-    return {**stats, "stage": name if name.endswith((f":{stage}", ".json")) else f"{name.rstrip('/')}:{stage}"}
+    return {
+        **stats,
+        "stage": name if name.endswith((f":{stage}", f"/{stage}", ".json")) else f"{name.rstrip('/')}:{stage}",
+    }
 
 
 def read_stages(name: str) -> dict[str, Stats]:
@@ -67,7 +70,7 @@ def read_stages(name: str) -> dict[str, Stats]:
     if (path := take_run_folder(name)).suffix == ".json" and path.is_file():
         found = _read_stats(path)
         return {found["stage"]: found}
-    whole, colon, stage = (name, "", "") if _is_known_name(name) else name.rpartition(":")
+    whole, colon, stage = (name, "", "") if _is_known_name(name) else _part_stage(name)
     if not (whole and _is_known_name(whole)):
         raise RecipeError(
             f"{name!r} is no run's folder, no mixture.lock.json and no published mixture; allowed: DIR, DIR:STAGE, "
@@ -81,6 +84,12 @@ def read_stages(name: str) -> dict[str, Stats]:
     return {
         label: published.describe_published(known[label], f"{whole}:{label}") for label in ([stage] if colon else known)
     }
+
+
+def _part_stage(name: str) -> tuple[str, str, str]:
+    """NAME:STAGE in its parts, and NAME/STAGE of a published mixture, as recipes have it."""
+    parts = name.rpartition("/")
+    return parts if parts[0] in published.list_names() else name.rpartition(":")
 
 
 def find_side_run(name: str) -> Path | None:
@@ -144,12 +153,23 @@ def make_difference_table(before: Stats, after: Stats) -> Table:
         below.append("-: was not published")
     result = make_grid(f"{before['stage']} -> {after['stage']}", "\n".join(below))
     result.add_column("source", overflow="fold")
-    for unit in UNITS:
-        result.add_column(unit, justify="right", no_wrap=True)
+    for heading in ("of samples\nbefore", "after", *UNITS):
+        result.add_column(heading, justify="right", no_wrap=True)
+    shares = [_list_shares(side) for side in (before, after)]
     for name, row in rows.items():
         if name not in same:
-            result.add_row(name, *(_format_difference(row[unit]) for unit in UNITS))
+            parts = ("",) * 2 if name == "total" else (f"{side.get(name, 0):.1%}" if side else "-" for side in shares)
+            result.add_row(name, *parts, *(_format_difference(row[unit]) for unit in UNITS))
     return result
+
+
+def _list_shares(stats: Stats) -> dict[str, float]:
+    """The part of a mixture's samples that each source has; empty where they are not known of all."""
+    planned = {entry.get("label", entry["name"]): entry["planned"]["samples"] for entry in stats["sources"]}
+    if None in planned.values():
+        return {}
+    total = sum(planned.values())
+    return {name: samples / total if total else 0.0 for name, samples in planned.items()}
 
 
 def _format_difference(amount: int | None) -> str:

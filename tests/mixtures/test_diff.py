@@ -51,6 +51,28 @@ def test_the_table_has_what_differs_and_names_what_does_not(made):
     assert "no difference: quiz" in lines
 
 
+def test_the_table_has_the_shares_of_both_sides_where_all_samples_are_known(made):
+    def show(before, after):
+        console = Console(width=80, file=io.StringIO())
+        console.print(make_difference_table(before, after))
+        return [line.split()[:3] for line in console.file.getvalue().splitlines()]
+
+    before, after = changed(made[1]), changed(made[1])
+    for stats, counts in ((before, (30, 10)), (after, (30, 30))):
+        for entry, samples in zip(stats["sources"], counts, strict=True):
+            entry["planned"]["samples"] = samples
+    assert ["exam", "25.0%", "50.0%"] in show(before, after)
+    after["sources"][0]["planned"]["samples"] = None
+    assert ["exam", "25.0%", "-"] in show(before, after)
+
+
+def test_a_published_mixture_is_named_as_recipes_name_it():
+    ((one, other),) = pair_stages("idefics2/stage1", "idefics2:stage2")
+    assert (one["stage"], other["stage"]) == ("idefics2/stage1", "idefics2:stage2")
+    with pytest.raises(RecipeError, match="idefics2 has no stage 'stage3'; it has stage1, stage2"):
+        read_stages("idefics2/stage3")
+
+
 def test_locks_can_be_set_beside_each_other(tmp_path):
     store = Store(tmp_path)
     store.add("web", lone([10] * 30))
