@@ -28,6 +28,7 @@ from vlmill.train.settings import (
     ModelSettings,
     Pretrained,
     RawPatches,
+    Training,
     VisionTower,
     check_succession,
     read_model_settings,
@@ -196,10 +197,28 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
                         "1 in place of steps reads all"
                     )
             except RecipeError as error:
-                most = int(planned // training.sequences / recipe.scale)  # as the recipe has them, of the whole run
-                way = f"the same build with --accept-changes --set stages.{stage.name}.train.steps={most}"
+                sets = " ".join(
+                    f"--set stages.{stage.name}.train.{key}={number}"
+                    for key, number in _fit_training(training, planned, recipe.scale).items()
+                )
                 larger = "; a larger --scale plans more" if recipe.scale < 1 else ""
-                yield f"{stage.name}: {error}{larger}" + (f". Next: {way}" if most else "")
+                yield f"{stage.name}: {error}{larger}" + (
+                    f". Next: the same build with --accept-changes {sets}" if sets else ""
+                )
+
+
+def _fit_training(training: Training, planned: int, scale: float) -> dict[str, int]:
+    """The settings of a training that a plan of so many sequences feeds, as the recipe has them, of the whole run.
+
+    Fewer steps where one of them can be fed; else smaller ones, as many as there were if there is enough for these.
+    """
+    if most := int(planned // training.sequences / scale):
+        return {"steps": most}
+    part, steps = training.accumulation * (training.ranks or 1), training.steps or 1
+    if size := planned // (part * steps) * part:
+        return {"sequences": size}
+    fed = int(planned // part / scale)
+    return {"sequences": part, "steps": fed} if fed else {}
 
 
 def list_outdated_trainings(root: Path, recipe: Recipe, shown: Path) -> Iterator[str]:

@@ -11,7 +11,11 @@ from tests.helpers.upstream import obelics
 from vlmill.mixtures.build import read_stats
 from vlmill.mixtures.report.alike_texts import count_alike
 from vlmill.mixtures.report.notes import _warn_of_unsupervised
+from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
+from vlmill.train.settings import Training
+from vlmill.train.steps import count_steps
+from vlmill.train.validate import _fit_training
 
 COMMON = [f"word{number}" for number in range(60)]
 
@@ -104,6 +108,30 @@ def test_a_build_says_that_training_wants_more_than_its_plan_has_and_the_steps_t
     assert f"align: train: 1000 steps of 2 sequences want 2000 sequences, and the plan has {planned};" in shown
     assert f"Next: the same build with --accept-changes --set stages.align.train.steps={planned // 2}" in shown
     assert "sequences want" not in build(planned // 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale", "fitting"),
+    [
+        ({"sequences": 2, "steps": 9}, 1, {"steps": 5}),
+        ({"sequences": 2, "steps": 9}, 0.5, {"steps": 10}),
+        ({"sequences": 85, "steps": 2}, 1, {"sequences": 5}),
+        ({"sequences": 84, "steps": 2, "accumulation": 4}, 1, {"sequences": 4}),
+        ({"sequences": 85, "steps": 12}, 1, {"sequences": 1, "steps": 11}),
+        ({"sequences": 84, "steps": 12, "accumulation": 4}, 1, {"sequences": 4, "steps": 2}),
+        ({"sequences": 85, "epochs": 1}, 0.1, {"sequences": 11}),
+        ({"sequences": 24, "steps": 1, "accumulation": 2, "ranks": 3}, 1, {"sequences": 6}),
+        ({"sequences": 24, "steps": 1, "accumulation": 12}, 1, {}),
+    ],
+)
+def test_what_is_proposed_for_a_short_plan_can_be_trained(settings, scale, fitting):
+    training = Training(learning_rate={"text": 1e-3}, **settings)
+    with pytest.raises(RecipeError):
+        count_steps(training, 11)
+    assert _fit_training(training, 11, scale) == fitting
+    if fitting:
+        steps = {"steps": int(fitting["steps"] * scale)} if "steps" in fitting else {}
+        assert count_steps(replace(training, **fitting | steps), 11) > 0
 
 
 def test_a_build_without_a_model_names_the_command_that_gives_its_mixture_to_another_trainer(recipe, copy, capsys):
