@@ -22,13 +22,43 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event as BoardEvent
+from tensorboardX.proto.event_pb2 import SessionLog
+from tensorboardX.summary import scalar
 
-from vlmill.pipeline.core.files import write_atomically
+from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import explain_full_disk, write_atomically
 from vlmill.train.wandb_run import WandbRun
 
 LINE_EVERY = 15.0
 """Seconds between two plain lines where there is no terminal; the first step has one."""
+
+
+class Board:
+    """The events of TensorBoard, written by whoever adds them.
+
+    `SummaryWriter` hands them to a thread: a full disk ends it, and who adds more then waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, begins_at: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._add(step=begins_at, file_version="brain.Event:2")
+        self._add(step=begins_at, session_log=SessionLog(status=SessionLog.START))  # what was behind it is void
+
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        """Add the numbers of a step, and have the file hold them. Raises OSError on a full disk."""
+        for name, value in scalars.items():
+            self._add(step=step, summary=scalar(name, value))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Let go of the file. Raises OSError on a full disk."""
+        self._writer.close()
+
+    def _add(self, **what: Any) -> None:
+        self._writer.write_event(BoardEvent(wall_time=time.time(), **what))
 
 
 class Log:
@@ -65,7 +95,7 @@ class Log:
         kept = self.path.read_text().splitlines(keepends=True)[: self.done] if self.path.exists() else []
         write_atomically(self.path, "".join(kept))
         self.file = self.path.open("a")
-        self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.done)
+        self.board = Board(self.path.parent / "tensorboard", self.done)
         self.wandb = self.open_wandb() if self.open_wandb else None
         if self.bars:
             self.bars.start()
@@ -86,7 +116,11 @@ class Log:
                 raise
 
     def write(self, line: Mapping[str, Any], spent: float, waited: float) -> None:
-        """Add and show the line of the next step, which took `spent` seconds, `waited` of them for data."""
+        """Add and show the line of the next step, which took `spent` seconds, `waited` of them for data.
+
+        Raises:
+            StoreError: the disk is full.
+        """
         times = {
             "tokens_per_second": round(line["tokens"] / spent, 1),
             "tiles_per_second": round(line["tiles"] / spent, 1),
@@ -95,11 +129,15 @@ class Log:
             "memory": _measure_memory(),
             **({"mfu": round(line["flops"] / spent / self.peak, 4)} if self.peak else {}),
         }
-        self.file.write(json.dumps({**line, **times}, sort_keys=True) + "\n")
-        self.file.flush()
         scalars = dict(_flatten_scalars({**line, **times}))
-        for name, value in scalars.items():
-            self.board.add_scalar(name, value, line["step"])
+        try:
+            self.file.write(json.dumps({**line, **times}, sort_keys=True) + "\n")
+            self.file.flush()
+            self.board.write(scalars, line["step"])
+        except OSError as error:
+            if hint := explain_full_disk(error, self.path):
+                raise StoreError(hint) from error
+            raise
         if self.wandb:
             self.wandb.write({**scalars, "step": line["step"]})
         done = line["step"] + 1

@@ -32,6 +32,7 @@ from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
 from vlmill.pipeline.cli.preview import preview
+from vlmill.pipeline.cli.refused import explain_place, note_options
 from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
@@ -40,7 +41,6 @@ from vlmill.pipeline.cli.unbuilt import warn_unbuilt
 from vlmill.pipeline.cli.what_if import what_if
 from vlmill.pipeline.core.arrow import keep_pandas_out
 from vlmill.pipeline.core.errors import VlmillError
-from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write
 from vlmill.pipeline.core.places import check_encodable, take_local_path, take_run_folder
 from vlmill.pipeline.core.terminal import make_console
 from vlmill.pipeline.core.termination import explain_interrupt, heed_sigterm
@@ -153,6 +153,7 @@ def _end_interrupted(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with keep_options():
                 taken = {name: _take_path(command.__name__, name, value) for name, value in options.items()}
+                note_options(taken)
                 warn_unbuilt(command.__name__, taken)
                 command(*arguments, **taken)
         except KeyboardInterrupt:
@@ -209,7 +210,7 @@ def main() -> None:
         with nullcontext() if "RANK" in os.environ else heed_sigterm():  # torchrun ends its ranks by SIGTERM, at once
             app()
     except (VlmillError, OSError) as error:  # the latter: a full disk, no permission
-        _print_error(explain_full_disk(error) or explain_refused_write(error) or str(error))
+        _print_error(explain_place(error) or str(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
@@ -226,7 +227,7 @@ def main() -> None:
         make_console(stderr=True).print(f"{said}.")
         sys.exit(ended)
     except Exception as error:
-        if not (hint := explain_full_disk(error) or _explain_table(error)):
+        if not (hint := explain_place(error) or _explain_table(error)):
             raise
         _print_error(hint)
         sys.exit(1)

@@ -12,6 +12,8 @@ import re
 import shutil
 import stat
 import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +27,50 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Numbers of errors that say that no more can be written."""
 
 
+NO_SPACE = "no space is left on its disk"
+
+LITTLE = 1 << 20
+"""Bytes below which a disk counts as full, once something could not be written: what had been begun may be gone."""
+
 CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 """What numpy says of a disk that took a part of an array; it has no number of an error."""
 
 
-def explain_full_disk(error: BaseException, place: Path | None = None) -> str:
+def explain_full_disk(error: BaseException, place: Path | None = None, maybe: Iterable[Path] = ()) -> str:
     """What to do where an error, or one that led to it, is about a full disk; empty for any other.
 
     Args:
-        error: Libraries wrap the system's error in their own, or tell it in words.
+        error: Libraries wrap the system's error in their own, or tell it in words. One of ours that says it is
+            repeated.
         place: What was written; else what the error names.
+        maybe: Other places that may have been written: the first of all whose disk is full is named.
     """
+    if isinstance(error, VlmillError) and NO_SPACE in str(error):
+        return str(error)
     if isinstance(error, OSError) and error.errno in FULL:
         full, named = True, error.filename
     else:
         told = os.strerror(errno.ENOSPC) in str(error) or CUT_SHORT.fullmatch(str(error)) is not None
         full, named = told and not isinstance(error, VlmillError), None
     if not full:
-        return explain_full_disk(error.__cause__, place) if error.__cause__ else ""
-    where = place or named or "a file of this command"
+        return explain_full_disk(error.__cause__, place, maybe) if error.__cause__ else ""
+    places = [Path(os.fsdecode(named))] if named and place is None else [place] if place else []
+    where = find_full_disk([*places, *maybe]) or next(iter(places), "a file of this command")
     return (
-        f"{where} cannot be written: no space is left on its disk, or in your quota of it; make room and run the same "
+        f"{where} cannot be written: {NO_SPACE}, or in your quota of it; make room and run the same "
         "command again: what is committed is kept"
     )
+
+
+def find_full_disk(places: Iterable[Path]) -> Path | None:
+    """The first place whose disk has next to no room left, of those on this machine; None where each has some."""
+    for place in places:
+        if isinstance(place, RunPath):
+            continue
+        there = next((one for one in (place.absolute(), *place.absolute().parents) if one.exists()), None)
+        if there is not None and shutil.disk_usage(there).free < LITTLE:
+            return place
+    return None
 
 
 REFUSED = {
@@ -62,19 +85,39 @@ REFUSED = {
 """Numbers of errors that say that a place takes no files, and why."""
 
 
-def explain_refused_write(error: BaseException) -> str:
-    """What to do where a file cannot be made or opened in a place; empty for any other error.
+def find_refused_write(error: BaseException) -> Path | None:
+    """The file or folder that cannot be made or opened in its place; None for any other error.
 
     A temporary name is that of the file that it was for.
     """
     if not isinstance(error, OSError) or error.errno not in REFUSED or not error.filename:
-        return ""
+        return None
     path = Path(os.fsdecode(error.filename))
     if error.errno == errno.ENOENT and not (TEMPORARY_NAME.fullmatch(path.name) or _keeps_no_files(path.parent)):
-        return ""  # it was to be read
+        return None  # it was to be read
     if found := TEMPORARY_NAME.fullmatch(path.name):
         path = path.with_name(found[1])
-    return f"{path} cannot be made or opened: {REFUSED[error.errno]}"
+    return path
+
+
+def explain_refused_write(error: BaseException) -> str:
+    """What is wrong where a file cannot be made or opened in a place; empty for any other error."""
+    path = find_refused_write(error)
+    if path is None:
+        return ""
+    assert isinstance(error, OSError)
+    return f"{path} cannot be made or opened: {REFUSED[error.errno or 0]}{_name_owner(path, error.errno)}"
+
+
+def _name_owner(path: Path, number: int | None) -> str:
+    """Whose the file, or else the nearest folder above it that is there, is, where this process may not."""
+    if number not in (errno.EACCES, errno.EPERM):
+        return ""
+    for there in (path, *path.parents):
+        with suppress(OSError):
+            found, you = there.stat(), os.geteuid()
+            return f" ({there} belongs to user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}; you are {you})"
+    return ""
 
 
 def follow_umask(path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import NO_SPACE, find_full_disk
 from vlmill.pipeline.core.termination import keep_sigterm
 from vlmill.pipeline.engine.nodes import RunMarker, find_package, write_marker
 from vlmill.pipeline.engine.ray_nodes import NodeWatch
@@ -189,19 +190,30 @@ def open_cluster(
         yield cluster
 
 
+def _list_own_places() -> list[Path]:
+    """Where the Ray of this machine writes: its logs and sockets, and what results take that do not fit in memory."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    return [Path(folder) / "ray", Path("/dev/shm")]  # noqa: S108 - Ray's own places, to be looked at
+
+
 def _join_ray(address: str | None, options: Mapping[str, Any]) -> None:
     """Connect this process to Ray.
 
     Raises:
-        StoreError: there is no cluster at `address`, or it is another Ray.
+        StoreError: there is no cluster at `address`, or it is another Ray; or a disk that it needs is full.
     """
     import ray  # noqa: PLC0415
 
     try:
         with keep_sigterm():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         if address is None:
+            if full := find_full_disk(_list_own_places()):
+                raise StoreError(
+                    f"{full}: Ray, which starts the workers, cannot write there: {NO_SPACE}; make room, name another "
+                    "folder with TMPDIR, or build in one process with --workers 0"
+                ) from error
             raise
         said = str(error).strip().partition("\n")[0]
         raise StoreError(

@@ -22,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -173,8 +174,9 @@ class Store:
             except MemoryError as error:
                 raise LackOfMemoryError(f"{AT_WORK}: out of memory ({str(error) or type(error).__name__})") from error
             except Exception as error:
-                if hint := explain_full_disk(error, self.root / task.folder) or self._explain_damage(
-                    task, files.values(), error
+                target = folder if isinstance(self.root, RunPath) else self.root / task.folder
+                if hint := explain_full_disk(error, target, (Path(tempfile.gettempdir()),)) or (
+                    self._explain_damage(task, files.values(), error)
                 ):
                     raise StoreError(hint) from error
                 raise

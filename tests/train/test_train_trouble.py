@@ -7,11 +7,13 @@ import os
 import pickle
 import resource
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from tests.helpers.stages import (
     MACHINE,
@@ -127,6 +129,36 @@ def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):
     result = train(root)
     assert same(saved_weights(result.checkpoint), saved_weights(trained[1].checkpoint))
     assert len(result.log.read_text().splitlines()) == 6
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_board_on_a_full_disk_ends_the_steps_and_keeps_none_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115 - the board closes it
+    line = {"tokens": 1, "tiles": 1, "flops": 1.0, "loss": 1.0}
+
+    def write_steps():
+        with Log(tmp_path / "log.jsonl", "align", 0, 100, Console(quiet=True)) as log:
+            for step in range(100):
+                log.write({**line, "step": step}, 1.0, 0.0)
+
+    with pytest.raises(StoreError, match=r"log\.jsonl cannot be written: no space is left on its disk"):
+        write_steps()
+
+
+def test_a_board_holds_the_numbers_of_each_step_and_voids_what_was_behind_where_it_began(tmp_path):
+    with Log(tmp_path / "log.jsonl", "align", 3, 5, Console(quiet=True)) as log:
+        for step in (3, 4):
+            log.write({"tokens": 8, "tiles": 1, "flops": 1.0, "loss": step / 2, "step": step}, 2.0, 0.5)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    data, events = file.read_bytes(), []
+    while data:  # a length, its checksum, an event, its checksum
+        size = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    found = {(one.step, value.tag): value.simple_value for one in events for value in one.summary.value}
+    assert (found[3, "loss"], found[4, "loss"], found[4, "tokens_per_second"], found[4, "waited"]) == (1.5, 2, 4, 0.25)
+    assert [one.step for one in events if one.session_log.status == SessionLog.START] == [3]
 
 
 def test_a_log_that_cannot_be_closed_ends_its_board_all_the_same(tmp_path):
