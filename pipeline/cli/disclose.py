@@ -24,10 +24,10 @@ def disclose(
 ) -> None:
     """Write drafts of what laws and catalogues ask about training data, from a complete run alone.
 
-    eu_public_summary.md   the public summary of Article 53(1)(d) of the EU's AI Act
-    california_ab_2013.md  the documentation of California's AB 2013
-    figures.json           all figures by name
-    croissant.json         Croissant 1.1, with licences and lineage; always in DIR, beside which its paths start
+        eu_public_summary.md   the summary of Article 53(1)(d), EU AI Act
+        california_ab_2013.md  the documentation of California's AB 2013
+        figures.json           all figures by name
+        croissant.json         Croissant 1.1, with licences; always in DIR
 
     Every figure stands with its name, and --figure NAME computes it again. What only a person knows is marked OPEN:
     search for that word. A takedown, or a build that changes anything, removes the files from DIR, so run this again

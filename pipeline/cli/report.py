@@ -50,10 +50,10 @@ def report(
 ) -> None:
     """Report on a curation: what was kept, why the rest was lost, what sources share, which benchmarks they hold.
 
-    funnel         in = kept + dropped + failed, for rows, samples, nodes and images, with the step and reason of losses
-    overlap        how many images and texts of one source are in another or repeat, before dedupe dropped any
-    contamination  which items of benchmarks the training data holds, by image and by text
-    signals        what models say of images and texts, by source, with the bounds of the threshold
+        funnel         in = kept + dropped + failed, with the reasons of losses
+        overlap        what of one source is in another or repeats, before dedupe
+        contamination  which items of benchmarks the training data holds
+        signals        what models say, by source, with bounds of thresholds
 
     Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row
     or page of which no sample could be made is shown with the message and its first characters.

@@ -150,10 +150,10 @@ def evaluate(
 
     Under torchrun the processes divide the samples among them. A scoring that was interrupted goes on where it was.
 
-    exact    word for word; beside it the score of always giving the most frequent answer
-    vqa      VQAv2's accuracy after its normalisation of answers; a sample has one reference, which stands for all ten
-    anls     similarity of letters, as for DocVQA
-    relaxed  numbers within 5 %, as for ChartQA
+        exact    word for word, beside the most frequent answer of training
+        vqa      VQAv2's accuracy, with one reference in place of ten
+        anls     similarity of letters, as for DocVQA
+        relaxed  numbers within 5 %, as for ChartQA
 
         vlmill evaluate demo
         vlmill evaluate demo --stage align --samples 50 --metrics exact,anls

@@ -77,6 +77,11 @@ def test_help_teaches(command):
     assert "Usage" in shown.output
 
 
+@pytest.mark.parametrize("text", [command.help for command in app.registered_commands], ids=lambda text: text[:24])
+def test_lines_that_stand_in_columns_are_indented_so_that_help_does_not_join_them(text):
+    assert not [one for one in text.split("\n\n") if "  " in one and not one.startswith("[b][/b]")]
+
+
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):
     text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     (tmp_path / "readme.yaml").write_text(text)
@@ -90,7 +95,7 @@ def test_every_shipped_recipe_is_read_whole(path):
     validate_whole_recipe(recipe)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "mixtures").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "mixtures/published").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_published_mixture_is_read_whole(path):
     assert yaml.safe_load(path.read_text(encoding="utf-8"))
     assert path.stem in published.list_names()
