@@ -18,7 +18,7 @@ def clean(
 ) -> None:
     """Say what in a run's folder its recipe has no use for, with sizes; remove it with --yes.
 
-    That are steps of earlier recipes, with what was fetched, scored or answered for them, and files that no manifest
+    This lists steps of earlier recipes, with what was fetched, scored or answered for them, and files that no manifest
     names. A build keeps these, since going back to the earlier recipe would need them. Steps that are not complete,
     trainings and what `vlmill takedown` removed are not looked at.
 

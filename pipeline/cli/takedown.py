@@ -56,7 +56,8 @@ def takedown(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Worker processes; 0 runs everything in this process. Default: one per core that pays."
+            min=0,
+            help="Worker processes; 0 runs everything in this process. Default: one per core, and none for a small run.",
         ),
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,

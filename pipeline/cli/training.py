@@ -237,15 +237,15 @@ def ablate(
         vlmill ablate quickstart
         vlmill ablate my.yaml --out ablation --from run
         vlmill ablate my.yaml --out /shared/ablation --ranks 8 --ray auto
-        vlmill ablate image-fit --plan
+        vlmill ablate image_fit --plan
 
     A SPEC names the recipe, what each variant changes in it (keys as in --set), the baseline and the seeds:
 
         recipe: my-recipe.yaml
-        baseline: pooled
+        baseline: letterbox
         variants:
-          pooled: {}
-          more: {policies.large.latents: 128}
+          letterbox: {}
+          anyres: {stages.tune.policy: large}
         seeds: [0, 1, 2]
         metric: exact          # or loss, vqa, anls, relaxed
     """

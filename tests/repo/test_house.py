@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from vlmill.mixtures.published import catalogue as published
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.recipe.load import load_recipe
+from vlmill.train.ablation.spec import find_ablation, read_ablation
 from vlmill.train.validate import validate_whole_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +83,26 @@ def test_help_teaches(command):
 @pytest.mark.parametrize("text", [command.help for command in app.registered_commands], ids=lambda text: text[:24])
 def test_lines_that_stand_in_columns_are_indented_so_that_help_does_not_join_them(text):
     assert not [one for one in text.split("\n\n") if "  " in one and not one.startswith("[b][/b]")]
+
+
+def read_help(name):
+    """The docstring of a command."""
+    return next(
+        inspect.getdoc(one.callback) for one in app.registered_commands if (one.name or one.callback.__name__) == name
+    )
+
+
+def test_the_ablation_in_help_is_one(tmp_path):
+    text = read_help("ablate")
+    example = "\n".join(line[4:] for line in text[text.index("    recipe: ") :].splitlines())
+    (tmp_path / "spec.yaml").write_text(example.replace("my-recipe.yaml", "quickstart"))
+    spec = read_ablation(tmp_path / "spec.yaml")
+    assert len(spec.variants) == 2
+    for sets in spec.variants.values():
+        recipe, _, _ = load_recipe(spec.recipe, sets={key: json.dumps(value) for key, value in sets.items()})
+        validate_whole_recipe(recipe)
+    for name in re.findall(r"^ +vlmill ablate ([\w-]+)(?= |$)", text, re.MULTILINE):
+        assert find_ablation(name)
 
 
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path):

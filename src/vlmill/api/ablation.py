@@ -116,7 +116,7 @@ def plan_ablation(
 
     `ablate` with the same folder goes on from here.
 
-        vlmill.plan_ablation("image-fit").find_detectable(seeds=5, samples=600)
+        vlmill.plan_ablation("image_fit").find_detectable(seeds=5, samples=600)
 
     Args:
         spec: As in `ablate`, and so all others.
