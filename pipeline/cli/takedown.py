@@ -57,7 +57,7 @@ def takedown(
         int | None,
         typer.Option(
             min=0,
-            help="Worker processes; 0 runs everything in this process. Default: one per core, and none for a small run.",
+            help="Worker processes; 0: all in this process. Default: one per core, and none for a small run.",
         ),
     ] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Join a Ray cluster.")] = None,

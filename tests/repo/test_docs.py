@@ -20,7 +20,7 @@ from vlmill.pipeline.filters.custom import find_filter_classes, hash_code
 from vlmill.pipeline.images import POLICIES
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.validate import validate_recipe
-from vlmill.pipeline.signals import SIGNALS, SignalBatch
+from vlmill.pipeline.signals import DERIVED, SIGNALS, SignalBatch
 from vlmill.pipeline.signals.custom import CustomSignal
 from vlmill.pipeline.sources import SOURCES
 from vlmill.train.families import FAMILIES
@@ -242,6 +242,25 @@ def test_the_manual_names_everything_that_a_recipe_may_choose(page, names):
     text = read_page(ROOT / "docs" / page)
     missing = [name for name in names if f"`{name}`" not in text]
     assert not missing, f"docs/{page} does not name {missing}; add a line to its table"
+
+
+@pytest.mark.parametrize("folder", ["fragments", "presets"])
+def test_the_page_of_recipes_in_parts_names_what_ships(folder):
+    text = read_page(ROOT / "docs/composition.md")
+    names = [path.stem for path in (ROOT / "recipes" / folder).glob("*.yaml")]
+    shown = [f"`{name}`" if folder == "presets" else f"`{folder}/{name}`" for name in names]
+    assert names
+    assert [name for name in shown if name not in text] == []
+
+
+def test_numbers_of_what_there_is_are_true():
+    """Of filters, kinds of signals, and published datasets that have recipes."""
+    text = read_page(README)
+    assert f"{len(FILTERS)} filters, {len(SIGNALS) + len(DERIVED)} kinds of signals" in text
+    table = re.search(r"\| recipe \| dataset \|.*?\n\n", read_page(ROOT / "recipes/README.md"), re.DOTALL)[0]
+    datasets = {line.split("|")[2].strip() for line in table.splitlines()[2:] if line}
+    for page in (README, ROOT / "docs/sources.md"):
+        assert f"{len(datasets)} published datasets" in " ".join(read_page(page).split()), len(datasets)
 
 
 def test_reasons_in_the_manual_are_reasons():
