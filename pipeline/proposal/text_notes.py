@@ -28,6 +28,14 @@ EMPTY = (
 LETTER = re.compile(r"\(?[A-H][.):]?")
 """An answer that names a choice."""
 
+SCORES = frozenset(
+    {
+        *("score", "scores", "similarity", "sim", "aesthetic", "quality", "rating", "watermark", "pwatermark"),
+        *("nsfw", "punsafe", "unsafe", "toxicity", "perplexity", "relevance", "confidence", "probability", "prob"),
+    }
+)
+"""Words in the names of columns of scores, as COYO, LAION and DataComp have them."""
+
 REFUSED = frozenset({"reject", "rejected", "ignore", "ignored", "skip", "skipped", "declined", "discard", "discarded"})
 VERDICTS = REFUSED | {"", "accept", "accepted", "approve", "approved", "ok", "submitted", "done"}
 """What annotators say of a row: that it is not to be used, and either."""
@@ -63,6 +71,12 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
             "is blank, or Chinese, which the recipe drops"
         )
     yield from _note_other_captions(best, cells)
+    if scores := [name for name in sorted(best.unread & {*cells.columns}) if _holds_scores(name, cells)]:
+        named = " ".join(f"--column signals={name}" for name in scores)
+        yield (
+            f"columns of scores: {named} keeps them with the samples; docs/signals.md, Numbers that rows bring, says how "
+            "samples are dropped by them"
+        )
     yield from _note_empty_images(best, cells)
     bare = sum(not _shows_image(page) for page in best.pages)
     if 0 < bare < len(best.pages):
@@ -105,6 +119,11 @@ def _list_keys(text: str) -> str:
     """The keys of the object of JSON that a text is; empty where it is none."""
     held = parse_object(text) if text.lstrip().startswith("{") else None
     return ", ".join(map(str, held)) if isinstance(held, Mapping) else ""
+
+
+def _holds_scores(column: str, cells: Cells) -> bool:
+    """Whether a column holds numbers, and is called as scores of texts and images are."""
+    return cells.hold(column, "number") and bool(SCORES.intersection(word.lower() for word in WORD.findall(column)))
 
 
 def _list_words(column: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 
 import pyarrow as pa
@@ -234,6 +235,20 @@ def test_a_column_of_images_that_is_empty_so_far_is_noted(tmp_path, row, more):
     bare = [{name: value for name, value in one.items() if name != "image"} for one in rows]
     notes = examine_place(str(json_lines(tmp_path / "b.jsonl", bare))).notes
     assert not any("is empty" in note for note in notes)
+
+
+def test_columns_of_scores_are_noted_with_the_options_that_read_them(tmp_path):
+    """As COYO has them; numbers of other names, such as a width, are none."""
+    rows = [{"image": f"{row}.png", "text": f"Shape {row}.", "clip_similarity": 0.3, "pwatermark": 0.1} for row in ROWS]
+    rows = [{**row, "width": 64, "score_model": "b", "aesthetic": None} for row in rows]
+    place = str(json_lines(tmp_path / "a.jsonl", rows))
+    (note,) = (one for one in examine_place(place).notes if one.startswith("columns of scores"))
+    options = re.findall(r"--column signals=(\w+)", note)
+    assert options == ["clip_similarity", "pwatermark"]
+    found = examine_place(place, {"signals": options})
+    assert found.chosen.options["signals"] == options
+    assert found.chosen.pages[0].signals == {"clip_similarity": 0.3, "pwatermark": 0.1}
+    assert not any(one.startswith("columns of scores") for one in found.notes)
 
 
 def test_captions_of_a_column_text_are_no_code(tmp_path):
