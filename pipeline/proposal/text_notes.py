@@ -74,8 +74,8 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     if scores := [name for name in sorted(best.unread & {*cells.columns}) if _holds_scores(name, cells)]:
         named = " ".join(f"--column signals={name}" for name in scores)
         yield (
-            f"columns of scores: {named} keeps them with the samples; docs/signals.md, Numbers that rows bring, says how "
-            "samples are dropped by them"
+            f"columns of scores: {named} keeps them with the samples; docs/signals.md, Numbers that rows bring, says "
+            "how samples are dropped by them"
         )
     yield from _note_empty_images(best, cells)
     bare = sum(not _shows_image(page) for page in best.pages)
