@@ -32,7 +32,7 @@ from vlmill.pipeline.cli.look import stats, status, trace, verify
 from vlmill.pipeline.cli.mixture import diff, mixtures
 from vlmill.pipeline.cli.new import new
 from vlmill.pipeline.cli.preview import preview
-from vlmill.pipeline.cli.refused import explain_place, note_options
+from vlmill.pipeline.cli.refused import explain_lack_of_memory, explain_place, note_options
 from vlmill.pipeline.cli.report import report
 from vlmill.pipeline.cli.schema import schema
 from vlmill.pipeline.cli.takedown import takedown
@@ -227,7 +227,7 @@ def main() -> None:
         make_console(stderr=True).print(f"{said}.")
         sys.exit(ended)
     except Exception as error:
-        if not (hint := explain_place(error) or _explain_table(error)):
+        if not (hint := explain_place(error) or explain_lack_of_memory(error) or _explain_table(error)):
             raise
         _print_error(hint)
         sys.exit(1)

@@ -1,14 +1,18 @@
-"""What a command says where a place takes no more files, or none at all: which place, and the option that names it."""
+"""What a command says where the machine gives it no more: room on a disk, a place for files, or memory."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write, find_refused_write
+
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
+"""What torch says of a GPU and of a CPU, and the system."""
 
 _GIVEN = dict[str, Any]()
 """The arguments and options of the command that runs, by their names."""
@@ -28,6 +32,20 @@ def explain_place(error: BaseException) -> str:
         return said
     said, refused = explain_refused_write(error), find_refused_write(error)
     return f"{said}{_suggest_option(refused)}" if refused else ""
+
+
+def explain_lack_of_memory(error: BaseException) -> str:
+    """What to do where a process, or a GPU, has no more memory to give; empty for any other error."""
+    told = next((line for line in str(error).splitlines() if NO_MEMORY.search(line)), "")
+    if not told and not isinstance(error, MemoryError):
+        return ""
+    if "recompute" not in _GIVEN:
+        return f"out of memory ({told or type(error).__name__}); this command needs more than its process may have"
+    return (
+        f"out of memory ({told or type(error).__name__}); --recompute keeps less of a step, and so do a higher "
+        "`accumulation` in the stage's `train`, which takes fewer sequences at a time, and more --ranks. The training "
+        "goes on from its last checkpoint"
+    )
 
 
 def _list_caches() -> list[Path]:

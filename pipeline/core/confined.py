@@ -15,6 +15,9 @@ from vlmill.pipeline.core.reasons import Reason
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+AT_ONCE = 1 << 20
+"""Bytes that are read at a time."""
+
 
 class FileRefused(Exception):  # noqa: N818 - a verdict about a name, not a programming error
     """A file is not opened: `reason` is FORBIDDEN_ADDRESS, MISSING_FILE or TOO_MANY_BYTES."""
@@ -61,7 +64,10 @@ def read_bounded(file: BinaryIO, largest: int) -> bytes:
     Raises:
         FileRefused: TOO_MANY_BYTES, after `largest` and one more.
     """
-    data = file.read(largest + 1)
-    if len(data) > largest:
+    parts, room = list[bytes](), largest + 1
+    while part := file.read(min(room, AT_ONCE)):  # one read of `largest` bytes takes memory for all of them
+        parts.append(part)
+        room -= len(part)
+    if not room:
         raise FileRefused(Reason.TOO_MANY_BYTES, f"more than {largest:,} bytes")
-    return data
+    return b"".join(parts)

@@ -145,7 +145,7 @@ def explain_storage(url: str) -> Iterator[None]:
     """Errors of a storage, whatever their class, as one that names the file; answers of S3 are not repeated."""
     try:
         yield
-    except VlmillError:
+    except (VlmillError, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:

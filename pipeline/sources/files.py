@@ -91,7 +91,7 @@ class Files:
             if error.errno in NO_FILE or isinstance(error, FileNotFoundError):
                 return Picture(reason=Reason.MISSING_FILE, detail=path)
             raise SourceError(f"{self.folder}/{path} cannot be read: {error}") from error
-        except VlmillError:
+        except (VlmillError, MemoryError):
             raise
         except Exception as error:
             raise describe_failure(f"{self.folder}/{path}", error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 
 from tests.helpers.small import vlmill
 from tests.pipeline.test_store import Fill, shout
-from vlmill.pipeline.cli.refused import explain_place, note_options
+from vlmill.pipeline.cli.refused import explain_lack_of_memory, explain_place, note_options
+from vlmill.pipeline.core.confined import FileRefused, read_bounded
 from vlmill.pipeline.core.errors import StoreError
 from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write, find_full_disk
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.engine import ray_cluster
 from vlmill.pipeline.engine.store import Store
+from vlmill.pipeline.inputs.ranges import explain_storage
+from vlmill.pipeline.sources.files import Files
 
 WORDS = "write failed: No space left on device (os error 28)"
 
@@ -126,3 +130,55 @@ def test_a_build_that_may_not_write_says_who_may_and_how_to_name_another_place(o
     said = " ".join(capsys.readouterr().err.split())
     assert f"cannot be made or opened: you may not ({tmp_path} belongs to user" in said
     assert said.endswith("; name another place with --out")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nIf reserved"), "CUDA out of memory. Tried"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), "DefaultCPUAllocator"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_command_that_lacks_memory_says_so_in_a_line_and_a_training_what_needs_less(error, told, monkeypatch, capsys):
+    note_options({"directory": Path("run"), "recompute": False})
+    said = explain_lack_of_memory(error)
+    assert said.startswith("out of memory (")
+    assert told in said
+    assert "; --recompute keeps less of a step" in said
+    assert "\n" not in said
+    assert explain_lack_of_memory(RuntimeError("no idea")) == ""
+
+    def lack(*_, **__):
+        raise error
+
+    monkeypatch.setattr("vlmill.pipeline.cli.app", lack)
+    note_options({})
+    assert vlmill("status", "run") == 1
+    assert "this command needs more than its process may have" in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_file_of_pictures_is_at_fault_where_memory_is_lacking(monkeypatch, tmp_path):
+    def lack(*_):
+        raise MemoryError
+
+    (tmp_path / "a.png").write_bytes(b"a")
+    monkeypatch.setattr("vlmill.pipeline.sources.files.read_bounded", lack)
+    with pytest.raises(MemoryError):
+        Files(str(tmp_path)).load("a.png")
+    with pytest.raises(MemoryError), explain_storage("s3://bucket/a"):
+        lack()
+
+
+def test_a_small_file_takes_no_memory_for_a_large_one(tmp_path):
+    asked = []
+
+    def read(size):
+        asked.append(size)
+        return b"x" if len(asked) == 1 else b""
+
+    assert read_bounded(SimpleNamespace(read=read), 1 << 28) == b"x"
+    assert max(asked) < 1 << 24
+    assert read_bounded(io.BytesIO(bytes(3)), 3) == bytes(3)
+    with pytest.raises(FileRefused, match="more than 2 bytes"):
+        read_bounded(io.BytesIO(bytes(3)), 2)
