@@ -251,10 +251,17 @@ class MixtureSettings:
         return self.held_out.get(source) == 1
 
     def resolved(self) -> tuple[MixtureEntry, ...]:
-        """The entries, however they were declared, with the mixture's own cap where they have none."""
+        """The entries, however they were declared, with the mixture's own cap where they have none.
+
+        Sources that are held out whole and are no entries come last, with nothing to train on.
+        """
         entries = self.entries
         entries += tuple(MixtureEntry(name, share=share) for name, share in self.shares.items())
         entries += tuple(MixtureEntry(name, repeat=repeat) for name, repeat in self.repeat.items())
+        named = {entry.source for entry in entries}
+        share = 0.0 if any(entry.share is not None for entry in entries) else None
+        whole = (name for name in sorted(self.held_out) if self.keeps_whole(name) and name not in named)
+        entries += tuple(MixtureEntry(name, share=share) for name in whole)
         return tuple(replace(entry, max_repetition=entry.max_repetition or self.max_repetition) for entry in entries)
 
     def scaled(self, scale: float, read: Mapping[str, float]) -> MixtureSettings:

@@ -120,14 +120,15 @@ class Stage:
 
     def list_entry_names(self) -> tuple[str, ...]:
         """The sources, groups and patterns that its mixture names, in whichever form; malformed entries name none."""
-        found = list[str]()
+        held, found = self.mixture.get("held_out"), list[str]()
         for form in ("shares", "repeat", "entries"):
             listed = self.mixture.get(form) or ()
             if isinstance(listed, Mapping):
                 found += map(str, listed)
             elif isinstance(listed, list | tuple):
                 found += [str(entry["source"]) for entry in listed if isinstance(entry, Mapping) and "source" in entry]
-        return tuple(dict.fromkeys(found))
+        whole = [str(name) for name, part in held.items() if part == 1] if isinstance(held, Mapping) else []
+        return tuple(dict.fromkeys((*found, *whole)))
 
 
 def _name_custom_filter(name: str, settings: Mapping[str, Any]) -> CustomFilter:

@@ -119,3 +119,16 @@ def test_a_group_is_planned_by_the_sizes_of_its_sources_and_held_out_alike_by_an
     for command in (("verify", root), ("stats", root), ("stats", root, "--html", tmp_path / "page.html")):
         assert vlmill(*command) == 0, capsys.readouterr().err
     assert yaml.safe_load((root / "recipe.lock.yaml").read_text())["sources"]["all-aa"]["group"] == "all"
+
+
+def test_a_source_that_is_held_out_whole_without_being_an_entry_is_rendered_and_kept_out(tmp_path, capsys):
+    path = write_group(tmp_path, {"shares": {"all": 1}, "held_out": {"quiz": 1}})
+    assert load_recipe(path)[0].list_policies("quiz") == ("small",)
+    assert vlmill("build", path, "--out", tmp_path / "run", "--workers", 0) == 0
+    assert "quiz holds nothing" not in " ".join(capsys.readouterr().out.split())
+    mixture = PlannedMixture(tmp_path / "run", "s0")
+    names = [source["name"] for source in mixture.lock["sources"]]
+    assert names == ["all", "quiz"]
+    held = {names[segment.source] for segment in mixture.held_out()}
+    assert held == {"quiz"}
+    assert read_stats(tmp_path / "run", "s0")["s0"]["sources"][1]["planned"]["samples"] == 0

@@ -124,7 +124,14 @@ def test_a_token_budget_is_met_and_shares_too():
 
 @pytest.mark.parametrize(
     "declared",
-    [{"shares": {"web": 1, "exam": 0}}, {"repeat": {"web": 1, "exam": 0}}, {"entries": {"web": {}, "exam": {}}}],
+    [
+        {"shares": {"web": 1, "exam": 0}},
+        {"repeat": {"web": 1, "exam": 0}},
+        {"entries": {"web": {}, "exam": {}}},
+        {"shares": {"web": 1}},
+        {"repeat": {"web": 1}},
+        {"entries": {"web": {}}},
+    ],
 )
 def test_a_source_that_is_held_out_whole_keeps_no_share_from_being_met(declared):
     settings = mixture(**declared, held_out={"exam": 1}, strict=True)
