@@ -22,7 +22,8 @@ from typing import Any, cast
 
 from fsspec.utils import glob_translate
 
-from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.errors import SourceError, StoreError
+from vlmill.pipeline.core.files import explain_full_disk
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.places import check_encodable, suggest_near
@@ -249,8 +250,13 @@ def open_local(input_file: InputFile) -> Iterator[Path]:
 
 
 def _download_file(filesystem: Any, url: str, place: str, path: Path) -> None:
-    with explain_storage(url):
-        filesystem.get_file(place, str(path))
+    try:
+        with explain_storage(url):
+            filesystem.get_file(place, str(path))
+    except (OSError, SourceError) as error:
+        if hint := explain_full_disk(error, path):
+            raise StoreError(hint) from error
+        raise
 
 
 @contextmanager

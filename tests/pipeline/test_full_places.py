@@ -20,6 +20,7 @@ from vlmill.pipeline.core.files import explain_full_disk, explain_refused_write,
 from vlmill.pipeline.core.run_path import RunPath
 from vlmill.pipeline.engine import ray_cluster
 from vlmill.pipeline.engine.store import Store
+from vlmill.pipeline.inputs import files as inputs
 from vlmill.pipeline.inputs.ranges import explain_storage
 from vlmill.pipeline.sources.files import Files
 
@@ -182,3 +183,18 @@ def test_a_small_file_takes_no_memory_for_a_large_one(tmp_path):
     assert read_bounded(io.BytesIO(bytes(3)), 3) == bytes(3)
     with pytest.raises(FileRefused, match="more than 2 bytes"):
         read_bounded(io.BytesIO(bytes(3)), 2)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError(WORDS)])
+def test_a_copy_of_an_input_file_that_finds_no_room_names_where_it_was_to_lie(error, tmp_path, monkeypatch):
+    def get_file(*_):
+        raise error
+
+    remote = SimpleNamespace(protocol="s3", get_file=get_file)
+    monkeypatch.setattr(inputs, "find_filesystem", lambda url: (remote, url))
+    monkeypatch.setattr(inputs, "keep_copy", lambda _, name, copy: copy(tmp_path / name))
+    with (
+        pytest.raises(StoreError, match=rf"^{tmp_path}/a.json cannot be written: no space is left"),
+        inputs.open_local(inputs.InputFile("web", 0, "a.json", "s3://bucket/a.json")),
+    ):
+        pass
