@@ -81,7 +81,7 @@ class Balance:
 class MixtureEntry:
     """One source's entry in a mixture, or that of a group of sources. A source may stand in several entries."""
 
-    source: str  # a source, a `group`, or a pattern such as `cauldron-*`; those with entries of their own are not meant
+    source: str  # a source, a `group`, or a pattern such as `cauldron-*`; sources with an entry of their own excepted
     share: Share | None = None  # of the unit; read as proportions; [[0, 0.5], [1, 0.1]] falls from start to end
     repeat: float | None = None  # epochs of the source, times the mixture's epochs
     take: str = "all"  # first:N, end:N, random:N, or a percentage such as random:10%, of what `where` leaves
@@ -172,7 +172,7 @@ class MixtureSettings:
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
     epochs: float | None = None  # budget: tokens of so many epochs of all sources; repeats, so many times
     tokens: float | None = None  # budget: tokens in sequences, padding aside
-    sequences: float | None = None  # budget: packed sequences; met within the error of a guess at their fill
+    sequences: float | None = None  # budget: packed sequences; about, since how full they get is estimated
     tiles_per_sequence: int = 64  # encoder inputs of a sequence at most
     patches_per_sequence: int | None = None  # of images at native resolution, which are one input each; None: any
     truncate: bool = False  # cut an answer that does not fit at the sequence's end; else its turn is lost, and counted

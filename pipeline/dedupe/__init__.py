@@ -54,13 +54,13 @@ class Dedupe:
     )
     image: Annotated[float, Field(ge=FLOORS["image"], le=1)] = 0.97  # similarity from which images are the same
     mirror: bool = False
-    """Whether a mirrored image counts as similar. It costs twice the time, and text, hands and traffic are not the same
-    in a mirror."""
+    """Whether a mirrored image counts as similar. It costs twice the time, and text, hands and traffic differ in a
+    mirror."""
     boilerplate: Annotated[int, Field(ge=1)] = 10  # web documents that an image may stand in; OBELICS' number
     near_images: bool = False
-    """Whether similar images count as the same in web documents, which show before and after, and under questions: sets
-    made from templates ask the same of scenes that differ by a block or a colour. Pages are compared with their text as
-    well."""
+    """Whether similar images count as duplicates in web documents and under questions. Off by default: web documents
+    show pictures of before and after, and sets made from templates ask the same about scenes that differ by a block or
+    a colour. Pages are compared with their text as well."""
     across_documents: bool = False  # whether an image goes from a web document because an earlier one shows it
     same_addresses: bool = False
     """Whether of web documents with the same set of image addresses one is kept, as OBELICS was cleaned."""
@@ -69,24 +69,24 @@ class Dedupe:
     as in COYO-700M. `image`: the picture, or one like it; the pair of the source with the lowest priority number is
     kept, of these the one with the most different words in its caption."""
     containment: Annotated[float, Field(ge=FLOORS["contained"], le=1)] | None = None
-    """Share of a document's shingles that stand in a longer one from which it goes; null: containment is not looked
-    for."""
+    """A document is dropped if a longer one holds this share of its shingles; null: containment is not looked for."""
     paragraphs: Annotated[int, Field(ge=LEAST)] | None = None
-    """Web documents of one host from which a paragraph leaves them all, if each of its lines stands in as many, numbers
-    and case aside; OBELICS took 3. A paragraph is a text node: with `options: {paragraphs: false}` of a source of kind
-    obelics a text between two images counts as one."""
+    """A paragraph is dropped if each of its lines is in at least so many web documents of one host, whatever the case
+    and the numbers in it; OBELICS took 3. A paragraph is a text node: with `options: {paragraphs: false}` of a source
+    of kind obelics all text between two images is one."""
     host_images: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the web documents of one host that show images, from which an image leaves them all, if they are three
-    or more: logos and banners of hosts with few documents, which `boilerplate` does not reach."""
+    """An image is dropped if at least this share of the web documents with images of one host shows it, and three or
+    more do: logos and banners of hosts with few documents, which `boilerplate` does not reach."""
     buckets: Annotated[int, Field(ge=1, le=1 << BUCKET_BITS)] | None = None
-    """Tasks that look for candidates, and that measure them; null: as many as the run's texts and images take, at 128
-    MiB each."""
+    """How many tasks look for candidates, and how many measure them; null: as many as the run's texts and images need
+    at 128 MiB each."""
     semantic: Semantic | None = None
     """Which vectors of a signal are compared as well, within the clusters of another; null: none. Pairs and pages go
     with their images, web documents lose the image or paragraph, conversations are not asked."""
     cap: Annotated[int, Field(ge=1)] = 64
-    """Candidates of each place that a thing is compared with, and of a picture altogether: those that look most like
-    it, half of them with a higher key. So scenes made from one template are not all compared with each other."""
+    """How many candidates of each signature place a text or image is compared with. A picture is compared with as many
+    in all: those that look most like it, half of them with a higher key. So scenes made from one template are not all
+    compared with each other."""
 
     @property
     def nearest(self) -> int:

@@ -107,7 +107,7 @@ class Fetch:
     retries: Annotated[int, pydantic.Field(ge=0, le=100)] = field(default=2, metadata=RUNTIME)  # of one address
     threads: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=64, metadata=RUNTIME
-    )  # each may hold four bodies in memory: process.compute_memory_limit
+    )  # each may hold four bodies in memory
     per_host: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=32, metadata=RUNTIME
     )  # addresses of a host that are open at once, over all processes of a build

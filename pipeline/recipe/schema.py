@@ -43,7 +43,7 @@ from vlmill.pipeline.steps.write_texts import TextWriter, WriteTexts
 
 @dataclass(frozen=True, config=STRICT)
 class Expect:
-    """What a build has to come to; one that does not ends with an error, after all that it made was committed."""
+    """What a build has to reach. One that does not ends with an error, and keeps what it made."""
 
     kept: Annotated[float, pydantic.Field(ge=0, le=1)]  # least share of a source's samples
 
@@ -142,14 +142,14 @@ class Recipe:
 
     name: str  # of the run; by default it is built in build/NAME
     sources: Mapping[str, SourceSettings]  # what is read, by names that mixtures use
-    seed: Seed = 0  # of the order of mixtures, and of what is drawn for them
+    seed: Seed = 0  # of what mixtures hold out, take at random, and of their order and packing
     limit: Amount | None = None  # rows per source, from the front
     scale: Annotated[float, pydantic.Field(gt=0, le=1)] = (
         1.0  # fraction of each source's rows, every budget, steps and warm_up
     )
-    expect: Expect | None = field(default=None, metadata=RUNTIME)  # of every source that has none
+    expect: Expect | None = field(default=None, metadata=RUNTIME)  # for every source without its own
     partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
-    fetch: Fetch = field(default_factory=Fetch)  # how images are had that sources only name
+    fetch: Fetch = field(default_factory=Fetch)  # how images are fetched that sources name by address
     image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
     signals: Mapping[str, Annotated[Signal | Clusters, OneOf({**SIGNALS, **DERIVED}, name_custom_signal)]] = field(
         default_factory=dict
