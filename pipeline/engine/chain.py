@@ -141,7 +141,8 @@ class ChainPass:
             if file.name not in named and not (self.store.root / file.path).exists():
                 raise MissingFile(file)
         begun = time.perf_counter()
-        with open_inputs({name: file for name, file in named.items() if name in task.inputs}) as opened:
+        read = [(name, file) for name, file in named.items() if name in task.inputs]
+        with open_inputs({name: replace(file, sha256=task.inputs[name].sha256) for name, file in read}) as opened:
             receipt = self.store.perform(task, opened)
         self.timings.append(TaskTiming(folder, receipt.key, round(time.perf_counter() - begun, 4)))
         return receipt

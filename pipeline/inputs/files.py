@@ -52,7 +52,7 @@ class InputFile:
     name: str  # relative to the source's root, with "/"
     url: str  # where it lies now; in no key and no file
     size: int = 0  # in bytes; 0 where its file system does not say
-    sha256: str = ""  # of its content, where the listing knows it
+    sha256: str = ""  # of its content, where the listing knows it, or once it was hashed
     ranged: bool = False  # whether its source asks for parts of it, so that it need not be copied
     stamp: str = ""  # what a listing says of its version, where it is not on this machine
 
@@ -245,18 +245,21 @@ def open_local(input_file: InputFile) -> Iterator[Path]:
         yield Path(place)
         return
     version, name = (input_file.url, input_file.stamp), Path(place).name
-    with keep_copy(version, name, lambda path: _download_file(filesystem, input_file.url, place, path)) as path:
+    with keep_copy(version, name, lambda path: _download_file(filesystem, input_file, place, path)) as path:
         yield path
 
 
-def _download_file(filesystem: Any, url: str, place: str, path: Path) -> None:
+def _download_file(filesystem: Any, input_file: InputFile, place: str, path: Path) -> None:
+    """Copy a file, and check that it is still what it was when it was hashed, if that is known."""
     try:
-        with explain_storage(url):
+        with explain_storage(input_file.url):
             filesystem.get_file(place, str(path))
     except (OSError, SourceError) as error:
         if hint := explain_full_disk(error, path):
             raise StoreError(hint) from error
         raise
+    if input_file.sha256 and hash_file(path) != input_file.sha256:
+        raise SourceError(f"{input_file.url} has changed since it was hashed ({input_file.sha256}); run again")
 
 
 @contextmanager

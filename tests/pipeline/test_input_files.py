@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import fsspec
 import pytest
 
+import vlmill
 from tests.helpers.upstream import obelics
 from vlmill.pipeline.core.errors import SourceError
-from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_local
+from vlmill.pipeline.inputs import copies, files
+from vlmill.pipeline.inputs.files import hash_input, list_input_files, open_input, open_inputs, open_local
 from vlmill.pipeline.recipe.overrides import move_source
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.steps.survey import Survey, cut_rows
@@ -113,3 +116,41 @@ def test_a_file_or_pattern_on_the_command_line_may_lie_in_such_a_folder(tmp_path
         move_source(data, "web", str(folder / place))
         source = data["sources"]["web"]
         assert [file.name for file in list_input_files("web", source["root"], source["files"])] == expected
+
+
+def test_a_file_elsewhere_that_changes_between_hashing_and_reading_ends_the_build(tmp_path, memory):
+    """Else rows of one file would stand under the sha256 of another; the next build reads it as it is now."""
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/bucket/rows.jsonl", b'{"messages": [{"role": "user", "content": "a"}]}\n')
+    (listed,) = list_input_files("chat", memory, "*.jsonl")
+    sha256, _ = hash_input(replace(listed, stamp=""))
+    known = replace(listed, stamp="", sha256=sha256)
+    with open_inputs({"input-0": known}) as opened:
+        assert opened["input-0"].read_bytes().startswith(b'{"messages"')
+    filesystem.pipe("/bucket/rows.jsonl", b'{"messages": []}\n')
+    with pytest.raises(SourceError, match=f"rows.jsonl has changed since it was hashed .{sha256}.; run again"):
+        open_inputs({"input-0": known}).__enter__()
+
+
+def test_a_build_compares_what_it_reads_with_what_it_hashed(tmp_path, memory, monkeypatch):
+    filesystem, hashed = fsspec.filesystem("memory"), files.hash_input
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": "It."}]}
+        for n in range(9)
+    ]
+    filesystem.pipe("/bucket/rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    recipe = {"name": "moved", "seed": 1, "sources": {"chat": {"kind": "chat", "root": memory, "files": "*.jsonl"}}}
+
+    def change(input_file):
+        found = hashed(input_file)
+        filesystem.pipe("/bucket/rows.jsonl", b"{}\n")
+        copies._KEPT["copied"].version = ("", "")  # as in another process
+        return found
+
+    monkeypatch.setattr(files, "hash_input", change)
+    with pytest.raises(SourceError, match="rows.jsonl has changed since it was hashed"):
+        vlmill.build(recipe, tmp_path / "run", workers=0, until="curate")
+    monkeypatch.setattr(files, "hash_input", hashed)
+    filesystem.pipe("/bucket/rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows[:4]).encode())
+    run = vlmill.build(recipe, tmp_path / "run", workers=0, until="curate")
+    assert run.samples().collect()["id"].n_unique() == 4
