@@ -207,6 +207,23 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
                 )
 
 
+def is_trainable(root: Path, recipe: Recipe) -> bool:
+    """Whether the plans of a built run have sequences enough for all of its trainings.
+
+    Args:
+        root: the run's folder.
+        recipe: that it is locked to.
+    """
+    for stage in recipe.stages:
+        if recipe.model and stage.train:
+            planned = read_json(root / "mixtures" / stage.name / LOCK)["plan"]["sequences"]
+            try:
+                count_steps(read_training_settings(stage, recipe.scale), planned)
+            except RecipeError:
+                return False
+    return bool(recipe.model)
+
+
 def _fit_training(training: Training, planned: int, scale: float) -> dict[str, int]:
     """The settings of a training that a plan of so many sequences feeds, as the recipe has them, of the whole run.
 

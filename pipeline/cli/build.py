@@ -101,6 +101,7 @@ def build(
     """
     from vlmill.api.builds import build, load_for_build
     from vlmill.pipeline.recipe.mapping import find_recipe, read_mapping
+    from vlmill.train.validate import is_trainable
 
     recipe = take_recipe(recipe)
     sets = parse_pairs(set_, "--set") | format_scale(scale)
@@ -129,8 +130,12 @@ def build(
     elif run.stages:
         stage = loaded.recipe.stages[0].name
         export = f"vlmill export {run.folder} --stage {stage} --to webdataset --out {stage}"
-        use = f"vlmill train {run.folder}" if loaded.recipe.model else export
-        console.print(f"built {run.folder}. Next: vlmill status {run.folder}, vlmill stats {run.folder}, {use}")
+        ways = [f"vlmill status {run.folder}", f"vlmill stats {run.folder}"]
+        if not loaded.recipe.model:
+            ways.append(export)
+        elif is_trainable(run.folder, loaded.recipe):
+            ways.append(f"vlmill train {run.folder}")  # else a note has said what to change first
+        console.print(f"built {run.folder}. Next: {', '.join(ways)}")
     else:
         console.print(
             f"built {run.folder}. Next: vlmill status {run.folder}. The recipe has no stages, so nothing is "

@@ -107,7 +107,10 @@ def test_a_build_says_that_training_wants_more_than_its_plan_has_and_the_steps_t
     shown = build(1000)
     assert f"align: train: 1000 steps of 2 sequences want 2000 sequences, and the plan has {planned};" in shown
     assert f"Next: the same build with --accept-changes --set stages.align.train.steps={planned // 2}" in shown
-    assert "sequences want" not in build(planned // 2)
+    assert f"vlmill train {copy}" not in shown, "it would fail"
+    shown = build(planned // 2)
+    assert "sequences want" not in shown
+    assert f"vlmill train {copy}" in shown
 
 
 @pytest.mark.parametrize(
