@@ -37,10 +37,13 @@ from vlmill.train.settings import (
 from vlmill.train.steps import count_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vlmill.pipeline.images import Policy
     from vlmill.pipeline.recipe.schema import Recipe, Stage
+
+MARGIN = 2
+"""What trainings may want more than is estimated: limits on images make more sequences, each with fewer tokens."""
 
 
 def validate_whole_recipe(recipe: Recipe) -> None:
@@ -205,6 +208,31 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
                 yield f"{stage.name}: {error}{larger}" + (
                     f". Next: the same build with --accept-changes {sets}" if sets else ""
                 )
+
+
+def warn_of_short_plans(recipe: Recipe, tokens: Mapping[str, int | None]) -> Iterator[str]:
+    """A sentence for each stage whose training would want clearly more sequences than are planned, before any build.
+
+    Args:
+        recipe: That is looked at; stages that cannot be read are faults of their own.
+        tokens: That the plan of a stage is estimated to hold, by its name; None where that is not known.
+    """
+    for stage in recipe.stages:
+        known = tokens.get(stage.name)
+        if not (recipe.model and stage.train and known is not None):
+            continue
+        try:
+            training = read_training_settings(stage, recipe.scale)
+            length = read_stage_mixture(recipe, stage).sequence_length
+        except RecipeError:
+            continue
+        planned, wanted = known // length, (training.steps or 1) * training.sequences
+        if wanted > MARGIN * planned:
+            yield (
+                f"{stage.name}: its mixture plans about {planned:,} sequences of {length:,} tokens, and "
+                f"{training.steps or 1:,} steps of {training.sequences:,} want {wanted:,}: give fewer train.steps or "
+                "train.sequences, or a mixture of more epochs or rows"
+            )
 
 
 def is_trainable(root: Path, recipe: Recipe) -> bool:

@@ -6,14 +6,14 @@ import pytest
 
 from tests.helpers.small import vlmill, write_recipe
 from vlmill.api.runs import open_run
-from vlmill.mixtures.build import validate_mixtures, verify_locks
+from vlmill.mixtures.build import read_stage_mixture, validate_mixtures, verify_locks
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.files import write_atomically
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.recipe.load import load_recipe
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.digests import write_result
-from vlmill.train.validate import list_short_plans, validate_whole_recipe
+from vlmill.train.validate import list_short_plans, validate_whole_recipe, warn_of_short_plans
 
 
 def small_recipe(folder, **sets):
@@ -59,6 +59,36 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     due = stats["schedule"]["due"][[source["name"] for source in stats["sources"]].index("web")]
     assert due[0] > 1.5 * due[-1]
     assert list(verify_locks(root)) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "tokens", "wanted"),
+    [
+        ({"steps": 10, "sequences": 8}, 39 * 512, "10 steps of 8 want 80"),
+        ({"steps": 10, "sequences": 8}, 40 * 512, ""),
+        ({"epochs": 1, "sequences": 8}, 3 * 512, "1 steps of 8 want 8"),
+        ({"epochs": 3, "sequences": 8}, 4 * 512, ""),
+        ({"steps": 10, "sequences": 8}, None, ""),
+    ],
+)
+def test_a_plan_that_is_clearly_too_short_for_its_training_is_said_by_estimate(tmp_path, train, tokens, wanted):
+    sets = {f"stages.align.train.{name}": str(value) for name, value in {"steps": "null", **train}.items()}
+    recipe = small_recipe(tmp_path, **sets)
+    assert read_stage_mixture(recipe, recipe.stages[0]).sequence_length == 512
+    said = list(warn_of_short_plans(recipe, {"align": tokens}))
+    assert len(said) == bool(wanted)
+    assert wanted in "".join(said)
+
+
+def test_check_says_so_before_any_build(tmp_path, capsys):
+    recipe = write_recipe(tmp_path)
+    sets = ["--set", "stages.align.train.steps=9000"]
+    vlmill("check", recipe, "--out", tmp_path / "run", *sets)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "align: its mixture plans about " in shown
+    assert "9,000 steps of 2 want 18,000" in shown
+    vlmill("check", recipe, "--out", tmp_path / "run")
+    assert "its mixture plans about" not in capsys.readouterr().out
 
 
 def test_a_build_says_of_a_trained_stage_that_its_plan_is_another_now(tmp_path, capsys):

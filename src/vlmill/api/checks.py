@@ -51,7 +51,7 @@ from vlmill.pipeline.recipe.load import ReadableRecipe, load_readable, load_reci
 from vlmill.pipeline.recipe.lock import is_bound, list_lock_differences, read_kept_sources, read_locked_recipe
 from vlmill.pipeline.recipe.mapping import find_recipe, find_run, read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
-from vlmill.train.validate import list_recipe_errors
+from vlmill.train.validate import list_recipe_errors, warn_of_short_plans
 
 if TYPE_CHECKING:
     from vlmill.api.builds import LoadedRecipe
@@ -200,6 +200,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     warnings = (
         *warn_of_lacking_tokens(recipe, found.base),
         *_list_odd_shares(recipe),
+        *warn_of_short_plans(recipe, stages),
         *(
             said
             for one in estimates
