@@ -184,12 +184,13 @@ def fits_rows(attempts: Sequence[Attempt]) -> bool:
 def choose_attempt(attempts: Sequence[Attempt]) -> Attempt | None:
     """The best; None where none makes samples of enough rows."""
     fitting = [one for one in attempts if one.share >= ENOUGH]
-    talks = any(node.role == "assistant" for one in fitting for page in one.pages for node in page.nodes)
+    talks = [one for one in fitting if any(node.role == "assistant" for page in one.pages for node in page.nodes)]
+    spoken = {*TURNS, *(str(one.options["turns"]).partition(".")[0] for one in talks if "turns" in one.options)}
     whole = [
         one
         for one in fitting
         if not any(_says_more(other, one) for other in fitting)
-        and not (talks and "caption" in one.options and one.unread.intersection(TURNS))
+        and not (talks and "caption" in one.options and one.unread.intersection(spoken))
     ]
     return max(whole, key=lambda one: one.rank, default=None)
 

@@ -175,7 +175,8 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
     linked = [name for name in columns if cells.hold(name, *LINKED)]
     pictures = [name for name in linked if classify_key(name) in {"image", "address"}]
     linked = pictures or linked  # others are pages
-    ids = [cells.ids.column] if cells.ids and not held else []  # files that are here go before addresses
+    paths = held or _find_images(cells, cells.dotted)
+    ids = [cells.ids.column] if cells.ids and not paths else []  # files that are here go before addresses
     images = [("table", held or ids)] if held or ids else [("web_table", linked)] if linked else []
     for kind, named in images or [("table", [])]:
         shown: dict[str, Any] = {"image": named[0] if len(named) == 1 else named} if named else {}

@@ -222,8 +222,10 @@ def _try_all(path: Path, suffix: str, cells: Cells) -> list[Attempt]:
     if not fits_rows([one for one in tried if "caption" not in one.options]):
         documents = [try_kind(path, kind, one) for kind, one in recognise_documents(cells)]
         tried = documents if fits_rows(documents) else [*tried, *documents]
-    if not fits_rows(tried):
-        tried += [try_kind(path, kind, one) for kind, one in recognise_nested(cells)]
+    fits = fits_rows(tried)
+    if not fits_rows([one for one in tried if "caption" not in one.options]):
+        nested = [(kind, one) for kind, one in recognise_nested(cells) if not fits or "turns" in one]
+        tried += [try_kind(path, kind, one) for kind, one in nested]  # a name beside a conversation is no caption
     marked = [pair for one in tried for pair in [*add_mark(one.kind, one.options, find_mark(cells.rows))][:-1]]
     tried += [try_kind(path, kind, options) for kind, options in marked]
     by_ids = [one for one in tried if _is_by_ids(one)]

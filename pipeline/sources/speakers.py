@@ -11,17 +11,36 @@ from typing import Any, Literal
 
 from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.conversation import FROM, VALUE
+from vlmill.pipeline.sources.known_keys import has_value
 from vlmill.pipeline.sources.marks import MARK
-from vlmill.pipeline.sources.nested import find_place
+from vlmill.pipeline.sources.nested import find_place, list_beside
 
 Speaker = Literal["system", "user", "assistant"]
+
+
+def lift_turns(turns: Any, named: Sequence[str], shown: str) -> Any:
+    """Turns with what lies at dotted names as keys of their own, in place of the objects that it lies in.
+
+    What else has a value in these objects stays as a key, under its dotted name, to be noted.
+
+    Args:
+        turns: of a row.
+        named: the keys that are read of a turn, that of images among them.
+        shown: the key of images; empty: there is none.
+
+    Raises:
+        UnreadableRow: what else is in these objects carries meaning.
+    """
+    if not isinstance(turns, list) or not any("." in name for name in named):
+        return turns
+    return [_lift_turn(turn, named, shown) if isinstance(turn, Mapping) else turn for turn in turns]
 
 
 def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Speaker]) -> Any:
     """Turns as messages of role and content; what is no list of objects is left to who reads it.
 
     Args:
-        turns: of a row.
+        turns: of a row, lifted.
         speaker: the key of who speaks; empty: as trainers call it.
         said: the key of what is said; empty: as trainers call it. Both may be dotted.
         speakers: who speaks -> role, in any case; others are left as they are.
@@ -39,7 +58,7 @@ def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Spe
 
 
 def show_turn_images(turns: Any, column: str) -> tuple[Any, list[Any]]:
-    """Turns with `<image>` for each image that they name under this key, and those images in order.
+    """Lifted turns with `<image>` for each image that they name under this key, and those images in order.
 
     Images stand before a turn's text, unless it says where: then it has as many `<image>`.
     """
@@ -53,9 +72,18 @@ def show_turn_images(turns: Any, column: str) -> tuple[Any, list[Any]]:
         found = find_place(turn, column)
         listed = [one for one in (found if isinstance(found, list) else [found]) if one not in (None, "")]
         images += listed
-        rest = {key: value for key, value in turn.items() if key != column.partition(".")[0]}
+        rest = {key: value for key, value in turn.items() if key != column}
         shown.append({**rest, "content": _mark_images(rest.get("content"), len(listed))})
     return shown, images
+
+
+def _lift_turn(turn: Mapping[str, Any], named: Sequence[str], shown: str) -> dict[str, Any]:
+    dotted = [name for name in named if "." in name and turn.get(name) is None]
+    found = {name: value for name in dotted if (value := find_place(turn, name)) is not None}
+    pictured = bool(shown) and has_value(find_place(turn, shown))
+    beside = dict.fromkeys(list_beside(turn, dotted, pictured=pictured), True)
+    around = {name.partition(".")[0] for name in dotted} - {*named}
+    return {**{key: value for key, value in turn.items() if key not in around}, **beside, **found}
 
 
 def _rename_turn(
@@ -66,7 +94,7 @@ def _rename_turn(
             raise UnreadableRow(f"turn {place} has no {key}, which the option {name} names; it has {', '.join(turn)}")
     who = find_place(turn, speaker) if speaker else _get_first(turn, FROM)
     text = find_place(turn, said) if said else _get_first(turn, VALUE)
-    used = {key.partition(".")[0] for key in (speaker, said) if key} | {*FROM, *VALUE}
+    used = {speaker, said, *FROM, *VALUE}
     known = roles.get(str(who).casefold(), who)
     return {**{key: value for key, value in turn.items() if key not in used}, "role": known, "content": text}
 

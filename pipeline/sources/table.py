@@ -58,7 +58,7 @@ from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
 from vlmill.pipeline.sources.nested import join_columns, lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.page_texts import read_cell
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
-from vlmill.pipeline.sources.speakers import Speaker, rename_turns, show_turn_images
+from vlmill.pipeline.sources.speakers import Speaker, lift_turns, rename_turns, show_turn_images
 
 PAIR = {"question", "answer"}
 """Keys of an object in turns that is a question with its answer."""
@@ -219,6 +219,8 @@ class TableSource(RecordSource):
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
         parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in _list_names(self.turns)]
+        named = [name for name in (self.speaker, self.said, self.turn_image) if name]
+        parts = [lift_turns(part, named, self.turn_image) for part in parts]
         found = [rename_turns(part, self.speaker, self.said, self.speakers) for part in parts]
         if len(found) == 1 or not all(isinstance(one, list) for one in found):
             return found[0]  # which says what is wrong with it

@@ -71,6 +71,24 @@ def test_images_of_turns_are_found(tmp_path):
     assert found.images == str(tmp_path / "img")
 
 
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("column", ["messages", "thread"])
+def test_a_name_beside_a_conversation_is_no_caption_of_its_images(tmp_path, column, numbered):
+    for row in range(5):
+        (tmp_path / f"s{row:02}.png").write_bytes(picture(row))
+    names = {"sender": "client", "text": "What?"}, {"sender": "support", "text": "A gate."}
+    shown = [{"files": ["s00.png"]}, {}] if numbered else [{}, {}]
+    said = [{**turn, **more} for turn, more in zip(names, shown, strict=True)]
+    beside = [{"id": row} if numbered else {"image": f"s{row:02}.png"} for row in range(5)]
+    rows = [{**one, "agent_name": f"Jo {row}", column: said} for row, one in enumerate(beside)]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert "caption" not in found.chosen.options
+    assert found.chosen.options["turns"] == column
+    shows = {"turn_image": "files"} if numbered else {"image": "image"}
+    assert shows.items() <= found.chosen.options.items()
+    assert "file" not in found.chosen.options
+
+
 def test_dotted_columns_may_be_named_and_are_listed_where_there_is_none(tmp_path):
     rows = [{"x": {"one": f"What {row}?", "two": f"This {row}."}} for row in range(5)]
     place = str(json_lines(tmp_path / "a.jsonl", rows))

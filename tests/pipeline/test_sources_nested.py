@@ -110,7 +110,7 @@ def test_turns_may_name_their_keys_and_speakers_in_their_own_way(tmp_path):
     assert "spoken by 'KUNDE'" in details(row)[0]
     assert "options speaker, said and speakers" in details(row)[0]
     (row,) = read(json_lines(tmp_path / "c.jsonl", [{"log": turns}]), **{**named, "said": "words"})
-    assert details(row) == ["turn 0 has no words, which the option said names; it has who, text"]
+    assert details(row) == ["turn 0 has no words, which the option said names; it has text, who.role"]
 
 
 def test_images_of_a_turn_stand_in_that_turn(tmp_path):
@@ -131,6 +131,41 @@ def test_images_of_a_turn_stand_in_that_turn(tmp_path):
         ("assistant", 1, "One."),
     ]
     assert [picture.path for picture in row.pages[0].pictures] == ["a.png", "b.png", "c.png"]
+
+
+THREAD = [
+    {"author": {"role": "client", "name": "Jo"}, "body": {"text": "What?", "shots": [{"file": "a.png", "w": 9}]}},
+    {"author": {"role": "agent", "name": "Al"}, "body": {"text": "A gate.", "shots": []}},
+]
+WITHIN = {
+    "turns": "thread",
+    "speaker": "author.role",
+    "said": "body.text",
+    "speakers": {"client": "user", "agent": "assistant"},
+}
+
+
+def test_images_that_lie_in_one_object_with_what_is_said_are_read(tmp_path):
+    path = json_lines(tmp_path / "a.jsonl", [{"thread": THREAD}])
+    (row,) = read(path, **WITHIN, turn_image="body.shots.file")
+    assert texts(row) == [("user", 0, None), ("user", 0, "What?"), ("assistant", 0, "A gate.")]
+    assert [picture.path for picture in row.pages[0].pictures] == ["a.png"]
+    assert row.pages[0].unread == ("message.author.name", "message.body.shots.w")
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [
+        ({"photo": "b.png"}, Reason.UNSUPPORTED_MEDIA),
+        ({"video": "b.mp4"}, Reason.UNSUPPORTED_MEDIA),
+        ({"tool_calls": [{"name": "search"}]}, Reason.UNSUPPORTED_CONTENT),
+    ],
+)
+def test_what_carries_meaning_beside_dotted_keys_of_a_turn_loses_the_row(tmp_path, beside, reason):
+    thread = [{**turn, "body": {"text": turn["body"]["text"], **beside}} for turn in THREAD]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", [{"thread": thread}]), **WITHIN)
+    assert [found for found, _ in row.failed] == [reason]
+    assert "within body" in details(row)[0]
 
 
 @pytest.mark.parametrize(
