@@ -177,7 +177,7 @@ def normalise(value: Any) -> str:
         kept = (item for item in value if not _is_text(item) and not (isinstance(item, ast.AST) and is_version(item)))
         return f"[{','.join(map(normalise, kept))}]"
     if not isinstance(value, ast.AST):
-        return repr(value)
+        return ascii(value)  # which letters can be printed depends on Python's Unicode
     fields = ((name, item) for name, item in ast.iter_fields(value) if name not in {"ctx", "kind", "type_comment"})
     told = (f"{name}={normalise(item)}" for name, item in fields if item not in (None, []))
     return f"{type(value).__name__}({','.join(told)})"

@@ -23,7 +23,7 @@ def write_captions(folder, said=SAID):
     for row in range(len(said)):
         (folder / f"{row}.png").write_bytes(picture(row))
     return json_lines(
-        folder / "rows.jsonl", [{"image": f"{row}.png", "caption": text} for row, text in enumerate(said)]
+        folder / "cards.jsonl", [{"image": f"{row}.png", "caption": text} for row, text in enumerate(said)]
     )
 
 
@@ -38,24 +38,24 @@ def read_texts(tmp_path, path, rows, **options):
 def test_entities_are_counted_and_resolved_by_the_recipe_that_new_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     place = write_captions(tmp_path)
-    assert vlmill("new", str(place), "--out", "rows.yaml") == 0
+    assert vlmill("new", str(place), "--out", "cards.yaml") == 0
     note = "3 of 4 samples that were looked at hold HTML entities, such as &amp;"
     assert f"{note}: the recipe says unescape: true" in capsys.readouterr().out
-    (settings,) = yaml.safe_load((tmp_path / "rows.yaml").read_text())["sources"].values()
+    (settings,) = yaml.safe_load((tmp_path / "cards.yaml").read_text())["sources"].values()
     assert settings["unescape"] is True
 
     def check(*options):
-        assert vlmill("check", "rows.yaml", "--json", *options) == 0
+        assert vlmill("check", "cards.yaml", "--json", *options) == 0
         return [one for one in json.loads(capsys.readouterr().out)["warnings"] if "entities" in one]
 
     assert check() == []
-    (warning,) = check("--set", "sources.rows.unescape=false")
+    (warning,) = check("--set", "sources.cards.unescape=false")
     assert warning == (
-        f"source rows: {note}, which are trained on as they are: --set sources.rows.unescape=true makes characters "
+        f"source cards: {note}, which are trained on as they are: --set sources.cards.unescape=true makes characters "
         "of them"
     )
-    assert vlmill("build", "rows.yaml", "--out", "run", "--until", "curate", "--set", "filters=[]") == 0
-    (samples,) = (tmp_path / "run/steps/rows/read").rglob("*samples.parquet")
+    assert vlmill("build", "cards.yaml", "--out", "run", "--until", "curate", "--set", "filters=[]") == 0
+    (samples,) = (tmp_path / "run/steps/cards/read").rglob("*samples.parquet")
     assert {node.text for sample in read_samples(samples) for node in sample.nodes if node.text} == {
         "Tom & Jerry's",
         "A shape.",
@@ -110,11 +110,11 @@ def test_a_text_of_html_may_hold_entities_and_is_not_reported(tmp_path):
 def test_check_says_how_many_samples_hold_marks_of_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_captions(tmp_path, ["As <image 1> shows.", "A shape.", "Beside [IMG2].", "It."])
-    vlmill("new", "rows.jsonl", "--out", "rows.yaml")
+    vlmill("new", "cards.jsonl", "--out", "cards.yaml")
     capsys.readouterr()
-    vlmill("check", "rows.yaml", "--json")
+    vlmill("check", "cards.yaml", "--json")
     warnings = json.loads(capsys.readouterr().out)["warnings"]
     assert any(
-        one.startswith("source rows: 2 of 4 samples that were looked at hold marks of images that stay text, such as")
+        one.startswith("source cards: 2 of 4 samples that were looked at hold marks of images that stay text, such as")
         for one in warnings
     )
