@@ -158,8 +158,9 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
             outside = Reason.FORBIDDEN_ADDRESS in dict(why)
             absolute = " (forbidden_address: absolute, or out of that folder)" if outside else ""
             yield (
-                f"warning: {one.source}: {total:,} {'image' if total == 1 else 'images'} not under `images`{absolute}, "
-                f"lost with samples that need them ({_name_reasons(why)}): {_make_command(one, shown, why[0][0])}; "
+                f"warning: {one.source}: {total:,} {'image' if total == 1 else 'images'} lost for files not under "
+                f"`images`{absolute}, and with samples that need these ({_name_reasons(why)}): "
+                f"{_make_command(one, shown, why[0][0])}; "
                 f"put files there or --set sources.{one.source}.images=FOLDER, then build with --retry-failed"
             )
         if one.not_had:

@@ -136,9 +136,16 @@ def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:
 
 
 def _names_file(value: Any) -> bool:
-    """Whether a value is a file of a picture, a video or a sound, or a list of them."""
-    values = value if isinstance(value, list | tuple) and value else [value]
-    return all(isinstance(item, str) and len(item) < LONGEST and FILE.fullmatch(item.strip()) for item in values)
+    """Whether a value is a file of a picture, a video or a sound, or a list of them, or of objects that name one."""
+    listed = isinstance(value, list | tuple) and bool(value)
+    values = value if listed else [value]
+    return all(
+        any(map(_is_file, item.values())) if listed and isinstance(item, Mapping) else _is_file(item) for item in values
+    )
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < LONGEST and FILE.fullmatch(value.strip()) is not None
 
 
 def _strip_value(value: Any) -> Any:

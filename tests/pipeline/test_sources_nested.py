@@ -157,6 +157,7 @@ def test_images_that_lie_in_one_object_with_what_is_said_are_read(tmp_path):
     ("beside", "reason"),
     [
         ({"photo": "b.png"}, Reason.UNSUPPORTED_MEDIA),
+        ({"shots": [{"file": "b.png", "w": 9}]}, Reason.UNSUPPORTED_MEDIA),
         ({"video": "b.mp4"}, Reason.UNSUPPORTED_MEDIA),
         ({"tool_calls": [{"name": "search"}]}, Reason.UNSUPPORTED_CONTENT),
     ],
