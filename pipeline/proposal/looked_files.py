@@ -223,9 +223,9 @@ def _try_all(path: Path, suffix: str, cells: Cells) -> list[Attempt]:
         documents = [try_kind(path, kind, one) for kind, one in recognise_documents(cells)]
         tried = documents if fits_rows(documents) else [*tried, *documents]
     fits = fits_rows(tried)
-    if not fits_rows([one for one in tried if "caption" not in one.options]):
+    if all(one.share < 1 for one in tried if "caption" not in one.options):  # a name beside a conversation is no caption
         nested = [(kind, one) for kind, one in recognise_nested(cells) if not fits or "turns" in one]
-        tried += [try_kind(path, kind, one) for kind, one in nested]  # a name beside a conversation is no caption
+        tried += [try_kind(path, kind, one) for kind, one in nested]
     marked = [pair for one in tried for pair in [*add_mark(one.kind, one.options, find_mark(cells.rows))][:-1]]
     tried += [try_kind(path, kind, options) for kind, options in marked]
     by_ids = [one for one in tried if _is_by_ids(one)]

@@ -89,6 +89,22 @@ def test_a_name_beside_a_conversation_is_no_caption_of_its_images(tmp_path, colu
     assert "file" not in found.chosen.options
 
 
+def test_pictures_that_few_turns_bring_are_read_rather_than_their_rows_lost(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What {row}?", "attachments": [] if row % 3 else [{"file": "a.png"}]},
+                {"role": "assistant", "content": f"A gate {row}."},
+            ]
+        }
+        for row in range(9)
+    ]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert found.chosen.options == {"turns": "messages", "turn_image": "attachments.file"}
+    assert len(found.chosen.pages) == 9
+
+
 def test_dotted_columns_may_be_named_and_are_listed_where_there_is_none(tmp_path):
     rows = [{"x": {"one": f"What {row}?", "two": f"This {row}."}} for row in range(5)]
     place = str(json_lines(tmp_path / "a.jsonl", rows))
