@@ -223,7 +223,8 @@ def _try_all(path: Path, suffix: str, cells: Cells) -> list[Attempt]:
         documents = [try_kind(path, kind, one) for kind, one in recognise_documents(cells)]
         tried = documents if fits_rows(documents) else [*tried, *documents]
     fits = fits_rows(tried)
-    if all(one.share < 1 for one in tried if "caption" not in one.options):  # a name beside a conversation is no caption
+    # a name beside a conversation is no caption, and what reads all rows goes before what loses some
+    if all(one.share < 1 for one in tried if "caption" not in one.options):
         nested = [(kind, one) for kind, one in recognise_nested(cells) if not fits or "turns" in one]
         tried += [try_kind(path, kind, one) for kind, one in nested]
     marked = [pair for one in tried for pair in [*add_mark(one.kind, one.options, find_mark(cells.rows))][:-1]]
