@@ -36,7 +36,7 @@ def lift_turns(turns: Any, named: Sequence[str], shown: str) -> Any:
     return [_lift_turn(turn, named, shown) if isinstance(turn, Mapping) else turn for turn in turns]
 
 
-def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Speaker]) -> Any:
+def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Speaker], shown: str = "") -> Any:
     """Turns as messages of role and content; what is no list of objects is left to who reads it.
 
     Args:
@@ -44,6 +44,7 @@ def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Spe
         speaker: the key of who speaks; empty: as trainers call it.
         said: the key of what is said; empty: as trainers call it. Both may be dotted.
         speakers: who speaks -> role, in any case; others are left as they are.
+        shown: the key of images; a turn that has some needs no text.
 
     Raises:
         UnreadableRow: a turn has no such key.
@@ -52,7 +53,7 @@ def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Spe
         return turns
     roles = {name.casefold(): role for name, role in speakers.items()}
     return [
-        _rename_turn(place, turn, speaker, said, roles) if isinstance(turn, Mapping) else turn
+        _rename_turn(place, turn, speaker, said, roles, shown) if isinstance(turn, Mapping) else turn
         for place, turn in enumerate(turns)
     ]
 
@@ -87,9 +88,10 @@ def _lift_turn(turn: Mapping[str, Any], named: Sequence[str], shown: str) -> dic
 
 
 def _rename_turn(
-    place: int, turn: Mapping[str, Any], speaker: str, said: str, roles: Mapping[str, Speaker]
+    place: int, turn: Mapping[str, Any], speaker: str, said: str, roles: Mapping[str, Speaker], shown: str
 ) -> dict[str, Any]:
-    for name, key in (("speaker", speaker), ("said", said)):
+    pictured = bool(shown) and has_value(find_place(turn, shown))
+    for name, key in (("speaker", speaker), *(() if pictured else (("said", said),))):
         if key and find_place(turn, key) is None:
             raise UnreadableRow(f"turn {place} has no {key}, which the option {name} names; it has {', '.join(turn)}")
     who = find_place(turn, speaker) if speaker else _get_first(turn, FROM)

@@ -221,7 +221,7 @@ class TableSource(RecordSource):
         parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in _list_names(self.turns)]
         named = [name for name in (self.speaker, self.said, self.turn_image) if name]
         parts = [lift_turns(part, named, self.turn_image) for part in parts]
-        found = [rename_turns(part, self.speaker, self.said, self.speakers) for part in parts]
+        found = [rename_turns(part, self.speaker, self.said, self.speakers, self.turn_image) for part in parts]
         if len(found) == 1 or not all(isinstance(one, list) for one in found):
             return found[0]  # which says what is wrong with it
         before = [{**one, "loss": False} if isinstance(one, Mapping) else one for part in found[:-1] for one in part]

@@ -153,6 +153,16 @@ def test_images_that_lie_in_one_object_with_what_is_said_are_read(tmp_path):
     assert row.pages[0].unread == ("message.author.name", "message.body.shots.w")
 
 
+@pytest.mark.parametrize("text", [{}, {"text": None}, {"text": ""}])
+def test_a_turn_of_images_alone_needs_no_text(tmp_path, text):
+    thread = [{"author": {"role": "client"}, "body": {**text, "shots": [{"file": "a.png"}]}}, THREAD[1]]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", [{"thread": thread}]), **WITHIN, turn_image="body.shots.file")
+    assert texts(row) == [("user", 0, None), ("assistant", 0, "A gate.")]
+    bare = [{"author": {"role": "client"}, "body": text}, THREAD[1]]
+    (row,) = read(json_lines(tmp_path / "b.jsonl", [{"thread": bare}]), **WITHIN, turn_image="body.shots.file")
+    assert [found for found, _ in row.failed] == [Reason.BAD_ROW]
+
+
 @pytest.mark.parametrize(
     ("beside", "reason"),
     [
