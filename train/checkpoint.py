@@ -47,6 +47,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_states
 from transformers import PreTrainedModel
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.files import NO_SPACE, find_full_disk
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.train.digests import check_file, read_digests, write_digests
 from vlmill.train.distributed import ProcessGroup
@@ -89,7 +90,7 @@ def write_state(
     kept = list_complete(folder)
     cure = f"Then run the same command again: it goes on {f'from {kept[-1]}' if kept else 'from the beginning'}"
     with _explain_errors(
-        f"{folder / f'{step:08d}'} cannot be written", f"Free disk space, or correct what it says. {cure}"
+        f"{folder / f'{step:08d}'} cannot be written", f"Free disk space, or correct what it says. {cure}", folder
     ):
         if group.leads:
             shutil.rmtree(partial, ignore_errors=True)
@@ -327,16 +328,19 @@ def _own_memory(value: Any) -> Any:
 
 
 @contextmanager
-def _explain_errors(trouble: str, cure: str) -> Iterator[None]:
+def _explain_errors(trouble: str, cure: str, written: Path | None = None) -> Iterator[None]:
     """Turn every error into a StoreError.
 
-    torch raises errors of many kinds, and for several ranks one that is no Exception.
+    torch raises errors of many kinds, and for several ranks one that is no Exception. Of a full disk it says nothing
+    that a person would understand, so the disk of the folder that was `written` is asked.
     """
     try:
         yield
     except (Exception, CheckpointException) as error:
         found = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-        raise StoreError(f"{trouble} ({type(found).__name__}: {found}). {cure}") from error
+        full = written is not None and find_full_disk([written])
+        why = NO_SPACE if full else f"{type(found).__name__}: {found}"
+        raise StoreError(f"{trouble} ({why}). {cure}") from error
 
 
 @contextmanager

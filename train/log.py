@@ -91,8 +91,12 @@ class Log:
         self.bars = Progress(*columns, console=console) if console.is_terminal else None
         self.bar = self.bars.add_task(stage, total=steps, completed=done, loss=float("nan")) if self.bars else None
 
+    def count_lost(self) -> int:
+        """Steps that an interrupted run logged beyond its last checkpoint."""
+        return len(self._read_lines()[self.done :])
+
     def __enter__(self) -> Self:
-        kept = self.path.read_text().splitlines(keepends=True)[: self.done] if self.path.exists() else []
+        kept = self._read_lines()[: self.done]
         write_atomically(self.path, "".join(kept))
         self.file = self.path.open("a")
         self.board = Board(self.path.parent / "tensorboard", self.done)
@@ -100,6 +104,9 @@ class Log:
         if self.bars:
             self.bars.start()
         return self
+
+    def _read_lines(self) -> list[str]:
+        return self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -131,6 +131,32 @@ def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):
     assert len(result.log.read_text().splitlines()) == 6
 
 
+def test_a_full_disk_under_a_checkpoint_is_said_in_words(trained, tmp_path, monkeypatch):
+    root, newest = interrupted(trained, tmp_path)
+    limits, free = resource.getrlimit(resource.RLIMIT_FSIZE), SimpleNamespace(free=0)
+    monkeypatch.setattr("vlmill.pipeline.core.files.shutil.disk_usage", lambda _: free)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"00000006 cannot be written \(no space is left on its disk\)\. Free"):
+            train(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoint.list_complete(newest.parent)[-1] == newest
+
+
+@pytest.mark.parametrize(("kept", "begins", "again"), [(2, 5, 2), (0, 1, 6)])
+def test_steps_that_were_taken_behind_the_last_checkpoint_are_said_to_be_taken_again(
+    trained, tmp_path, kept, begins, again
+):
+    root, newest = interrupted(trained, tmp_path)
+    for one in checkpoint.list_complete(newest.parent)[kept:]:
+        shutil.rmtree(one)
+    console = Console(record=True, force_terminal=False, width=200, file=io.StringIO())
+    train(root, console=console)
+    line = f"align: taking step {begins} of 6; {again} that an interrupted training took behind its last checkpoint"
+    assert f"{line} are taken again" in console.export_text()
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_board_on_a_full_disk_ends_the_steps_and_keeps_none_waiting(tmp_path, monkeypatch):
