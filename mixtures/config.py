@@ -221,7 +221,8 @@ class MixtureSettings:
         if entries and all(self.keeps_whole(entry.source) for entry in entries):
             raise ValueError("held_out keeps all of every source, so there is nothing to train on")
         if len({entry.share is None for entry in entries}) > 1:
-            raise ValueError("either all entries have a share or none has")
+            one, other = (next(e.source for e in entries if (e.share is None) is none) for none in (False, True))
+            raise ValueError(f"either all entries have a share or none has; {one!r} has one, and {other!r} has none")
         for entry in entries:
             if entry.sequence_length is not None and entry.sequence_length > self.sequence_length:
                 raise ValueError(

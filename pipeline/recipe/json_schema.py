@@ -24,7 +24,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TAKING: dict[str, Any] = {"composition": Composition, "preset": PresetUse, "published": PublishedUse}
-NOT_BESIDE = ("shares", "repeat", "entries", "family")
+NOT_BESIDE = ("shares", "repeat", "family")
 """Keys that a published mixture or a preset always has itself."""
 
 

@@ -4,6 +4,7 @@
     mixture:
       published: idefics2/stage1
       sources: {obelics: web, pairs: laion}
+      entries: {mine: 25}
       replace: {sequence_length: 1024}
 
 Both become plain values before the recipe is read further. Published mixtures are the YAML files of
@@ -35,7 +36,10 @@ EVERY = "*"
 
 @dataclass(frozen=True, config=STRICT)
 class PublishedUse:
-    """A published mixture in a stage: `vlmill mixtures list` names them. Keys of a mixture may stand beside these."""
+    """A published mixture in a stage: `vlmill mixtures list` names them. Keys of a mixture may stand beside these.
+
+    `entries` beside it are further sources: their shares count beside the published ones.
+    """
 
     published: str  # NAME/STAGE of a published mixture
     sources: dict[str, str] = field(
@@ -111,8 +115,34 @@ def _expand_stage(stage: Located, mapped: list[Mapped]) -> Located:
         for key, entry in entries.items()
         if key in sources
     ]
+    number = "share" if any("share" in entry.value for entry in ours) else "repeat"
+    ours += _list_added(beside, where, number)
     made = Located({**others, "entries": Located(ours, found.origin)}, found.origin)
     return stage.with_item("mixture", _lay_beside(made, beside, mixture, where))
+
+
+def _list_added(beside: dict[str, Located], where: str, number: str) -> list[Located]:
+    """The entries that a recipe adds to a published mixture, each with its source; taken out of what stands beside.
+
+    `number` is what published entries have, `share` or `repeat`.
+    """
+    block = beside.pop("entries", None)
+    if other := next((form for form in FORMS if form in beside), None):
+        raise RecipeError(
+            f"{where}: {other} stands beside `published`, which lists sources itself; write further ones as "
+            f"`entries: {{SOURCE: {{{number}: 1}}}}` ({beside[other].origin})"
+        )
+    if block is None:
+        return []
+    if isinstance(block.value, list):
+        return block.value
+    if not isinstance(block.value, dict):
+        raise RecipeError(f"{where}.entries is {block.to_data()!r:.80}; it names sources ({block.origin})")
+    added = list[Located]()
+    for name, entry in block.value.items():
+        long = entry.value if isinstance(entry.value, dict) else {"share": entry}
+        added.append(Located({"source": Located(name, entry.origin), **long}, entry.origin))
+    return added
 
 
 def _split_block(form: Any, block: Located, where: str) -> tuple[Any, dict[str, Located]]:
@@ -215,12 +245,14 @@ def describe_left_out(data: dict[str, Any], mapped: Sequence[Mapped]) -> Iterato
     """What a person should know of published mixtures that some entries were left out of: the shares of the others."""
     for stage in data.get("stages") or ():
         here = [item for item in mapped if item.stage == stage.get("name") and item.without]
-        entries = stage["mixture"].get("entries") if here else None
-        shares = [entry["share"] for entry in entries or () if isinstance(entry, dict) and "share" in entry]
-        shares = [share for share in shares if isinstance(share, int | float)]
-        if here and shares and len(shares) == len(here):
+        entries = [
+            entry for entry in (stage["mixture"].get("entries") if here else None) or () if isinstance(entry, dict)
+        ]
+        shares = [entry["share"] for entry in entries if isinstance(entry.get("share"), int | float)]
+        first = [entry.get("source") for entry in entries[: len(here)]]
+        if here and len(shares) == len(entries) and first == [item.source for item in here]:
             said = ", ".join(
-                f"{item.entry} {100 * share / sum(shares):.4g} %" for item, share in zip(here, shares, strict=True)
+                f"{item.entry} {100 * share / sum(shares):.4g} %" for item, share in zip(here, shares, strict=False)
             )
             yield (
                 f"stages.{stage['name']}.mixture: without {', '.join(here[0].without)}, the other shares of "

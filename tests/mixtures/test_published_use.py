@@ -93,13 +93,39 @@ def test_without_some_entries_the_others_keep_their_ratios_and_their_new_shares_
         ({"published": 3}, "published: "),
         ({"sequence_length": 1024}, r"sequence_length: 2048 \(.*idefics2\.yaml, line \d+\), and 1024 \(.*line \d+\)"),
         ({"replace": {"tokens": 5}}, r"replace tokens \(.*\): there is no 'tokens'"),
-        ({"shares": {"web": 1}}, "one of shares, repeat and entries"),
+        (
+            {"shares": {"web": 1}},
+            r"shares stands beside `published`.* `entries: \{SOURCE: \{share: 1\}\}` \(",
+        ),
+        (
+            {"published": "llava_1_5/sft", "sources": {"*": "web"}, "repeat": {"alt": 2}},
+            r"\{SOURCE: \{repeat: 1",
+        ),
+        (
+            {"entries": {"mine": {"repeat": 2}}},
+            "or none has; 'web' has one, and 'mine' has none",
+        ),
+        ({"entries": 3}, r"mixture\.entries is 3; it names sources \(.*line \d+\)"),
+        ({"entries": [3]}, r"entries"),
     ],
     ids=str,
 )
 def test_what_is_not_mapped_or_not_there_is_named(tmp_path, change, message):
     with pytest.raises(RecipeError, match=message):
         validate_whole_recipe(compose_recipe(write_recipe(tmp_path, {**IDEFICS2, **change})).recipe)
+
+
+@pytest.mark.parametrize("entries", [{"mine": 25}, [{"source": "mine", "share": 25}], {"mine": {"share": 25}}], ids=str)
+def test_sources_of_ones_own_stand_beside_a_published_mixture_whose_others_keep_their_ratios(tmp_path, entries):
+    use = {**IDEFICS2, "sources": {"obelics": "web", "documents": "scans"}, "without": ["pairs"], "entries": entries}
+    path = write_recipe(tmp_path, use, ("web", "scans", "mine"))
+    shares = {entry.source: entry.share for entry in read_mixture(path).resolved()}
+    assert shares == {"web": 45, "scans": 20, "mine": 25}
+    (note,) = compose_recipe(path).notes
+    assert f"obelics {100 * 45 / 90:.4g} %, documents {100 * 20 / 90:.4g} %" in note
+    use = {"published": "llava_1_5/sft", "sources": {"*": "web"}, "entries": {"mine": {"repeat": 2}}}
+    *_, mine = read_mixture(write_recipe(tmp_path, use, ("web", "mine"))).resolved()
+    assert (mine.source, mine.repeat, mine.share) == ("mine", 2, None)
 
 
 def test_the_lock_holds_the_mixture_and_not_its_name(tmp_path):
