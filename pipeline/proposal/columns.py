@@ -44,7 +44,7 @@ ASKED = ("question", "answer", "choices")
 """Those of questions."""
 NAMEABLE = ("image", "caption", *READ, *ASKED, "turns", "licence", "system", "signals", *WITHIN)
 """All that name columns or keys."""
-SEVERAL = ("image", "caption", "question", "choices", "turns", "signals")
+SEVERAL = ("image", "caption", "question", "choices", "turns", "turn_image", "signals")
 """Those that may name several."""
 QUIZ = frozenset(ASKED)
 FORMS = QUIZ | {"caption", "ocr", "turns"}
@@ -160,7 +160,8 @@ def _add_turns(cells: Cells, kind: str, options: dict[str, Any]) -> dict[str, An
         return options
     found = _find_turns(cells, turns, LINKED if kind == "web_table" else IN_ROW) or {}
     if "turn_image" in found and (image := options.get("image")):
-        within = {f"{turns}.{found['turn_image']}"}
+        shown = found["turn_image"]
+        within = {f"{turns}.{one}" for one in ([shown] if isinstance(shown, str) else shown)}
         if {*([image] if isinstance(image, str) else image)} <= within:
             options = {name: value for name, value in options.items() if name != "image"}
         else:

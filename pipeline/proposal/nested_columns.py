@@ -99,7 +99,7 @@ def recognise_turns(turns: Sequence[Any], shows: Callable[[Sequence[Any]], bool]
     found |= {} if said in VALUE else {"said": said}
     if named := _find_roles([[find_place(turn, speaker) for turn in talk] for talk in talks]):
         found["speakers"] = named
-    return found | ({"turn_image": shown[0]} if shown else {})
+    return found | ({"turn_image": shown[0] if len(shown) == 1 else shown} if shown else {})
 
 
 def recognise_parts(rows: Sequence[Mapping[str, Any]], shows: Callable[[Sequence[Any]], bool]) -> dict[str, str]:

@@ -18,15 +18,15 @@ from vlmill.pipeline.sources.nested import find_place, list_beside
 Speaker = Literal["system", "user", "assistant"]
 
 
-def lift_turns(turns: Any, named: Sequence[str], shown: str) -> Any:
+def lift_turns(turns: Any, named: Sequence[str], shown: Sequence[str]) -> Any:
     """Turns with what lies at dotted names as keys of their own, in place of the objects that it lies in.
 
     What else has a value in these objects stays as a key, under its dotted name, to be noted.
 
     Args:
         turns: of a row.
-        named: the keys that are read of a turn, that of images among them.
-        shown: the key of images; empty: there is none.
+        named: the keys that are read of a turn, those of images among them.
+        shown: the keys of images.
 
     Raises:
         UnreadableRow: what else is in these objects carries meaning.
@@ -36,7 +36,9 @@ def lift_turns(turns: Any, named: Sequence[str], shown: str) -> Any:
     return [_lift_turn(turn, named, shown) if isinstance(turn, Mapping) else turn for turn in turns]
 
 
-def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Speaker], shown: str = "") -> Any:
+def rename_turns(
+    turns: Any, speaker: str, said: str, speakers: Mapping[str, Speaker], shown: Sequence[str] = ()
+) -> Any:
     """Turns as messages of role and content; what is no list of objects is left to who reads it.
 
     Args:
@@ -44,7 +46,7 @@ def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Spe
         speaker: the key of who speaks; empty: as trainers call it.
         said: the key of what is said; empty: as trainers call it. Both may be dotted.
         speakers: who speaks -> role, in any case; others are left as they are.
-        shown: the key of images; a turn that has some needs no text.
+        shown: the keys of images; a turn that has some needs no text.
 
     Raises:
         UnreadableRow: a turn has no such key.
@@ -58,8 +60,8 @@ def rename_turns(turns: Any, speaker: str, said: str, speakers: Mapping[str, Spe
     ]
 
 
-def show_turn_images(turns: Any, column: str) -> tuple[Any, list[Any]]:
-    """Lifted turns with `<image>` for each image that they name under this key, and those images in order.
+def show_turn_images(turns: Any, columns: Sequence[str]) -> tuple[Any, list[Any]]:
+    """Lifted turns with `<image>` for each image that they name under these keys, and those images in order.
 
     Images stand before a turn's text, unless it says where: then it has as many `<image>`.
     """
@@ -70,27 +72,28 @@ def show_turn_images(turns: Any, column: str) -> tuple[Any, list[Any]]:
         if not isinstance(turn, Mapping):
             shown.append(turn)
             continue
-        found = find_place(turn, column)
-        listed = [one for one in (found if isinstance(found, list) else [found]) if one not in (None, "")]
+        found = [find_place(turn, column) for column in columns]
+        listed = [one for held in found for one in (held if isinstance(held, list) else [held])]
+        listed = [one for one in listed if one not in (None, "")]
         images += listed
-        rest = {key: value for key, value in turn.items() if key != column}
+        rest = {key: value for key, value in turn.items() if key not in columns}
         shown.append({**rest, "content": _mark_images(rest.get("content"), len(listed))})
     return shown, images
 
 
-def _lift_turn(turn: Mapping[str, Any], named: Sequence[str], shown: str) -> dict[str, Any]:
+def _lift_turn(turn: Mapping[str, Any], named: Sequence[str], shown: Sequence[str]) -> dict[str, Any]:
     dotted = [name for name in named if "." in name and turn.get(name) is None]
     found = {name: value for name in dotted if (value := find_place(turn, name)) is not None}
-    pictured = bool(shown) and has_value(find_place(turn, shown))
+    pictured = any(has_value(find_place(turn, one)) for one in shown)
     beside = dict.fromkeys(list_beside(turn, dotted, pictured=pictured), True)
     around = {name.partition(".")[0] for name in dotted} - {*named}
     return {**{key: value for key, value in turn.items() if key not in around}, **beside, **found}
 
 
 def _rename_turn(
-    place: int, turn: Mapping[str, Any], speaker: str, said: str, roles: Mapping[str, Speaker], shown: str
+    place: int, turn: Mapping[str, Any], speaker: str, said: str, roles: Mapping[str, Speaker], shown: Sequence[str]
 ) -> dict[str, Any]:
-    pictured = bool(shown) and has_value(find_place(turn, shown))
+    pictured = any(has_value(find_place(turn, one)) for one in shown)
     for name, key in (("speaker", speaker), *(() if pictured else (("said", said),))):
         if key and find_place(turn, key) is None:
             raise UnreadableRow(f"turn {place} has no {key}, which the option {name} names; it has {', '.join(turn)}")

@@ -90,7 +90,7 @@ class TableSource(RecordSource):
     speaker: str = ""  # the key of a turn that says who speaks; else from or role
     said: str = ""  # the key of a turn with what is said; else value or content
     speakers: Mapping[str, Speaker] = field(default_factory=dict)  # who speaks -> user, assistant or system
-    turn_image: str = ""  # the key of a turn that holds its images
+    turn_image: Names = ()  # the key of a turn that holds its images, or several
     mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
     system: str = ""  # the system prompt beside the turns; else system or system_prompt
     licence: str = ""  # of each row; else all have the source's
@@ -199,8 +199,9 @@ class TableSource(RecordSource):
         said = self._join_turns(row) if self.turns else self._make_turns(row)
         system = row.get(self.system) if self.system else _find_system(row, parents) if self.turns else None
         if self.turn_image:
-            said, values = show_turn_images(said, self.turn_image)
-            images = [self.read_image(f"{self.turn_image} {place}", value) for place, value in enumerate(values)]
+            shown = _list_names(self.turn_image)
+            said, values = show_turn_images(said, shown)
+            images = [self.read_image(f"{' or '.join(shown)} {place}", one) for place, one in enumerate(values)]
             page = read_marked_page(said, images, system)
         elif self.image:
             shown = _show_images(said, len(images), self.mark)
@@ -219,9 +220,10 @@ class TableSource(RecordSource):
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
         parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in _list_names(self.turns)]
-        named = [name for name in (self.speaker, self.said, self.turn_image) if name]
-        parts = [lift_turns(part, named, self.turn_image) for part in parts]
-        found = [rename_turns(part, self.speaker, self.said, self.speakers, self.turn_image) for part in parts]
+        shown = _list_names(self.turn_image)
+        named = [name for name in (self.speaker, self.said, *shown) if name]
+        parts = [lift_turns(part, named, shown) for part in parts]
+        found = [rename_turns(part, self.speaker, self.said, self.speakers, shown) for part in parts]
         if len(found) == 1 or not all(isinstance(one, list) for one in found):
             return found[0]  # which says what is wrong with it
         before = [{**one, "loss": False} if isinstance(one, Mapping) else one for part in found[:-1] for one in part]

@@ -71,6 +71,25 @@ def test_images_of_turns_are_found(tmp_path):
     assert found.images == str(tmp_path / "img")
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_several_keys_of_a_turn_may_hold_images(tmp_path, named):
+    for row in range(10):
+        (tmp_path / f"{row}.png").write_bytes(picture(row))
+    rows = [
+        {
+            "chat": [
+                {"role": "user", "text": f"What differs {row}?", "before": f"{row}.png", "after": f"{9 - row}.png"},
+                {"role": "assistant", "text": "The colour."},
+            ]
+        }
+        for row in range(5)
+    ]
+    columns = {"turns": ["chat"], "turn_image": ["before", "after"]} if named else None
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)), columns)
+    assert found.chosen.options == {"turns": "chat", "said": "text", "turn_image": ["before", "after"]}
+    assert [one.path for one in found.chosen.pages[0].pictures] == ["0.png", "9.png"]
+
+
 @pytest.mark.parametrize("numbered", [False, True])
 @pytest.mark.parametrize("column", ["messages", "thread"])
 def test_a_name_beside_a_conversation_is_no_caption_of_its_images(tmp_path, column, numbered):

@@ -133,6 +133,26 @@ def test_images_of_a_turn_stand_in_that_turn(tmp_path):
     assert [picture.path for picture in row.pages[0].pictures] == ["a.png", "b.png", "c.png"]
 
 
+def test_images_under_several_keys_of_a_turn_stand_in_the_order_of_the_keys(tmp_path):
+    thread = [
+        {"by": "client", "said": "What differs?", "after": {"file": "b.png"}, "before": {"file": "a.png"}},
+        {"by": "agent", "said": "The gate."},
+        {"by": "client", "after": {"file": "c.png"}},
+        {"by": "agent", "said": "Nothing here."},
+    ]
+    named = {"turns": "thread", "speaker": "by", "said": "said", "speakers": WITHIN["speakers"]}
+    shown = ["before.file", "after.file"]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", [{"thread": thread}]), **named, turn_image=shown)
+    assert [picture.path for picture in row.pages[0].pictures] == ["a.png", "b.png", "c.png"]
+    assert texts(row) == [
+        *[("user", 0, None)] * 2,
+        ("user", 0, "What differs?"),
+        ("assistant", 0, "The gate."),
+        ("user", 1, None),
+        ("assistant", 1, "Nothing here."),
+    ]
+
+
 THREAD = [
     {"author": {"role": "client", "name": "Jo"}, "body": {"text": "What?", "shots": [{"file": "a.png", "w": 9}]}},
     {"author": {"role": "agent", "name": "Al"}, "body": {"text": "A gate.", "shots": []}},
