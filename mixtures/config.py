@@ -69,7 +69,7 @@ class Balance:
     """
 
     by: str  # a column that names groups: a signal of kind clusters, `group`, `licence` or another of `where`
-    cap: int  # samples of a group at most
+    cap: int  # samples of one group at most
 
     def __post_init__(self) -> None:
         """Refuse a cap that leaves nothing."""
@@ -168,7 +168,9 @@ class MixtureSettings:
     sequence_length: int  # tokens of a packed sequence at most
     shares: Mapping[str, Share] = field(default_factory=dict)  # source -> its share of the unit
     repeat: Mapping[str, float] = field(default_factory=dict)  # source -> epochs, times `epochs`
-    entries: tuple[MixtureEntry, ...] = Field(default=(), json_schema_extra=_allow_mapping)  # the long form
+    entries: tuple[MixtureEntry, ...] = Field(
+        default=(), json_schema_extra=_allow_mapping
+    )  # the same, with more keys for each
     unit: Unit = "samples"  # of shares; the order of sources keeps to it as well
     epochs: float | None = None  # budget: tokens of so many epochs of all sources; repeats, so many times
     tokens: float | None = None  # budget: tokens in sequences, padding aside

@@ -78,17 +78,17 @@ class LossWeights:
 class Training:
     """One stage of training. A component without a learning rate is frozen."""
 
-    learning_rate: dict[Component, Rate]  # of AdamW, at its peak
+    learning_rate: dict[Component, Rate]  # of AdamW at its peak, by component; one without a rate is frozen
     sequences: Positive = 8  # packed sequences in a step, over all ranks
     steps: Positive | None = None  # updates of the weights; either these or epochs
     epochs: Positive | None = None  # over the plan, in place of steps; each in another order
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
     ranks: Positive | None = None  # that steps are balanced for; any number may train
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
-    schedule: Literal["cosine", "constant"] = "cosine"  # after it, cosine down to 0
+    schedule: Literal["cosine", "constant"] = "cosine"  # of learning rates behind the warmup: down to 0, or constant
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
-    betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW
-    clip: Rate | None = 1.0  # of the gradient's norm
+    betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW: decay of its means of gradients and of their squares
+    clip: Rate | None = 1.0  # the norm that gradients are clipped to; null: they are not
     loss: Loss = "answers"  # what is learned: supervised texts alone, or every token but those of images
     loss_weights: LossWeights | None = None  # None: every supervised token counts alike
     adapter: Adapter | tuple[Adapter, ...] | None = (
@@ -171,7 +171,7 @@ class VisionTower:
     """A vision transformer with new weights, of transformers' class for `kind`."""
 
     kind: Literal["siglip", "clip", "dinov2", "internvit", "qwen2_5_vl", "qwen3_vl"]  # its class in transformers
-    hidden_size: Width  # of a patch's vector
+    hidden_size: Width  # width of a patch's vector
     layers: Layers  # of attention, one above the other
     heads: Layers  # of attention in a layer; they divide hidden_size
     patch_size: Width  # side of a patch, in pixels; the image policy has the same
@@ -201,7 +201,7 @@ class TextModel:
     kind: Literal[
         "gemma", "gemma3", "llama", "mistral", "persimmon", "phi", "phi3", "qwen2", "qwen3", "smollm3"
     ]  # fmt: skip # its class in transformers
-    hidden_size: Width  # of a token's vector
+    hidden_size: Width  # width of a token's vector
     layers: Layers  # of attention, one above the other
     heads: Layers  # of attention in a layer; they divide hidden_size
     kv_heads: Layers | None = None  # of keys and values; None: as many as heads
@@ -224,7 +224,9 @@ class FusedTower:
 
     kind: Literal["fused"]  # two towers over one image
     first: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]  # its features come first in a patch
-    second: Annotated[VisionTower | Pretrained, Field(discriminator="kind")]  # behind those of the first
+    second: Annotated[
+        VisionTower | Pretrained, Field(discriminator="kind")
+    ]  # its features stand behind those of the first
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -239,7 +241,7 @@ class ModelSettings:
         None  # the language model; not beside checkpoint
     )
     connector: Connector = Connector()  # what makes visual tokens of the vision tower's patches
-    checkpoint: Pretrained | None = None  # of the family's own class
+    checkpoint: Pretrained | None = None  # a whole published model of the family's class, in place of the parts below
     positions: Positions | None = None  # of tokens; None: as the family, or the checkpoint, has them
     export_dtype: ExportDtype | None = None  # None: what the pretrained language model or checkpoint was published in
 

@@ -41,7 +41,7 @@ class PublishedChat:
     images: Annotated[str, KindOf(FORMATS)] = "vlmill"  # the format of ours that writes images as the family does
     variables: Mapping[Name, str | bool | int] = field(default_factory=dict)  # that the template leaves open
     template: Annotated[str, Field(max_length=LONGEST)] | None = None  # Jinja, as in chat_template.jinja
-    tokens: Mapping[Token, str] = field(default_factory=dict)  # that the template may name
+    tokens: Mapping[Token, str] = field(default_factory=dict)  # special tokens that the template may name
     marks: tuple[str, ...] = ()  # special tokens that the template writes
     stops: tuple[str, ...] = ()  # tokens that end an answer, of generation_config.json
 

@@ -76,8 +76,8 @@ class Benchmark:
     """One evaluation set of a recipe."""
 
     files: str | Mapping[str, str] | None = None  # pattern below root; or split -> pattern
-    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
-    split: str | tuple[str, ...] | None = None  # ... and split, or splits
+    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration
+    split: str | tuple[str, ...] | None = None  # in the place of files: its split, or several
     kind: Annotated[str, KindOf(SOURCES, HINT)] = "evaluation"  # a row shape that carries its images
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     options: Annotated[Source, OneOf(SOURCES)] = Field(

@@ -100,11 +100,13 @@ class Fetch:
     mirrors: Mapping[str, str] = field(default_factory=dict, metadata=RUNTIME)  # URL prefixes; may be private
     timeout_s: Annotated[float, pydantic.Field(gt=0, le=3600)] = field(
         default=10.0, metadata=RUNTIME
-    )  # of one wait on the network
+    )  # seconds of one wait on the network
     deadline_s: Annotated[float, pydantic.Field(gt=0, le=86400)] = field(
         default=60.0, metadata=RUNTIME
-    )  # of one address in all
-    retries: Annotated[int, pydantic.Field(ge=0, le=100)] = field(default=2, metadata=RUNTIME)  # of one address
+    )  # seconds for one address in all, redirects included
+    retries: Annotated[int, pydantic.Field(ge=0, le=100)] = field(
+        default=2, metadata=RUNTIME
+    )  # how often one address is tried again
     threads: Annotated[int, pydantic.Field(ge=1, le=1024)] = field(
         default=64, metadata=RUNTIME
     )  # each may hold four bodies in memory

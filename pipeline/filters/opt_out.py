@@ -30,9 +30,9 @@ class OptOut:
     """Drops samples and image nodes whose address, domain or content is in a list. Paths are relative to the recipe.
 
     Attributes:
-        urls: files of addresses.
-        domains: files of domains.
-        sha256: files of digests.
+        urls: files that list addresses.
+        domains: files that list domains.
+        sha256: files that list the sha256 of images.
     """
 
     name: ClassVar[str] = "opt_out"

@@ -30,10 +30,10 @@ class ShapeBounds:
 
     Attributes:
         min_side: pixels of the shorter side; below 32 are spacers, bullets and toolbar icons.
-        max_side: pixels of the longer side.
+        max_side: pixels of the longer side at most.
         max_ratio: longer over shorter side; above 10 are rules and borders. A set of text lines needs more.
-        min_pixels: width times height.
-        max_pixels: width times height.
+        min_pixels: width times height at least.
+        max_pixels: width times height at most.
         min_images: images that a sample must have left, after failures, these bounds and whatever else drops images:
             other filters, dedupe, an image policy that cannot draw them.
         max_images: images that it may have left.

@@ -59,23 +59,24 @@ Fault = tuple[Reason, float]
 
 @dataclass(frozen=True, config=STRICT)
 class TextBounds:
-    """What a text must keep to; None asks for nothing. All shares are from 0 to 1.
+    """What a text must keep to; None asks for nothing. Bounds that say "share" are from 0 to 1.
 
     Attributes:
         min_words: words it has at least; headings have few.
         max_words: words it has at most.
-        max_character_repetition: of its runs of 10 characters. Prose has up to 0.2, lists of similar names 0.4, tables
-            of contents with dotted lines 0.8, a row of one sign 1.
-        max_word_repetition: of its runs of 5 words. Prose has up to 0.2, reference pages 0.7, what was said over and
-            over 1.
-        max_special_characters: of its characters, spaces and digits among them. English has 0.2, receipts 0.5, code
-            0.7, tables of numbers 1.
-        max_unreadable_characters: of its characters. What a PDF without a table of its characters gives has most.
-        min_stop_words: of its words. Prose has 0.4, lists and keywords less than 0.1.
-        min_common_words: of its words, those that people write: of English prose nearly all, of manuals full of code
-            0.8, of random letters none.
-        max_flagged_words: of its words.
-        min_punctuation: of its words and punctuation marks. Thai has none.
+        max_character_repetition: share of repeated runs of 10 characters. Prose has up to 0.2, lists of similar names
+            0.4, tables of contents with dotted lines 0.8, a row of one sign 1.
+        max_word_repetition: share of repeated runs of 5 words. Prose has up to 0.2, reference pages 0.7, what was said
+            over and over 1.
+        max_special_characters: share of special characters, spaces and digits among them. English has 0.2, receipts
+            0.5, code 0.7, tables of numbers 1.
+        max_unreadable_characters: share of unreadable characters. What a PDF without a table of its characters gives
+            has most.
+        min_stop_words: share of stop words. Prose has 0.4, lists and keywords less than 0.1.
+        min_common_words: share of words that people write: of English prose nearly all, of manuals full of code 0.8, of
+            random letters none.
+        max_flagged_words: share of flagged words.
+        min_punctuation: share of punctuation marks among words and marks. Thai has none.
         ratios_from: words from which on a text is asked for the ratios of words: repetition, stop words, common words,
             flagged words.
             OBELICS asked all texts, and so took headings and captions of pictures.

@@ -33,8 +33,8 @@ class Bound:
     """The bounds of one value. A value on a bound is kept.
 
     Attributes:
-        min: the least.
-        max: the largest.
+        min: the least value that is kept.
+        max: the largest value that is kept.
         min_quantile: 0.1 keeps the upper 90 % of what was scored in the run.
         max_quantile: 0.9 keeps the lower 90 %.
         by_source: whether a quantile is of the values of each source by itself.

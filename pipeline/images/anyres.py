@@ -37,7 +37,7 @@ class AnyRes:
     version: ClassVar[int] = 2
 
     side: Side = 336  # of a tile, the encoder's input
-    patch: Side = 14  # of the encoder
+    patch: Side = 14  # pixels of a side of the encoder's patches
     pinpoints: tuple[tuple[Side, Side], ...] = ()  # (height, width) that a canvas may have; else LLaVA-NeXT's grids
     cap: Side | None = None  # N of anyres_max_N: visual tokens beyond N tiles' are interpolated away
     many: Literal["tiles", "letterbox"] = "tiles"  # what images get that are not alone in their sample

@@ -30,8 +30,8 @@ class Crop:
     kind: ClassVar[str] = "crop"
     version: ClassVar[int] = 1
 
-    side: Side = 336  # of the encoder's input
-    patch: Side = 14  # of the encoder
+    side: Side = 336  # pixels of a side of the encoder's input
+    patch: Side = 14  # pixels of a side of the encoder's patches
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 
     def layout(self, sizes: Sequence[Size]) -> tuple[Layout, ...]:

@@ -32,8 +32,8 @@ class InternVL(ShowsWholeImage):
 
     side: Side = 448  # of a tile, the encoder's input
     fewest: Annotated[int, Field(ge=1, le=256)] = 1  # tiles, the overview not counted
-    most: Annotated[int, Field(ge=1, le=256)] = 12  # tiles at most
-    patch: Side = 14  # of the encoder
+    most: Annotated[int, Field(ge=1, le=256)] = 12  # tiles of one image at most, the overview aside
+    patch: Side = 14  # pixels of a side of the encoder's patches
     shuffle: Side = 2  # pixel shuffle: so many patches squared become one visual token
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 

@@ -28,7 +28,7 @@ class Letterbox:
     kind: ClassVar[str] = "letterbox"
     version: ClassVar[int] = 1
 
-    side: Side = 384  # of the encoder's input
+    side: Side = 384  # pixels of a side of the encoder's input
     patch: Side = 14  # of the encoder; visual tokens are (side // patch) ** 2, a CLS token is not among them
     fill: tuple[Channel, Channel, Channel] = (127, 127, 127)  # int(255 * mean): SigLIP's; CLIP's is (122, 116, 104)
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss

@@ -40,7 +40,7 @@ class Native(ShowsWholeImage):
     kind: ClassVar[str] = "native"
     version: ClassVar[int] = 1
 
-    min_pixels: Pixels = 56 * 56  # of the resized image
+    min_pixels: Pixels = 56 * 56  # width times height of the resized image, at least
     max_pixels: Pixels = 28 * 28 * 1280  # a visual token is (patch * merge) squared of them
     patch: Side = 14  # of the encoder; Qwen3-VL has 16
     merge: Side = 2  # so many patches squared become one visual token

@@ -28,8 +28,8 @@ class Pooled(ShowsWholeImage):
     kind: ClassVar[str] = "pooled"
     version: ClassVar[int] = 1
 
-    side: Side = 896  # of the encoder's input
-    patch: Side = 14  # of the encoder
+    side: Side = 896  # pixels of a side of the encoder's input
+    patch: Side = 14  # pixels of a side of the encoder's patches
     pool: Annotated[int, Field(ge=1, le=64)] = 4  # one visual token is the average of this many squared patches
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 

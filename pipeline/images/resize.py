@@ -25,8 +25,8 @@ class Resize(ShowsWholeImage):
     kind: ClassVar[str] = "resize"
     version: ClassVar[int] = 1
 
-    side: Side = 384  # of the encoder's input
-    patch: Side = 14  # of the encoder
+    side: Side = 384  # pixels of a side of the encoder's input
+    patch: Side = 14  # pixels of a side of the encoder's patches
     whole: bool = False  # one placeholder an image, not one a patch, for models that look by cross-attention (Idefics)
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 

@@ -36,7 +36,7 @@ class Tiles(ShowsWholeImage):
 
     side: Side = 364  # of a tile, the encoder's input
     longest: Side = 1456  # pixels of the longer side of the canvas
-    patch: Side = 14  # of the encoder
+    patch: Side = 14  # pixels of a side of the encoder's patches
     shuffle: Side = 2  # pixel shuffle: so many patches squared become one visual token
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 

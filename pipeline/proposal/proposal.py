@@ -95,7 +95,7 @@ class Proposal:
     name: str  # for the recipe and its source
     suffixes: Mapping[str, tuple[int, int]]  # end of a file's name -> files and bytes
     root: str
-    files: str  # pattern below root
+    files: str  # which files below `root`: a pattern such as data/*.parquet
     columns: Mapping[str, str]  # of the first row -> what is in it
     chosen: Attempt | None  # None where no kind fits
     others: tuple[Attempt, ...] = ()  # what was tried besides, the best first

@@ -53,16 +53,16 @@ class SourceSettings:
     """One named source of a recipe."""
 
     kind: Annotated[str, KindOf(SOURCES, HINT, open=True)]  # a row shape; needed where no included file names it
-    files: str | None = None  # pattern below root
-    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration ...
-    split: str | None = None  # ... and split
+    files: str | None = None  # which files below `root`: a pattern such as data/*.parquet
+    subset: str | None = None  # in the place of files, of a dataset on the Hugging Face Hub: its configuration
+    split: str | None = None  # in the place of files: its split
     subsets: Literal["*"] | tuple[str, ...] | None = (
         None  # a source for each of these subsets, or for all: NAME-SUBSET; `{subset}` in `files` is a subset's folder
     )
     group: str = ""  # a name by which mixtures mean several sources; of sources that are subsets, the source they were
     root: str = field(default=".", metadata=RUNTIME)  # folder (relative to the recipe), fsspec URL, hf://datasets/...
     images: str | None = field(default=None, metadata=RUNTIME)  # where paths of image files start; else from root
-    licence: str = ""  # of samples that name none
+    licence: str = ""  # the licence of samples that name none of their own
     homepage: str = field(default="", metadata=RUNTIME)  # where people read about it; for the data card
     citation: str = field(default="", metadata=RUNTIME)  # what to cite, such as arXiv:2306.16527; for the data card
     priority: Annotated[int, pydantic.Field(ge=-(1 << 31), lt=1 << 31)] = (
@@ -101,7 +101,7 @@ class PartitionBounds:
 class ShardBounds:
     """Upper bounds of one tar."""
 
-    samples: Amount = 10_000  # of a tar at most
+    samples: Amount = 10_000  # samples in one tar at most
     bytes: Amount = 1 << 30  # of these samples; a larger one has a tar of its own
 
 
@@ -148,7 +148,7 @@ class Recipe:
         1.0  # fraction of each source's rows, every budget, steps and warm_up
     )
     expect: Expect | None = field(default=None, metadata=RUNTIME)  # for every source without its own
-    partition: PartitionBounds = field(default_factory=PartitionBounds)  # what one task works on
+    partition: PartitionBounds = field(default_factory=PartitionBounds)  # how much one task works on
     fetch: Fetch = field(default_factory=Fetch)  # how images are fetched that sources name by address
     image_stats: ComputeImageStats = field(default_factory=ComputeImageStats)  # what is found out about each image
     signals: Mapping[str, Annotated[Signal | Clusters, OneOf({**SIGNALS, **DERIVED}, name_custom_signal)]] = field(
@@ -171,7 +171,7 @@ class Recipe:
     chat: ChatField = (
         "vlmill"  # how conversations and images are written in tokens: a format of ours, or a published model's
     )
-    stages: tuple[Stage, ...] = ()  # of training, in their order
+    stages: tuple[Stage, ...] = ()  # the stages of training, in their order
     model: Mapping[str, Any] = field(default_factory=dict)  # train/settings.py says what stands in it
 
     def __post_init__(self) -> None:

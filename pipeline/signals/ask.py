@@ -77,7 +77,7 @@ def _refuse_key(value: Any) -> Any:
 class ApiKey:
     """Where the key of a server is: in an environment variable of the processes that ask."""
 
-    env: str  # the variable's name
+    env: str  # the name of the environment variable
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -96,8 +96,10 @@ class Ask:
     version: ClassVar[int] = 1
     resources: ClassVar[Resources] = Resources(cpus=0.0, workers=1)
 
-    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = field(metadata=RUNTIME)  # up to /v1
-    model: str  # as the server calls it
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = field(
+        metadata=RUNTIME
+    )  # the address of the server, up to and with /v1
+    model: str  # the model's name, as the server calls it
     prompt: str  # {text} is what is asked about, {form} the form of ratings in words
     answer: Annotated[
         Literal["text"] | Mapping[str, str],
@@ -111,10 +113,18 @@ class Ask:
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0  # of drawing tokens; 0 takes the likeliest
     seed: Seed = 0  # of drawing tokens, where the server takes one
     parameters: Mapping[str, Any] = field(default_factory=dict)  # more keys of a request; null leaves one of ours out
-    again: Annotated[int, Field(ge=0, le=100)] = field(default=2, metadata=RUNTIME)  # for answers not of the form
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = field(default=16, metadata=RUNTIME)  # requests at once
-    retries: Annotated[int, Field(ge=0, le=100)] = field(default=5, metadata=RUNTIME)  # of what the server failed
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=120.0, metadata=RUNTIME)  # for one answer
+    again: Annotated[int, Field(ge=0, le=100)] = field(
+        default=2, metadata=RUNTIME
+    )  # how often it is asked again if the answer has not the form that is wanted
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = field(
+        default=16, metadata=RUNTIME
+    )  # requests that are sent at the same time
+    retries: Annotated[int, Field(ge=0, le=100)] = field(
+        default=5, metadata=RUNTIME
+    )  # how often a request that the server failed is sent again
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
+        default=120.0, metadata=RUNTIME
+    )  # seconds that one answer may take
     api_key: Annotated[ApiKey | None, BeforeValidator(_refuse_key, json_schema_input_type=ApiKey | None)] = field(
         default=None, metadata=RUNTIME
     )  # where the server's key is; None: it needs none

@@ -62,22 +62,26 @@ class OnnxClassifier:
     version: ClassVar[int] = 1
     of: ClassVar[Of] = "images"
 
-    model: WeightsField  # a file
-    side: Side = 224  # of the square that it takes
+    model: WeightsField  # the model's file, in ONNX
+    side: Side = 224  # pixels of a side of the square that the model takes
     shorter: Side | None = None  # pixels of the shorter side before the centre is cropped; None squashes the whole
     squash: Side | None = None  # side of the square to which the whole is squashed before its centre is cropped
     jpeg: Annotated[int, Field(ge=1, le=95)] | None = None  # quality of a JPEG before the crop; open_nsfw wants 75
     resample: Annotated[int, Field(ge=0, le=3)] = 2  # Pillow's number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
     layout: Literal["nchw", "nhwc"] = "nchw"  # of the input: images, channels, rows, columns; or channels last
-    channels: Literal["rgb", "bgr"] = "rgb"  # the order of colours
+    channels: Literal["rgb", "bgr"] = "rgb"  # the order of colours that the model takes
     scale: float = 1 / 255  # times each value of 0 to 255, before mean and std
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # in the order of channels
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # what is subtracted from pixels, in the order of `channels`
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)  # that values are divided by, behind mean
     output: Annotated[int, Field(ge=0)] = 0  # place in the model's first output, as one row an image
     batch: Amount = 32  # pictures that the model gets at once
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # on a CPU
-    resources: Resources = field(default_factory=Resources, metadata=RUNTIME)  # of a worker
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)  # for a batch
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # threads of one worker on a CPU
+    resources: Resources = field(
+        default_factory=Resources, metadata=RUNTIME
+    )  # processors, memory and GPUs of one worker
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
+        default=600.0, metadata=RUNTIME
+    )  # seconds that one batch may take
 
     def __post_init__(self) -> None:
         if self.shorter is not None and self.squash is not None:

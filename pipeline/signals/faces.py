@@ -56,7 +56,7 @@ class Faces(ImageDetector):
 
     longest: Side = 640  # as in ImageDetector; a face has to be about 10 px wide
     model: WeightsField = field(kw_only=True)  # an ONNX file of YuNet or CenterFace
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of a face at least
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.6  # how sure the model has to be of a face for it to count
 
     def made_by(self) -> Mapping[str, str]:
         """The library that computes."""

@@ -27,8 +27,8 @@ class Cauldron(ParquetSource):
 
     images: str = "images"  # a list of images or one
     turns: str = "texts"  # the column with a list of turns
-    question: str = "user"  # of a turn
-    answer: str = "assistant"  # of a turn
+    question: str = "user"  # the key of a turn with its question
+    answer: str = "assistant"  # the key of a turn with its answer
 
     def columns(self) -> Columns:
         """Those that the options name. A turn of The Cauldron also has `source`, the set that it was taken from."""

@@ -50,8 +50,10 @@ class MintDocuments(Source):
     isolated: ClassVar[bool] = True
 
     paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one
-    max_bytes: Amount = 1 << 28  # of a document's members
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=30.0, metadata=RUNTIME)  # for one image
+    max_bytes: Amount = 1 << 28  # bytes of the files of one document at most
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
+        default=30.0, metadata=RUNTIME
+    )  # seconds that one image may take to decode
 
     def needs(self) -> tars.Needs:
         """The texts. A document of text alone has no TIFF."""

@@ -48,8 +48,10 @@ class Pdf(Source):
     sample: Literal["page", "document"] = "page"  # what becomes one: a page with its text, or a PDF with its images
     long_side: Annotated[int, Field(ge=1, le=16_384)] = 1280  # pixels of a page: 116 dpi on A4
     max_pages: Annotated[int, Field(ge=1, le=100_000)] = 256  # of one PDF, held in memory together
-    max_bytes: Amount = 1 << 28  # of one PDF
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=30.0, metadata=RUNTIME)  # for one page or image
+    max_bytes: Amount = 1 << 28  # bytes of one PDF at most
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
+        default=30.0, metadata=RUNTIME
+    )  # seconds that one page or image may take
 
     def needs(self) -> tars.Needs:
         """The PDF alone."""

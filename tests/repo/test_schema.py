@@ -84,7 +84,7 @@ def test_every_kind_is_in_it_with_what_it_says():
         assert SCHEMA["$defs"][block]["description"]
     assert SCHEMA["$defs"]["Fetch"]["properties"]["max_bytes"]["description"] == "of one body, packed or unpacked"
     shape = SCHEMA["properties"]["filters"]["items"]["properties"]["shape"]["anyOf"][0]["properties"]
-    assert shape["max_pixels"]["description"] == "width times height."  # from the docstring's attributes
+    assert shape["max_pixels"]["description"] == "width times height at most."  # from the docstring's attributes
 
 
 def test_the_reference_is_the_one_that_the_schema_gives(capsys):

@@ -53,7 +53,7 @@ class DocumentSource(Source, Protocol):
     max_pages: Annotated[int, Field(ge=1, le=100_000)] = (
         256  # the pages of one document are held in memory together, 0.1 to 2 MB each
     )
-    max_bytes: Amount = 1 << 28  # of a document's members
+    max_bytes: Amount = 1 << 28  # bytes of the files of one document at most
     seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
         default=30.0, metadata=RUNTIME
     )  # for one page; 0.05 are usual
