@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.chat.reading import fill_chat
+from vlmill.pipeline.core.errors import raise_errors
 from vlmill.pipeline.recipe.given import RecipePlace
 from vlmill.pipeline.recipe.include import COMPOSING
 from vlmill.pipeline.recipe.located import Origins, add_origins, note_changes
@@ -69,9 +70,11 @@ class MappingInChange:
         return tuple(add_origins(fault, self.data, self.origins, name) for fault in faults)
 
     def _expand_subsets(self, base: Path, locked: Mapping[str, Any] | None) -> None:
-        before, self.data = self.data, expand_subsets(self.data, base, locked)
+        before = self.data
+        self.data, errors = expand_subsets(before, base, locked)
         if self.data is not before:
             self._note_subsets(before["sources"])
+        raise_errors(errors)
 
     def _move(self, name: str, place: str) -> None:
         self.change(f"--source {name}", lambda data: move_source(data, name, place))

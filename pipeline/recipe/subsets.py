@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.config import suggest_names
-from vlmill.pipeline.core.errors import RecipeError, SourceError
+from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError
 from vlmill.pipeline.core.places import resolve_place
 from vlmill.pipeline.core.yaml_format import parse_yaml
 from vlmill.pipeline.inputs.files import list_input_files, open_input
@@ -35,31 +35,39 @@ SPLIT = "train"
 """What is read of a subset where the source names no `split`."""
 
 
-def expand_subsets(data: dict[str, Any], base: Path, locked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def expand_subsets(
+    data: dict[str, Any], base: Path, locked: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[VlmillError]]:
     """A recipe's mapping with one source per subset of each source that has `subsets`, ordered by name.
+
+    A source whose subsets cannot be listed stays as it is, and what is wrong with it is the second value.
 
     Args:
         data: the mapping.
         base: the folder that its relative paths start from.
         locked: the mapping that a run's folder is locked to, whose subsets are kept.
 
-    Raises:
-        RecipeError: `subsets` is no list of names, a subset is not there, or two have the same name as a source.
-        SourceError: the Hub or the folder cannot be read.
+    Returns:
+        The mapping, and the errors: `subsets` is no list of names, a subset is not there, or two have the same name as
+        a source (RecipeError); the Hub or the folder cannot be read (SourceError).
     """
     sources = data.get("sources")
     if not isinstance(sources, dict):
-        return data
-    found = dict[str, Any]()
+        return data, []
+    found, errors = dict[str, Any](), list[VlmillError]()
     for name, block in sources.items():
-        if not isinstance(block, dict) or block.get("subsets") is None:
-            made = {name: block}
-        else:
-            made = _expand_source(str(name), block, base, (locked or {}).get("sources", {}))
+        made = {name: block}
+        if isinstance(block, dict) and block.get("subsets") is not None:
+            try:
+                made = _expand_source(str(name), block, base, (locked or {}).get("sources", {}))
+            except VlmillError as error:
+                errors.append(error)
         if taken := found.keys() & made.keys():
-            raise RecipeError(f"sources.{name}.subsets: there is a source {min(taken)!r} already; rename one of them")
+            told = f"sources.{name}.subsets: there is a source {min(taken)!r} already; rename one of them"
+            errors.append(RecipeError(told))
+            made = {name: block}
         found |= made
-    return {**data, "sources": found}
+    return {**data, "sources": found}, errors
 
 
 def list_unlisted(data: Mapping[str, Any]) -> list[str]:

@@ -172,6 +172,21 @@ def test_where_subsets_cannot_be_listed_nothing_is_said_of_what_names_them(tmp_p
     assert [found.concerns(fault) for fault in later] == [True, False]
 
 
+def test_all_sources_whose_subsets_cannot_be_listed_are_named_and_the_others_are_read(tmp_path):
+    path = recipe(tmp_path, root=copy_locally(tmp_path / "copy", FILES))
+    lost = {name: {"kind": "cauldron", "root": f"/nowhere/{name}", "subsets": "*"} for name in ("one", "two")}
+    data = yaml.safe_load(Path(path).read_text())
+    Path(path).write_text(yaml.safe_dump({**data, "sources": {**lost, **data["sources"]}}))
+    found = load_readable(path)
+    one, two = found.faults
+    assert "/nowhere/one" in one
+    assert "/nowhere/two" in two
+    assert found.unreadable == {"one", "two"}
+    assert {"all-ai2d", "all-FigureQA_MathV360K"} <= set(found.mapping["sources"])
+    with pytest.raises(SourceError, match=r"(?s)/nowhere/one.*/nowhere/two"):
+        compose_recipe(path)
+
+
 def write_rows(folder, *subsets):
     for subset in subsets:
         (folder / subset).mkdir(parents=True, exist_ok=True)
