@@ -15,6 +15,7 @@ import glob
 import posixpath
 import re
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ LONGEST_README = 8 << 20
 """Bytes of a README.md that are read."""
 GLOB, MEANS = re.compile(r"\*\*|.", re.DOTALL), {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 """The characters of a pattern of files, and what those mean that are not themselves."""
+AT_ONCE = 16
+"""Sources whose subsets are listed at the same time."""
 SPLIT = "train"
 """What is read of a subset where the source names no `split`."""
 
@@ -55,11 +58,17 @@ def expand_subsets(
     if not isinstance(sources, dict):
         return data, []
     found, errors = dict[str, Any](), list[VlmillError]()
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # the Hub may take its time for each
+        listed = {
+            name: pool.submit(_expand_source, str(name), block, base, (locked or {}).get("sources", {}))
+            for name, block in sources.items()
+            if _has_subsets(block)
+        }
     for name, block in sources.items():
         made = {name: block}
-        if isinstance(block, dict) and block.get("subsets") is not None:
+        if name in listed:
             try:
-                made = _expand_source(str(name), block, base, (locked or {}).get("sources", {}))
+                made = listed[name].result()
             except VlmillError as error:
                 errors.append(error)
         if taken := found.keys() & made.keys():
@@ -74,7 +83,11 @@ def list_unlisted(data: Mapping[str, Any]) -> list[str]:
     """The sources of a recipe's mapping whose subsets have not become sources, as where they cannot be listed."""
     sources = data.get("sources")
     blocks = sources.items() if isinstance(sources, dict) else ()
-    return [str(name) for name, block in blocks if isinstance(block, dict) and block.get("subsets") is not None]
+    return [str(name) for name, block in blocks if _has_subsets(block)]
+
+
+def _has_subsets(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("subsets") is not None
 
 
 def name_subset(source: str, subset: str) -> str:
