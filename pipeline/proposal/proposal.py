@@ -29,9 +29,10 @@ from vlmill.pipeline.proposal.attempts import (
     TRIED,
     Attempt,
     choose_attempt,
+    fits_rows,
     try_rows,
 )
-from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns
+from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns, recognise_nested
 from vlmill.pipeline.proposal.document_columns import (
     OWN,
     PAGES,
@@ -63,6 +64,7 @@ from vlmill.pipeline.proposal.sidecars import (
     name_by_folders,
 )
 from vlmill.pipeline.proposal.text_notes import list_text_notes
+from vlmill.pipeline.proposal.unread_speakers import describe_speakers
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.packed import strip_packing
 from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
@@ -143,6 +145,9 @@ def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) 
     notes += [describe_left(left)] if left else []
     if wrapped and not best:
         notes.append(wrapped.message)
+    if speechless := describe_speakers(best, opened.cells) if named is None else "":
+        best, joined = None, None
+        notes.append(speechless)
     if not best and suffix == ".json" and opened.rows and is_one_page(opened.rows[0]):
         notes.append(OF_A_PAGE)
     if best:
@@ -271,11 +276,16 @@ def _examine_pictures(
     cells = Cells(beside.described[:TRIED], where=place)
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]
+    if named is None and all(one.share < 1 for one in attempts if "caption" not in one.options):
+        nested = ((kind, one) for kind, one in recognise_nested(cells) if "turns" in one or not fits_rows(attempts))
+        attempts += [try_rows(cells.rows, kind, one) for kind, one in nested]
     best = choose_attempt(attempts)
+    speechless = describe_speakers(best, cells) if named is None else ""
+    best = None if speechless else best
     columns = cells.describe_all()
     others = tuple(one for one in attempts if one is not best)
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
-    about_texts = list_text_notes(best, cells) if best else ()
+    about_texts = list_text_notes(best, cells) if best else [speechless] if speechless else []
     notes, file = (*told, *beside.list_notes(), *about_texts, *list_box_notes(boxes, name)), f"{name}.jsonl"
     listed, count = tuple(beside.rows), len(beside.described)
     return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes, boxes)

@@ -57,6 +57,7 @@ class Beside:
     alone: Sequence[str]  # names of such files without a picture
     numeric: int = 0  # `.txt` files without a letter, such as boxes for detectors: no captions
     read: int = 0  # pages whose text was made of the words and lines of OCR
+    broken: Sequence[str] = ()  # `.json` files that hold no JSON
 
     @property
     def described(self) -> list[Mapping[str, Any]]:
@@ -71,6 +72,8 @@ class Beside:
                 f"{len(bare):,} of {len(self.rows):,} pictures have no .txt, .json or .hocr file that says anything, "
                 f"and give no sample: {_name_some(bare)}"
             )
+        if self.broken:
+            yield f"{len(self.broken):,} .json files are no JSON and say nothing: {_name_some(self.broken)}"
         if self.read:
             yield (
                 f"the texts of {self.read:,} pages were made of the words and lines in results of OCR, in their order "
@@ -108,9 +111,10 @@ def match_files(files: Sequence[InputFile]) -> dict[tuple[str, str], InputFile]:
 def list_described(files: Sequence[InputFile]) -> Beside:
     """The pictures among files, with what is said of each."""
     matched = match_files(files)
-    rows, numeric, read = list[Mapping[str, Any]](), 0, 0
+    rows, broken, numeric, read = list[Mapping[str, Any]](), list[str](), 0, 0
     for name in (file.name for file in files if get_suffix(file.name) in KNOWN):
         said = _read_json(matched[name, ".json"]) if (name, ".json") in matched else {}
+        broken += [matched[name, ".json"].name] if said is None else []
         if not said and (name, ".hocr") in matched:
             said = read_hocr(_read_text(matched[name, ".hocr"]))
         text = read_page_text(said)
@@ -123,7 +127,7 @@ def list_described(files: Sequence[InputFile]) -> Beside:
         rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
     used = {file.name for file in matched.values()}
     alone = [file.name for file in files if _is_text(file.name) and file.name not in used]
-    return Beside(rows, alone, numeric, read)
+    return Beside(rows, alone, numeric, read, broken)
 
 
 def list_pages(files: Sequence[InputFile]) -> Beside:
@@ -194,14 +198,14 @@ def _describe_page(said: Any, text: str) -> Mapping[str, Any]:
 
 
 def _read_text(file: InputFile) -> str:
-    """The text in a file."""
+    """The text in a file, without the mark of its encoding that editors on Windows put first."""
     with open_input(file) as path:
-        return path.read_text("utf-8", "replace")
+        return path.read_text("utf-8-sig", "replace")
 
 
 def _read_json(file: InputFile) -> Any:
-    """What a file holds; an empty object where it is no JSON."""
+    """What a file holds; None where it is no JSON."""
     try:
         return json.loads(_read_text(file))
     except (ValueError, RecursionError):
-        return {}
+        return None

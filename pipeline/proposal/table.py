@@ -15,6 +15,7 @@ from vlmill.pipeline.proposal.document_columns import SCANS
 from vlmill.pipeline.proposal.page_texts import OF_A_PAGE
 from vlmill.pipeline.proposal.place_names import WHOLE
 from vlmill.pipeline.proposal.proposal import Proposal
+from vlmill.pipeline.proposal.unread_speakers import SAID
 from vlmill.pipeline.sources import SOURCES, Page
 from vlmill.pipeline.sources.known_keys import PICTURES, classify_key
 
@@ -124,7 +125,8 @@ def explain_nothing(found: Proposal) -> str:
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
     whole = [note for note in found.notes if note.startswith(WHOLE) or note == OF_A_PAGE]
-    advice += [f"{WITHOUT}: {', '.join(meant)}"] if meant else []
+    spoken = [note for note in found.notes if SAID in note]
+    advice = [*spoken, *advice, *([f"{WITHOUT}: {', '.join(meant)}"] if meant and not spoken else [])]
     advice += [CHOSEN] if BETTER in meant else []
     if whole:  # what is no row tells nothing of columns and kinds
         return "\n".join([f"{found.place}: no kind makes samples of this", *(f"  {one}" for one in (*whole, OWN))])
