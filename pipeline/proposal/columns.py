@@ -14,6 +14,7 @@ from itertools import takewhile
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.proposal.answer_naming import tell_naming
 from vlmill.pipeline.proposal.captions import choose_captions
 from vlmill.pipeline.proposal.column_names import (
     ABOUT,
@@ -195,7 +196,7 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
             more = _find_column(cells, columns, ("input", "inputs"), "text")
             if more and more != question:
                 yield kind, {**common, "question": [question, more], "answer": answer}
-            yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells, columns)}
+            yield kind, {**common, "question": question, "answer": answer, **_find_choices(cells, columns, answer)}
             yield kind, {**common, "question": question, "answer": answer}
         caption = _find_column(cells, columns, CAPTIONS, *TEXTS)
         caption = caption or _find_column(cells, columns, LISTED, "list of texts")
@@ -249,7 +250,8 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
         seen = {"image": cells.ids.column, "file": cells.ids.file}
     seen = {} if "turn_image" in named else seen
     if given.keys() & FORMS:
-        yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given}
+        told = _tell_naming(cells, given["answer"], named["choices"]) if "choices" in given else {}
+        yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given, **told}
         return
     for _, options in recognise_nested(cells):
         form = {name: value for name, value in options.items() if name not in {"image", "suffix"}}
@@ -326,15 +328,21 @@ def _is_constant(cells: Cells, column: str) -> bool:
     return len(values) > 1 and all(value == values[0] for value in values)
 
 
-def _find_choices(cells: Cells, columns: Sequence[str]) -> dict[str, Any]:
-    """The option for choices: one column with lists, or those of letters from A on."""
+def _find_choices(cells: Cells, columns: Sequence[str], answer: str) -> dict[str, Any]:
+    """The options for choices: one column with lists, or those of letters from A on; and how answers name them."""
     if listed := _find_column(cells, columns, CHOICES, "list of texts", "list of numbers", "list written as text"):
-        return {"choices": listed}
+        return {"choices": listed, **_tell_naming(cells, answer, [listed])}
     lettered = [name for name in ("A", "B", "C", "D", "E", "F") if name in columns]
     if len(lettered) < 2:
         spelt = {match[1].lower(): name for name in columns if (match := LETTERED.fullmatch(name))}
         lettered = list(takewhile(bool, (spelt.get(letter, "") for letter in "abcdefgh")))
-    return {"choices": lettered} if len(lettered) > 1 else {}
+    return {"choices": lettered, **_tell_naming(cells, answer, lettered)} if len(lettered) > 1 else {}
+
+
+def _tell_naming(cells: Cells, answer: str, choices: Sequence[str]) -> Mapping[str, str]:
+    """See answer_naming.py."""
+    values = [cells.list_values(name) for name in (answer, *choices)]
+    return tell_naming([(said, among) for said, *among in zip(*values, strict=True)])
 
 
 def _name_value(value: Any) -> str:

@@ -1,10 +1,15 @@
-"""Questions with choices, as `table` (table.py) reads them: the choices follow with letters, the answer is a letter."""
+"""Questions with choices, as `table` (table.py) reads them: the choices follow with letters, the answer is a letter.
+
+A choice has the letter and the number of its place in the row. A place that is empty keeps both: else an answer that
+names what stands behind it would become the letter of another choice.
+"""
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from vlmill.pipeline.sources.base import UnreadableRow
 
@@ -14,35 +19,80 @@ ASKED = "Answer with the option's letter from the given choices directly."
 LETTERED = re.compile(r"\(?([A-Za-z])[).:]\s*(\S.*)", re.DOTALL)
 """A choice with a letter in front."""
 
+Naming = Literal["any", "letter", "number", "number_from_1", "words"]
+"""How answers name a choice; `any` is by letter, by number from 0 or in its words."""
 
-def letter_choices(question: str, choices: Sequence[str], answer: str) -> tuple[str, str]:
+USUAL = ("letter", "number", "words")
+"""Those of `any`."""
+
+
+def letter_choices(
+    question: str, choices: Sequence[str], answer: str, naming: Naming = "any", *, counted: bool = False
+) -> tuple[str, str]:
     """The question with its choices, and the letter of the answer.
 
     Args:
         question: What is asked.
-        choices: What may be chosen, with or without letters in front.
-        answer: A letter, a number from 0, or a choice.
+        choices: What may be chosen, with or without letters in front; blank where a place has no choice.
+        answer: A letter, a number, or a choice.
+        naming: Which of these it is.
+        counted: Whether the answer came as a number and the choices as texts: then it is no choice's words.
 
     Raises:
-        UnreadableRow: the answer is none of them, or there are more choices than letters.
+        UnreadableRow: the answer is none of them, it names two, or there are more choices than letters.
     """
-    letters = string.ascii_uppercase[: len(choices)]
-    if len(choices) > len(string.ascii_uppercase):
-        raise UnreadableRow(f"{len(choices)} choices, expected at most {len(string.ascii_uppercase)}")
-    said, bare = answer.strip(), _strip_letters(choices)
+    letters = string.ascii_uppercase
+    if len(choices) > len(letters):
+        raise UnreadableRow(f"{len(choices)} choices, expected at most {len(letters)}")
+    bare = _strip_letters(choices)
+    there = sum(bool(choice.strip()) for choice in bare)
+    named = list_named(choices, answer)
+    usual = ("number",) if counted and "number" in named else USUAL
+    ways = usual if naming == "any" else (naming,)
+    named = {way: place for way, place in named.items() if way in ways}
+    if not named:
+        raise UnreadableRow(
+            f"the answer {answer.strip()!r} is none of the {there} choices{_suggest_naming(bare, answer)}"
+        )
+    if len({*named.values()}) > 1:
+        told = ", ".join(f"{letters[place]} by its {way}" for way, place in named.items())
+        raise UnreadableRow(
+            f"the answer {answer.strip()!r} names two choices, {told}: the option answer_as says which counts"
+        )
+    listed = [f"{letters[place]}. {choice.strip()}" for place, choice in enumerate(bare) if choice.strip()]
+    return "\n".join([question, *listed, ASKED]), letters[next(iter(named.values()))]
+
+
+def list_named(choices: Sequence[str], answer: str) -> Mapping[str, int]:
+    """The place of the choice that an answer names, in each of the ways in which it names one."""
+    bare, said = _strip_letters(choices), answer.strip()
     letter = said.strip("().:").upper()
-    if said in choices or said in bare:
-        letter = letters[(choices if said in choices else bare).index(said)]
-    elif said.isdecimal() and int(said) < len(choices):
-        letter = letters[int(said)]
-    if len(letter) != 1 or letter not in letters:
-        raise UnreadableRow(f"the answer {said!r} is none of the {len(choices)} choices")
-    listed = [f"{name}. {choice.strip()}" for name, choice in zip(letters, bare, strict=True)]
-    return "\n".join([question, *listed, ASKED]), letter
+    places = dict[str, int]()
+    if len(letter) == 1 and letter in string.ascii_uppercase:
+        places["letter"] = string.ascii_uppercase.index(letter)
+    if said.isdecimal():
+        places |= {"number": int(said), "number_from_1": int(said) - 1}
+    whole = choices if len(choices) == len(bare) else [choice for choice in choices if choice.strip()]
+    for one in (whole, bare):
+        if "words" not in places and said in (held := [choice.strip() for choice in one]):
+            places["words"] = held.index(said)
+    return {way: place for way, place in places.items() if 0 <= place < len(bare) and bare[place].strip()}
+
+
+def is_number(value: object) -> bool:
+    """Whether a cell holds a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _suggest_naming(choices: Sequence[str], answer: str) -> str:
+    """What to do about a number that is too large by one."""
+    last = max((place for place, choice in enumerate(choices) if choice.strip()), default=-1)
+    above = answer.strip().isdecimal() and int(answer) == last + 1
+    return "; where numbers count from 1, answer_as: number_from_1 in the options says so" if above else ""
 
 
 def _strip_letters(choices: Sequence[str]) -> Sequence[str]:
     """Choices without letters of their own, as ArxivQA writes them (`A) one`, `B) two`), where each has its own."""
-    found = [LETTERED.fullmatch(choice.strip()) for choice in choices]
+    found = [LETTERED.fullmatch(choice.strip()) for choice in choices if choice.strip()]
     own = "".join(match[1].upper() for match in found if match)
-    return [match[2] for match in found if match] if own == string.ascii_uppercase[: len(choices)] else choices
+    return [match[2] for match in found if match] if own == string.ascii_uppercase[: len(found)] else choices

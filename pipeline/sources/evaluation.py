@@ -78,13 +78,13 @@ class Evaluation(RecordSource):
 
         pictures = tuple(_read_picture(value) for value in told(self.images))
         pictures += tuple(_fail_media(name) for name in self.unread(row) if classify_key(name) == "media")
-        choices = [_read_text(value) for value in told(self.choices)]
+        choices = [_read_text(value) for name in _list_names(self.choices) for value in _list_places(row.get(name))]
         question = "\n".join(_read_text(value) for value in told(self.question))
         answers = dict.fromkeys(_resolve_answer(value, choices) for value in told(self.answers))
         if not question and not pictures:
             raise UnreadableRow("neither question nor image", Reason.EMPTY_ROW)
         nodes = [Node("image", "user", image=place, required=True) for place in range(len(pictures))]
-        nodes += [Node("text", "user", text=text) for text in (question, "\n".join(choices)) if text]
+        nodes += [Node("text", "user", text=text) for text in (question, "\n".join(filter(None, choices))) if text]
         nodes += [Node("text", "assistant", supervised=True, text=answer) for answer in answers]
         return Page(tuple(nodes), pictures)
 
@@ -116,6 +116,13 @@ def _flatten_value(value: Any) -> Iterator[Any]:
         yield value
 
 
+def _list_places(value: Any) -> Iterator[Any]:
+    """The choices in a value, as `_flatten_value`; an empty place of a list or a column keeps its letter and number."""
+    listed = _parse_list(value) if isinstance(value, str) else value
+    for item in listed if isinstance(listed, list | tuple) else [value]:
+        yield from [*_flatten_value(item)] or [""]
+
+
 def _parse_list(value: str) -> list[Any] | None:
     """The list that a string such as "['Yes', 'No']" writes, or None."""
     if not (value.startswith("[") and value.endswith("]")):
@@ -143,7 +150,7 @@ def _resolve_answer(value: Any, choices: Sequence[str]) -> str:
         place = ord(text) - ord("A")
     else:
         place = int(text) if text.isdecimal() else len(choices)
-    return choices[place] if place < len(choices) else text
+    return choices[place] if place < len(choices) and choices[place] else text
 
 
 def _read_picture(value: Any) -> Picture:

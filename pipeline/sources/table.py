@@ -12,7 +12,7 @@ For data that no other kind was made for, in Parquet, Arrow, CSV, TSV, JSON or J
     question, answer, choices
                one turn; lists of questions and answers are several. A question in several columns is their texts, a
                line each (Alpaca's instruction and input). The choices follow the question with letters, and the answer
-               is the letter of the one that it names by letter, by number from 0 or in its words
+               is the letter of the one that it names (choices.py)
     turns      a conversation, as `llava` and `interleaved` read it; of several columns one after the other (TRL's
                prompt and completion). `speaker`, `said` and `speakers` say what its keys and speakers are called
                (speakers.py), `turn_image` which key of a turn holds images
@@ -42,7 +42,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
-from vlmill.pipeline.sources.choices import letter_choices
+from vlmill.pipeline.sources.choices import Naming, is_number, letter_choices
 from vlmill.pipeline.sources.conversation import (
     SYSTEM,
     ConversationImage,
@@ -86,6 +86,7 @@ class TableSource(RecordSource):
     question: Names = ()  # one column with what is asked, or several that are a line each
     answer: str = ""  # the column with the answer
     choices: Names = ()  # one column with a list, or several, of what may be chosen; the answer becomes a letter
+    answer_as: Naming = "any"  # how the answer names its choice; `any` is by letter, by number from 0 or in its words
     turns: Names = ()  # one column with a conversation, or several of one after the other
     speaker: str = ""  # the key of a turn that says who speaks; else from or role
     said: str = ""  # the key of a turn with what is said; else value or content
@@ -99,7 +100,7 @@ class TableSource(RecordSource):
     @model_validator(mode="after")
     def _check_form(self) -> Self:
         """Refuse options that say nothing of a row, or two things."""
-        asked = bool(self.question or self.answer or self.choices)
+        asked = bool(self.question or self.answer or self.choices or self.answer_as != "any")
         forms = [bool(self.caption), bool(self.ocr), asked, bool(self.turns)]
         if sum(forms) != 1:
             raise ValueError("name the columns of one form: caption, or ocr, or question and answer, or turns")
@@ -111,8 +112,8 @@ class TableSource(RecordSource):
             raise ValueError("a caption or text of OCR belongs to an image: name its column with image")
         if self.ocr_boxes and not self.ocr:
             raise ValueError("ocr_boxes are about the texts of ocr: name their column")
-        if asked and not (self.question and self.answer):
-            raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
+        if asked:
+            self._check_asked()
         if not self.turns and (self.speaker or self.said or self.speakers or self.turn_image or self.system):
             raise ValueError("speaker, said, speakers, turn_image and system are about turns: name their column")
         if self.mark != MARK and (self.caption or not self.image):
@@ -120,6 +121,12 @@ class TableSource(RecordSource):
         if self.turn_image and self.image:
             raise ValueError("images are named by image, for all of a row, or by turn_image, for each turn: name one")
         return self
+
+    def _check_asked(self) -> None:
+        if not (self.question and self.answer):
+            raise ValueError(f"name both columns: question is {self.question!r}, answer is {self.answer!r}")
+        if self.answer_as != "any" and not self.choices:
+            raise ValueError("answer_as says how an answer names its choice: name the columns with choices")
 
     @cached_property
     def named(self) -> tuple[str, ...]:
@@ -234,7 +241,7 @@ class TableSource(RecordSource):
         names = _list_names(self.question)
         if len(names) == 1:
             return row.get(names[0])
-        return "\n".join(said for name in names if (said := _read_cell(name, row.get(name)).strip()))
+        return "\n".join(said for name in names if (said := read_cell_text(name, row.get(name)).strip()))
 
     def _make_turns(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Questions and answers as messages. Raises UnreadableRow."""
@@ -247,16 +254,19 @@ class TableSource(RecordSource):
             questions, answers = [questions], answers[:1] if isinstance(answers, list) else [answers]
         if not isinstance(answers, list) or len(answers) != len(questions):
             raise UnreadableRow(f"{len(questions)} questions, and answers that are not as many")
-        choices = [value for name in _list_names(self.choices) for value in _list_values(row.get(name))]
-        if choices and len(questions) > 1:
+        values = list_choices([row.get(name) for name in _list_names(self.choices)])
+        choices = [read_cell_text("a choice", value) for value in values]
+        chosen = any(choice.strip() for choice in choices)
+        if chosen and len(questions) > 1:
             raise UnreadableRow(f"choices of {len(questions)} questions, expected 1", Reason.UNSUPPORTED_CONTENT)
         turns = []
         for question, answer in zip(questions, answers, strict=True):
-            asked, said = _read_cell(name, question), _read_cell(self.answer, answer)
+            asked, said = read_cell_text(name, question), read_cell_text(self.answer, answer)
             if not asked.strip() or not said.strip():
                 raise UnreadableRow(f"no {self.answer if asked.strip() else name}", Reason.EMPTY_ROW)
-            if choices:
-                asked, said = letter_choices(asked, [_read_cell("a choice", choice) for choice in choices], said)
+            if chosen:
+                counted = is_number(answer) and not any(map(is_number, values))
+                asked, said = letter_choices(asked, choices, said, self.answer_as, counted=counted)
             turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
         return turns
 
@@ -338,18 +348,24 @@ def _split_pairs(turns: Any) -> Any:
     said = list[dict[str, Any]]()
     for one in turns:
         more = {key: value for key, value in one.items() if key not in PAIR}
-        said.append({"role": "user", "content": _read_cell("question", one["question"])})
-        said.append({**more, "role": "assistant", "content": _read_cell("answer", one["answer"])})
+        said.append({"role": "user", "content": read_cell_text("question", one["question"])})
+        said.append({**more, "role": "assistant", "content": read_cell_text("answer", one["answer"])})
     return said
 
 
-def _read_cell(name: str, value: Any) -> str:
+def read_cell_text(name: str, value: Any) -> str:
     """A text, or a number as one; empty for null. Raises UnreadableRow."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UnreadableRow(f"{name} is {type(value).__name__}, expected a text")
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def list_choices(cells: Sequence[Any]) -> list[Any]:
+    """What may be chosen, as the cells of one or several columns have it; one that is empty keeps its place."""
+    parsed = [_parse_json(cell) for cell in cells]
+    return [value for cell in parsed for value in (cell if isinstance(cell, list) else [cell])]
 
 
 def say_imageless(image: Names) -> str:

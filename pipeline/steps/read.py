@@ -65,7 +65,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 20
+    version: ClassVar[int] = 21
 
     source: Source
     name_of_source: str

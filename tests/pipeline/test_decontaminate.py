@@ -603,6 +603,16 @@ def test_an_evaluation_row_may_have_its_images_answers_and_choices_in_many_forms
     assert [row.failed[0][0] for row in found[3:]] == [Reason.EMPTY_ROW, Reason.BAD_ROW, Reason.BAD_ROW]
 
 
+def test_an_empty_choice_of_an_evaluation_row_keeps_its_letter_and_number(tmp_path):
+    path = tmp_path / "set.jsonl"
+    rows = [{"q": "Which?", "a": right, "c": ["cat", "", "crow", "dog"], "x": ""} for right in ("C", 2)]
+    columns = [{"q": "Which?", "a": "C", "c": "cat", "d": None, "e": "crow", "f": "dog", "x": ""}]
+    for records, choices in ((rows, "c"), (columns, ("c", "d", "e", "f"))):
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        for row in rows_of(path, question="q", answers="a", choices=choices, images="x"):
+            assert [node.text for node in row.pages[0].nodes] == ["Which?", "cat\ncrow\ndog", "crow"]
+
+
 def test_a_missing_column_is_named(tmp_path):
     (tmp_path / "set.tsv").write_text("question\tanswer\nWhy?\tSo\n")
     with pytest.raises(SourceError, match="column 'image' is missing; it has question, answer"):

@@ -126,6 +126,30 @@ def test_choices_are_read_though_one_answer_is_none_of_them(tmp_path):
     assert note.endswith(" no sample; row 3: the answer 'F' is none of the 2 choices; row 4: no answer")
 
 
+@pytest.mark.parametrize(
+    ("choices", "answers", "told"),
+    [
+        (["4", "3", "2", "1"], [0, 1, 2, 3], "number"),
+        (["4", "3", "2", "1"], ["1", "2", "3", "4"], None),  # words, or numbers from 1: the rows cannot tell
+        (["5", "3", "2", "1"], ["1", "2", "3", "5"], "words"),
+        (["B", "A", "this", "that"], ["A", "B", "C", "D"], "letter"),
+        (["red", "blue", "green", "grey"], ["1", "2", "3", "4"], "number_from_1"),
+        (["red", "blue", "green", "grey"], [1, 2, 3, 4], "number_from_1"),
+        (["red", "blue", "green", "grey"], [0, 1, 2, 3], None),  # nothing has to be told
+        (["red", "blue", "green", "grey"], ["1", "2", "3", "blue"], None),
+        (["red", "blue", "green", "grey"], ["A", "1", "blue", "D"], None),
+    ],
+)
+def test_how_answers_name_choices_is_written_down_where_rows_need_and_tell_it(choices, answers, told, tmp_path):
+    rows = [{"question": f"Which {row}?", "choices": choices, "answer": answers[row % 4]} for row in range(20)]
+    place = str(json_lines(tmp_path / "a.jsonl", rows))
+    for named in (None, {"question": ["question"], "answer": ["answer"], "choices": ["choices"]}):
+        found = examine_place(place, named)
+        tried = [one for one in (found.chosen, *found.others) if one and "choices" in one.options]
+        assert {one.options.get("answer_as") for one in tried} == {told}
+        assert told is None or len(found.chosen.pages) == len(rows)
+
+
 def test_columns_of_letters_that_no_answer_names_are_no_choices(tmp_path):
     rows = [{"question": f"Which {row}?", "A": "1", "B": "2", "answer": f"Of {row}"} for row in ROWS]
     found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))

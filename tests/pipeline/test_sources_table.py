@@ -100,6 +100,66 @@ def test_choices_that_only_begin_like_letters_stay_as_they_are(tmp_path):
     assert texts(row)[0][2] == f"Who?\nA. A. Smith\nB. C. Jones\n{ASKED}"
 
 
+def choose(folder, choices, answer, **options):
+    rows = [{"q": "What?", "choices": choices, "a": answer}]
+    (row,) = read(json_lines(folder / "a.jsonl", rows), question="q", answer="a", choices="choices", **options)
+    return texts(row)[1][2] if row.pages else details(row)[0]
+
+
+@pytest.mark.parametrize("answer", ["C", 2, "a crow"])
+def test_an_empty_choice_keeps_its_letter_and_number(tmp_path, answer):
+    """Else C and 2 would become the letter of the choice behind the one that they name."""
+    rows = [{"q": "What?", "A": "a cat", "B": "", "C": "a crow", "D": "a dog", "a": answer}]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices=["A", "B", "C", "D"])
+    assert texts(row) == [("user", 0, f"What?\nA. a cat\nC. a crow\nD. a dog\n{ASKED}"), ("assistant", 0, "C")]
+    assert choose(tmp_path, ["a cat", None, "a crow"], answer) == "C"
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer"), [(["a cat", "", "a dog"], "B"), (["", "a cat"], 0), (["a cat", ""], "1")]
+)
+def test_an_answer_does_not_name_a_choice_that_is_empty(tmp_path, choices, answer):
+    assert choose(tmp_path, choices, answer).startswith(f"the answer '{answer}' is none of the ")
+
+
+def test_choices_with_letters_of_their_own_close_ranks_over_an_empty_one(tmp_path):
+    for answer in ("B", "a dog", "B) a dog"):
+        assert choose(tmp_path, ["A) a cat", "", "B) a dog"], answer) == "B"
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "found"),
+    [
+        (["B", "A"], "B", {"letter": "B", "words": "A"}),
+        (["4", "3", "2", "1"], "1", {"number": "B", "words": "D", "number_from_1": "A"}),
+        ([4, 3, 2, 1], 1, {"number": "B", "words": "D", "number_from_1": "A"}),
+    ],
+)
+def test_an_answer_that_names_two_choices_is_refused_until_the_recipe_says_which_counts(
+    tmp_path, choices, answer, found
+):
+    assert "names two choices" in choose(tmp_path, choices, answer)
+    assert {naming: choose(tmp_path, choices, answer, answer_as=naming) for naming in found} == found
+
+
+def test_a_number_among_choices_of_texts_is_the_place_of_one(tmp_path):
+    assert choose(tmp_path, ["4", "3", "2", "1"], 1) == "B"
+    assert choose(tmp_path, ["5", "7"], 7) == "B"  # no place has this number
+
+
+def test_numbers_from_1_are_read_where_the_recipe_says_so_and_suggested_where_one_is_too_large(tmp_path):
+    said = choose(tmp_path, ["a cat", "a dog", ""], "2")
+    assert said.endswith(
+        "none of the 2 choices; where numbers count from 1, answer_as: number_from_1 in the options says so"
+    )
+    assert choose(tmp_path, ["a cat", "a dog", ""], "2", answer_as="number_from_1") == "B"
+    assert "answer_as" not in choose(tmp_path, ["a cat", "a dog"], "3")
+    with pytest.raises(
+        RecipeError, match="answer_as says how an answer names its choice: name the columns with choices"
+    ):
+        read(json_lines(tmp_path / "a.jsonl", [{}]), question="q", answer="a", answer_as="letter")
+
+
 def test_an_object_of_bytes_and_path_in_json_has_its_bytes_as_base64(tmp_path):
     data = picture(1, (8, 8))
     held = [base64.b64encode(data).decode(), "no picture", [1], ""]
