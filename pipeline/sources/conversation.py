@@ -110,7 +110,7 @@ def read_marked_page(
         UnreadableRow: the turns are out of order or empty, marks and images do not fit together (marks.py), images are
             the other of files and addresses, or something cannot be read.
     """
-    nodes, shown = list[Node](), list[ConversationImage]()
+    nodes, shown, parts = list[Node](), list[ConversationImage](), 0
     places = Places(tuple(one is not None for one in beside), mark)
     said = _read_messages(messages, system)
     for turn, message in said:
@@ -121,14 +121,14 @@ def read_marked_page(
                 continue
             if isinstance(piece, ConversationImage):
                 _check_place(piece.picture, web=web)
-                one, number = piece, len(shown)
+                one, number, parts = piece, len(shown), parts + 1
             else:
                 place = places.find_place(piece, answer=message.role == "assistant")
                 one = (beside[place] if place < len(beside) else None) or ConversationImage(Picture(), None)
                 number = places.shown.setdefault(place, len(shown))
             shown += [one] if number == len(shown) else []
             nodes.append(Node("image", message.role, turn, image=number, required=True, url=one.url))
-    places.check_all()
+    places.check_all(parts)
     return Page(tuple(nodes), tuple(one.picture for one in shown), unread=_list_unread(said))
 
 

@@ -26,6 +26,9 @@ OTHER_MARK = re.compile(r"(?:<(?:image|video|audio)>\s*)*<(video|audio)>([^\s<].
 """The first or last line of a question about a video or a sound. Within a line it is a word, as in a question about
 HTML."""
 
+BREAKS = "\r\n"
+"""What only sets a mark apart from the text beside it."""
+
 NEXT = -1
 """Stands for the next of the pictures beside the turns."""
 
@@ -72,10 +75,11 @@ def split_text(text: str, mark: str) -> Iterator[str | int | Named]:
         return
     first, end = next((number for name, number in FIRST.items() if name in mark), 0), 0
     for one in found:
-        yield from _keep_said(text[end : one.start()])
+        before = text[end : one.start()].rstrip(BREAKS)
+        yield from _keep_said(before.lstrip(BREAKS) if end else before)
         yield NEXT if one["number"] is None else Named(int(one["number"]) - first, one[0])
         end = one.end()
-    yield from _keep_said(text[end:])
+    yield from _keep_said(text[end:].lstrip(BREAKS))
 
 
 def find_medium(text: str) -> str:
@@ -114,12 +118,21 @@ class Places:
         self.waiting += 1
         return self.waiting - 1
 
-    def check_all(self) -> None:
-        """Raise UnreadableRow where images are left that no text shows, or marks that have none."""
+    def check_all(self, parts: int = 0) -> None:
+        """Raise UnreadableRow where images are left that no text shows, or marks that have none.
+
+        Args:
+            parts: images that stand in turns as parts of their own.
+        """
         if self.named and self.waiting:
             raise UnreadableRow(f"images are marked by number, {self.named}, and in order by {MARK}")
         if not self.named and self.waiting != len(self.there):
             marks = MARK if self.mark == MARK else f"{MARK} or {self.mark}"
+            if parts and not self.there:
+                raise UnreadableRow(
+                    f"{self.waiting} times {marks} in texts, where images are parts of their own ({parts}) and none is "
+                    "left for a mark"
+                )
             raise UnreadableRow(f"{self.waiting} times {marks} for {len(self.there)} images")
         left = [place for place, there in enumerate(self.there) if there and self.named and place not in self.shown]
         if left:
@@ -127,9 +140,9 @@ class Places:
 
 
 def _keep_said(text: str) -> Iterator[str]:
-    """A text beside a mark, without the line breaks that only set it apart."""
+    """A text beside a mark, unless it is blank."""
     if text.strip():
-        yield text.strip("\r\n")
+        yield text
 
 
 @cache

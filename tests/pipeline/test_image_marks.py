@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -49,6 +50,20 @@ def test_an_image_that_is_named_again_is_shown_again_and_held_once():
     page = LlavaSource(mark=NUMBERED).page(row)
     assert [picture.path for picture in page.pictures] == ["b.png", "a.png"]
     assert [node.image for node in page.nodes if node.kind == "image"] == [0, 1, 0]
+
+
+def test_line_breaks_go_beside_a_mark_alone():
+    said = "\n  x = 1\n\n<image>\nor\n<image>\r\n  y = 2\n\n"
+    assert read_talk(said, "A.\n") == ["\n  x = 1", "a.png", "or", "b.png", "  y = 2\n\n", "A.\n"]
+
+
+@pytest.mark.parametrize("picture", [{"type": "image", "image": "c.png"}, None])
+def test_a_mark_in_texts_beside_images_that_are_parts_is_said_to_be_one_too_many(picture):
+    parts = [{"type": "text", "text": "What does <image> mean?"}, *([picture] if picture else [])]
+    row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A place."}]}
+    why = "where images are parts of their own (1) and none is left" if picture else "1 times <image> for 0 images"
+    with pytest.raises(UnreadableRow, match=re.escape(why)):
+        LlavaSource().page(row)
 
 
 @pytest.mark.parametrize("mark", ["<ImageHere>", "<image>", NUMBERED])
