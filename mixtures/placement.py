@@ -6,13 +6,15 @@ Read by traces of samples and by the viewer.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from vlmill.mixtures.build import list_image_pairs
-from vlmill.mixtures.reader import PlannedMixture, read_columns
+from vlmill.mixtures.lineage import LineageTables
+from vlmill.mixtures.reader import PlannedMixture, Segment, read_columns
 from vlmill.mixtures.steps.lock import restore_select
 from vlmill.mixtures.steps.select import Select
 from vlmill.pipeline.core.reasons import Reason
@@ -31,6 +33,28 @@ def find_sample(mixture: PlannedMixture, name: str, below: str = "") -> Iterator
 
 def find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The sequences of the plan that hold segments of a sample."""
+    yield from dict.fromkeys(sequence for sequence, _ in _find_segments(mixture, source, shard, row))
+
+
+def list_unplanned(mixture: PlannedMixture, source: int, shard: int, row: int) -> list[int]:
+    """The nodes of a sample, as it was read, that its shard has and no sequence of the plan holds, in order.
+
+    They are turns behind those that fit, texts and images of a document that fit no sequence, or segments for which the
+    plan has no room.
+    """
+    held = {
+        node
+        for _, segment in _find_segments(mixture, source, shard, row)
+        for node in range(segment["first"], segment["last"])
+    }
+    listed = LineageTables(mixture).find(Segment(source, shard, row))["nodes"]
+    return [node["node"] for place, node in enumerate(listed) if place not in held]
+
+
+def _find_segments(
+    mixture: PlannedMixture, source: int, shard: int, row: int
+) -> Iterator[tuple[int, Mapping[str, int]]]:
+    """The segments of a sample, each with its sequence, in the order of the plan."""
     for block in mixture.lock["plan"]["blocks"]:
         table = read_columns(mixture.folder / block["path"], block["sha256"], ["segments"])
         segments = table["segments"].combine_chunks()
@@ -41,7 +65,9 @@ def find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -
                 for name, value in (("source", source), ("shard", shard), ("row", row))
             ]
         )
-        yield from (block["first"] + int(place) for place in np.unique(segments.value_parent_indices().to_numpy()[hit]))
+        sequences = segments.value_parent_indices().to_numpy()[hit]
+        for place, segment in zip(sequences, flat.filter(pa.array(hit)).to_pylist(), strict=True):
+            yield block["first"] + int(place), segment
 
 
 def explain_unplanned(mixture: PlannedMixture, source: int, shard: int, row: int) -> str:

@@ -6,11 +6,11 @@ No torch: the plan says it all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmill.mixtures.lineage import LineageTables
-from vlmill.mixtures.placement import explain_unplanned, find_sample, find_sequences
+from vlmill.mixtures.placement import explain_unplanned, find_sample, find_sequences, list_unplanned
 from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -62,6 +62,7 @@ class StageUse:
     sequences: list[int]  # of the plan, that hold segments of it, in order
     steps: list[int]  # of the training, that read these, in order; none of a stage without a `train` block
     why: str  # why there is no sequence, or no step reads one; empty where one does
+    left: list[int] = field(default_factory=list)  # nodes that shards have and none of the sequences holds, in order
 
 
 def find_steps(root: Path, stage: str, name: str) -> list[int]:
@@ -97,12 +98,14 @@ def find_use(root: Path, stage: str, name: str) -> StageUse:
     sequences = sorted({sequence for place in places for sequence in find_sequences(mixture, *place)})
     if not sequences:
         return StageUse([], [], "; ".join(dict.fromkeys(explain_unplanned(mixture, *place) for place in places)))
+    unplanned = [{*list_unplanned(mixture, *place)} for place in places]
+    left = sorted(set.intersection(*unplanned))  # of entries that share a source each has a place
     if not found.train:
-        return StageUse(sequences, [], "the stage has no train block")
+        return StageUse(sequences, [], "the stage has no train block", left)
     steps = _find_steps(mixture, found, scale, sequences)
     training = count_steps(read_training_settings(found, scale), mixture.sequences)
     why = "" if steps else f"its {training:,} steps end before they come to it"
-    return StageUse(sequences, steps, why)
+    return StageUse(sequences, steps, why, left)
 
 
 def _explain_absence(root: Path, stage: Stage, source: str) -> str:

@@ -203,7 +203,18 @@ def _print_uses(directory: Path, sample: str, lost: str) -> None:
             said = f"packed sequences {_list_numbers(use.sequences)} ({use.why})"
         else:
             said = f"{'no step sees it' if stage.train else 'not in its plan'}: {use.why}"
+        if use and use.left:
+            said += f"; no sequence holds its nodes {_list_ranges(use.left)}"
         console.print(f"  stage {stage.name}: {said}", markup=False, soft_wrap=True)
+
+
+def _list_ranges(numbers: list[int]) -> str:
+    """Numbers in order, those behind one another as a range: 0, 4 to 7."""
+    held = {*numbers}
+    begins = [number for number in numbers if number - 1 not in held]
+    ends = [number for number in numbers if number + 1 not in held]
+    pairs = [f"{first} to {last}" if first < last else str(first) for first, last in zip(begins, ends, strict=True)]
+    return ", ".join(pairs[:10]) + (f" and {len(pairs) - 10} more ranges" if len(pairs) > 10 else "")
 
 
 def _list_numbers(numbers: list[int]) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.core.sample import Node, read_samples
+from vlmill.pipeline.core.yaml_format import format_yaml_inline
+from vlmill.pipeline.proposal.image_marks import find_mark
 from vlmill.pipeline.sources.entities import find_entities
 
 MARKED = re.compile(
@@ -55,14 +57,18 @@ def warn_of_texts(path: Path, source: str, *, unescape: bool) -> tuple[str, ...]
             f"--set sources.{source}.unescape=true makes characters of them"
         )
     if (seen := see_images(samples)).samples:
-        found.append(f"source {source}: {seen} marks of images that stay text, such as {seen.example}: {ADVICE}")
+        found.append(f"source {source}: {seen} marks of images that stay text, {advise_mark(seen.example)}")
     return tuple(found)
 
 
-ADVICE = (
-    "where the images have a column or key of their own, the option mark reads them, such as mark: '<image {number}>' "
-    "(docs/conversations.md, Marks of images)"
-)
+def advise_mark(example: str) -> str:
+    """What to do about a mark that stays text, with the option that reads it."""
+    mark = find_mark([{"": example}])
+    told = f"the option `mark: {format_yaml_inline(mark)}` reads it" if mark else "name that"
+    return (
+        f"such as {example}: where the images have a column or key of their own, {told}; rows that mark images in "
+        "another way are a source of their own (docs/conversations.md, Marks of images)"
+    )
 
 
 def _count_marks(found: Iterable[str]) -> SeenMarks:

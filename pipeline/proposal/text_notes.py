@@ -7,13 +7,15 @@ answer that is the letter of a choice which is not there, captions beyond the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from vlmill.pipeline.core.sample import Sample, SampleId, Verdict
+from vlmill.pipeline.filters.language.filter import Language
 from vlmill.pipeline.proposal.attempts import Attempt
 from vlmill.pipeline.proposal.column_names import BESIDE, CAPTIONS, LISTED
 from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
 from vlmill.pipeline.proposal.image_marks import describe_mark
-from vlmill.pipeline.proposal.text_marks import ADVICE, see_entities, see_images
+from vlmill.pipeline.proposal.text_marks import advise_mark, see_entities, see_images
 from vlmill.pipeline.sources import Page
 from vlmill.pipeline.sources.known_keys import classify_key
 from vlmill.pipeline.sources.nested import parse_object
@@ -45,11 +47,12 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     """The notes on what these rows became."""
     samples = [page.nodes for page in best.pages]
     if (marks := see_images(samples)).samples:
-        yield f"marks of images stand in texts and stay text, such as {marks.example}: {ADVICE}"
+        yield f"marks of images stand in texts and stay text, {advise_mark(marks.example)}"
     if mark := best.options.get("mark"):
         yield describe_mark(mark)
     if (seen := see_entities(samples)).samples:
         yield f"{seen} HTML entities, such as {seen.example}: the recipe says unescape: true, and false keeps them"
+    yield from _note_chinese(best.pages)
     answers = [node.text or "" for page in best.pages for node in page.nodes if node.supervised]
     if "choices" not in best.options and len({*answers}) > 1 and all(map(LETTER.fullmatch, answers)):
         yield (
@@ -81,6 +84,17 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     bare = sum(not _shows_image(page) for page in best.pages)
     if 0 < bare < len(best.pages):
         yield f"{bare} of the first {len(best.pages)} samples show no image, and are trained on as text alone"
+
+
+def _note_chinese(pages: Sequence[Page]) -> Iterator[str]:
+    """A note where the filter that recipes of `vlmill new` have drops something of a sample, or all of it."""
+    samples = [(row, Sample(SampleId("new", "", row), page.nodes)) for row, page in enumerate(pages)]
+    found = Language(drop=("zh",), strict=True).decide(samples, ())
+    if chinese := {one.sample for one in found if isinstance(one, Verdict)}:
+        yield (
+            f"{len(chinese)} of {len(samples)} samples that were looked at hold Chinese, which the filter language of "
+            "the recipe drops: take its line out to keep it"
+        )
 
 
 def _note_empty_images(best: Attempt, cells: Cells) -> Iterator[str]:

@@ -83,12 +83,32 @@ def test_the_name_of_a_project_and_a_language_are_no_captions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mark", ["<img>a.png</img>", "<|image_1|>", "<image 1>", "<image_2>", "<ImageHere>", "<|vision_start|>", "[IMG]"]
+    ("mark", "told"),
+    [
+        ("<|image_1|>", "the option `mark: <|image_{number}|>` reads it"),
+        ("<image 1>", "the option `mark: <image {number}>` reads it"),
+        ("<image_0>", "the option `mark: <image_{index}>` reads it"),
+        ("<ImageHere>", "the option `mark: <ImageHere>` reads it"),
+        ("[IMG]", "the option `mark: '[IMG]'` reads it"),
+        ("<img>a.png</img>", "name that"),
+        ("<|vision_start|>", "name that"),
+    ],
 )
-def test_marks_of_images_that_stay_text_are_noted(tmp_path, mark):
+def test_marks_of_images_that_stay_text_are_noted_with_the_option_that_reads_them(tmp_path, mark, told):
     rows = [{"messages": talk(f"{mark} What is it?", "A shape.", keys=("role", "content"))} for _ in ROWS]
     notes = examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes
-    assert any(note.startswith(f"marks of images stand in texts and stay text, such as {mark}:") for note in notes)
+    begins = f"marks of images stand in texts and stay text, such as {mark}: where the images have a column or key"
+    assert any(note.startswith(f"{begins} of their own, {told}; ") for note in notes)
+
+
+def test_samples_that_the_filter_of_the_recipe_would_drop_for_chinese_are_noted(tmp_path):
+    said = ["What is it?", "A mill.", "图里有什么？", "有一座桥和两只船。", "これは何ですか。", "赤い橋です。"]
+    rows = [{"messages": talk(*said[2 * (row % 3) :][:2], keys=("role", "content"))} for row in range(9)]
+    notes = examine_place(str(json_lines(tmp_path / "a.jsonl", rows))).notes
+    chinese = "samples that were looked at hold Chinese, which the filter language of the recipe drops: "
+    assert [note for note in notes if "Chinese" in note] == [f"3 of 9 {chinese}take its line out to keep it"]
+    plain = examine_place(str(json_lines(tmp_path / "b.jsonl", rows[::3]))).notes
+    assert not any("Chinese" in note for note in plain)
 
 
 def test_words_of_html_are_no_marks_of_images(tmp_path):

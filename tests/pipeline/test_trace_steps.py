@@ -44,7 +44,10 @@ LEFT_OUT = {
 
 def build_many(folder, *, trained):
     """A run of one source whose mixture leaves samples out for every reason; with a stage to train or without."""
-    rows = [([picture(n, (60, 60))], [(f"What is in {n}?", "a thing " * (90 if n % 6 == 0 else 2))]) for n in range(48)]
+    said = [[(f"What is in {n}?", "a thing " * (90 if n % 6 == 0 else 2))] for n in range(48)]
+    for turns in said[1::6]:
+        turns.append(("And beside it?", "a thing " * 90))
+    rows = [([picture(n, (60, 60))], turns) for n, turns in enumerate(said)]
     folder.mkdir()
     cauldron(folder / "many.parquet", rows)
     (stage,) = copy.deepcopy(RECIPE["stages"])
@@ -78,6 +81,19 @@ def test_every_sample_that_a_plan_leaves_out_has_the_reason_that_the_statistics_
     }
     (late,) = {use.why for use in uses.values() if use.sequences and not use.steps}
     assert late == "its 1 steps end before they come to it"
+
+
+def test_the_trace_of_a_sample_names_the_nodes_that_no_sequence_holds(tmp_path, capsys):
+    run = build_many(tmp_path / "in", trained=True)
+    planned = {str(one.id): one for one in run.stage("align").samples()}
+    uses = {name: run.find_uses(name)["align"] for name in planned}
+    cut = {name for name in planned if int(name.rpartition("#")[2]) % 6 == 1}
+    assert {name for name, use in uses.items() if use.left == [3, 4]} == cut
+    assert {name for name, use in uses.items() if not use.left} == planned.keys() - cut
+    capsys.readouterr()
+    for name, said in ((min(cut), True), (min(planned.keys() - cut), False)):
+        assert vlmill("trace", run.folder, name) == 0
+        assert capsys.readouterr().out.endswith("; no sequence holds its nodes 3 to 4\n") is said
 
 
 def test_a_plan_that_nothing_trains_on_names_its_sequences(tmp_path, capsys):
