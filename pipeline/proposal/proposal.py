@@ -55,6 +55,7 @@ from vlmill.pipeline.proposal.place_names import (
 )
 from vlmill.pipeline.proposal.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.proposal.sidecars import (
+    KNOWN,
     Beside,
     describe_numeric,
     has_sidecars,
@@ -74,6 +75,11 @@ IDS = "images are named by ids, no paths: say in the options of a table what fil
 IMAGELESS = (
     "rows whose column of images is empty are lost, since what they ask may be about an image; where they are of text "
     "alone, a second source with the same files and without `image` in its options reads just these"
+)
+
+UNSHOWN = (
+    "no row that was looked at shows a picture, and picture files are there ({count:,}): rows name them in a column or "
+    "a key (--column image=COLUMN, or turn_image=KEY), or a file has the name of its picture (a.json beside a.png)"
 )
 
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
@@ -334,6 +340,9 @@ def _list_notes(
         yield f"{best.tried - len(best.pages)} of {best.rows} give no sample; {best.why}"
     if best.imageless:
         yield IMAGELESS
+    pictures = sum(count for one, (count, _) in suffixes.items() if one in KNOWN)
+    if pictures and not any(page.pictures for page in best.pages):
+        yield UNSHOWN.format(count=pictures)
     if hold_marked_images(best.pages):
         yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
     yield from _note_images(best, images, root)

@@ -1,6 +1,7 @@
 """Pictures with a file of each that says what it shows, for `vlmill new`: a `.txt` with a caption, or a `.json`.
 
-It lies beside the picture, or by the same name in another folder. Of a scan it may be what an OCR program wrote
+It lies beside the picture, or by the same name in another folder. A `.json` with a conversation may be about several
+pictures, `a_1.png` and `a_2.png` beside `a.json`. Of a scan it may be what an OCR program wrote
 (page_texts.py), also in one file for all pages, or as hOCR (hocr.py).
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,6 +34,12 @@ SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "
 LETTER = re.compile(r"[^\W\d_]")
 WORDS = re.compile(r"[^\W_]+")
 
+NUMBERED = re.compile(r"(.*?)[-_. ]?(\d{1,9})", re.DOTALL)
+"""The name of one of several pictures: what they have in common, and its number."""
+
+LOOKED_AT = 3
+"""Files of conversations about numbered pictures that are read to know them."""
+
 NAMED = 3
 """Files that a note names."""
 LARGEST = 1 << 29
@@ -42,9 +49,14 @@ LARGEST = 1 << 29
 def has_sidecars(files: Sequence[InputFile]) -> bool:
     """Whether most JSON files have the name of a picture, and no file holds rows of another form."""
     data = [file.name for file in files if get_suffix(file.name) == ".json"]
-    named = len({file.name for (_, suffix), file in match_files(files).items() if suffix == ".json"})
+    beside = {file.name for (_, suffix), file in match_files(files).items() if suffix == ".json"}
+    left = [file for file in files if get_suffix(file.name) == ".json" and file.name not in beside]
+    numbered = _number_pictures(file.name for file in files if get_suffix(file.name) in KNOWN)
+    talks = [file for file in left if drop_suffix(file.name) in numbered]
+    if len(talks) > 1 and all(map(_read_talk, talks[:LOOKED_AT])):
+        beside |= {file.name for file in talks}
     others = {get_suffix(file.name) for file in files} - {*KNOWN, *READ}
-    return bool(named) and named > len(data) / 2 and not others
+    return len(beside) > len(data) / 2 and not others
 
 
 @dataclass(frozen=True)
@@ -126,8 +138,47 @@ def list_described(files: Sequence[InputFile]) -> Beside:
         row = {**told, **({"caption": caption} if caption else {})}
         rows.append({"image": name, **{key: value for key, value in row.items() if key != "image"}})
     used = {file.name for file in matched.values()}
-    alone = [file.name for file in files if _is_text(file.name) and file.name not in used]
-    return Beside(rows, alone, numeric, read, broken)
+    alone = [file for file in files if _is_text(file.name) and file.name not in used]
+    talks = _match_numbered([str(row["image"]) for row in rows if len(row) == 1], alone)
+    together = {name for _, shown, _ in talks for name in shown}
+    rows = [row for row in rows if row["image"] not in together]
+    rows += [{"image": list(shown), **said} for _, shown, said in talks]
+    left = [file.name for file in alone if file.name not in {name for name, *_ in talks}]
+    return Beside(rows, left, numeric, read, broken)
+
+
+def _match_numbered(
+    bare: Sequence[str], alone: Sequence[InputFile]
+) -> list[tuple[str, Sequence[str], Mapping[str, Any]]]:
+    """Conversations about several pictures: the name of their `.json`, the pictures by their numbers, what is said.
+
+    Args:
+        bare: pictures of which nothing is said.
+        alone: files that are beside no picture.
+    """
+    numbered, found = _number_pictures(bare), list[tuple[str, Sequence[str], Mapping[str, Any]]]()
+    for file in alone:
+        shown = numbered.get(drop_suffix(file.name)) if get_suffix(file.name) == ".json" else None
+        if shown and (said := _read_talk(file)):
+            rest = {key: value for key, value in said.items() if key not in {"image", "images"}}
+            found.append((file.name, shown, rest))
+    return found
+
+
+def _number_pictures(names: Iterable[str]) -> dict[str, list[str]]:
+    """What the names of numbered pictures have in common -> those pictures, by their numbers."""
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if match := NUMBERED.fullmatch(drop_suffix(name)):
+            numbered.setdefault(match[1], []).append((int(match[2]), name))
+    return {stem: [name for _, name in sorted(pairs)] for stem, pairs in numbered.items()}
+
+
+def _read_talk(file: InputFile) -> Mapping[str, Any]:
+    """The object in a `.json` file that holds a list, as of turns, or the turns that it is; nothing of any other."""
+    said = _read_json(file)
+    told = said if isinstance(said, dict) else _name_turns(said)
+    return told if any(isinstance(value, list) for value in told.values()) else {}
 
 
 def list_pages(files: Sequence[InputFile]) -> Beside:

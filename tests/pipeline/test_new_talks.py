@@ -69,3 +69,29 @@ def test_who_wrote_a_caption_is_no_speaker_and_neither_is_what_is_in_a_picture(t
     rows = [{"image": f"{row}.png", "caption": f"A gate {row}.", key: who[row % 2]} for row in range(6)]
     found = examine_place(str(json_lines(tmp_path / "captions.jsonl", rows)))
     assert found.chosen.options == {"image": "image", "caption": "caption"}
+
+
+def test_a_conversation_about_several_numbered_pictures_shows_them_by_their_numbers(tmp_path):
+    for row in range(4):
+        for number in (1, 2, 10):
+            (tmp_path / f"s{row}_{number}.png").write_bytes(picture(row + number))
+        said = [{"who": "client", "text": f"What differs, {row}?"}, {"who": "agent", "text": "The colour."}]
+        (tmp_path / f"s{row}.json").write_text(json.dumps({"id": row, "turns": said}))
+    (tmp_path / "lone.png").write_bytes(picture(9))
+    found = examine_place(str(tmp_path))
+    assert [row["image"] for row in found.listed if "turns" in row] == [
+        [f"s{row}_{number}.png" for number in (1, 2, 10)] for row in range(4)
+    ]
+    assert len(found.chosen.pages[0].pictures) == 3
+    assert any("1 of 5 pictures" in note and "lone.png" in note for note in found.notes)
+
+
+def test_pictures_that_no_row_shows_are_said(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    rows = [{"question": f"What is {row}?", "answer": "A number."} for row in range(5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = "no row that was looked at shows a picture, and picture files are there (1)"
+    assert any(note.startswith(said) for note in examine_place(str(tmp_path)).notes)
+    named = [{**row, "image": "a.png"} for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, named)))
+    assert not any(said in note for note in examine_place(str(tmp_path)).notes)
