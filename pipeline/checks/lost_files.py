@@ -15,7 +15,7 @@ from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.reports.unread import count_unread_pages
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import spell_path
-from vlmill.pipeline.sources.image_places import CUT, explain_outside, find_image_place, find_tail
+from vlmill.pipeline.sources.image_places import CUT, explain_outside, find_image_place, find_tail, tell_unpacking
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
 UNKNOWN = frozenset({Reason.FETCH_ERROR, Reason.NOT_FETCHED})
@@ -59,7 +59,9 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
     if len(lost) == len(rows) > 1:
         there = find_image_place(images, lost, len(lost) // 2 + 1)
         say = f"--set sources.{source}.images={there or 'FOLDER'}"
+        unpack = "" if there else tell_unpacking(images, lost)
         found = f"they are in {there}" if there else "say where they are"
+        found = f"a tar there has some: {unpack}, and say where they are then" if unpack else found
         told = f"none of {len(lost):,} image files that rows name, such as {lost[0]}, is under {images}"
         return LostFiles(faults=(f"source {source!r}: {told}; {found}: {say}{'' if there else why}",))
     count = f"{len(lost):,} of {len(rows):,} images that were looked for"

@@ -39,6 +39,8 @@ TURNS = ("conversations", "messages", "conversation", "dialogue", "dialog", "tur
 PARTS = ("prompt", "completion")
 """What TRL calls the two parts of a conversation, of which the second is supervised."""
 CHOICES = ("choices", "options")
+BEFORE = frozenset({"hint", "context", "passage", "background", "premise"})
+"""Words in the name of a column of what a question is about, as MMBench and ScienceQA have it beside the question."""
 LETTERED = re.compile(r"(?:(?:choice|option|opt)s?[ _-]?)([a-h])", re.IGNORECASE)
 """The name of a column with one choice, by its letter."""
 LISTED = ("caption", "captions", "descriptions", "reference_strs", "sentences.raw", "alt_text")

@@ -7,7 +7,7 @@ their columns, where cells hold texts. What lies within objects has dotted names
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import takewhile
@@ -250,12 +250,24 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
         seen = {"image": cells.ids.column, "file": cells.ids.file}
     seen = {} if "turn_image" in named else seen
     if given.keys() & FORMS:
-        told = _tell_naming(cells, given["answer"], named["choices"]) if "choices" in given else {}
-        yield kind, {**_add_turns(cells, kind, {**seen, **given}), **given, **told}
+        whole = {**_add_turns(cells, kind, {**seen, **given}), **given}
+        yield from ((kind, {**whole, **more}) for more in _list_choosing(cells, given, used))
         return
     for _, options in recognise_nested(cells):
         form = {name: value for name, value in options.items() if name not in {"image", "suffix"}}
         yield kind, {**seen, **form, **given}
+
+
+def _list_choosing(cells: Cells, given: Mapping[str, Any], used: Collection[str]) -> Iterator[Mapping[str, Any]]:
+    """What to add to options that are given: choices that are found, and how answers name them; or nothing."""
+    if "choices" in given:
+        choices = given["choices"]
+        yield _tell_naming(cells, given["answer"], [choices] if isinstance(choices, str) else choices)
+        return
+    if "answer" in given:
+        left = [name for name in cells.columns if name not in (*used, given["answer"], given["question"])]
+        yield from filter(None, [_find_choices(cells, left, given["answer"])])
+    yield {}
 
 
 def _find_other_half(cells: Cells, given: dict[str, Any]) -> dict[str, Any]:

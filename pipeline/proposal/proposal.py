@@ -68,7 +68,14 @@ from vlmill.pipeline.proposal.text_notes import list_text_notes
 from vlmill.pipeline.proposal.unread_speakers import describe_speakers
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.packed import strip_packing
-from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT, find_image_place, find_tail, get_absolute
+from vlmill.pipeline.sources.image_places import (
+    ABSOLUTE,
+    CUT,
+    find_image_place,
+    find_tail,
+    get_absolute,
+    tell_unpacking,
+)
 
 IDS = "images are named by ids, no paths: say in the options of a table what files are called, such as '{image}.jpg'"
 
@@ -352,9 +359,11 @@ def _note_images(best: Attempt, images: str | None, root: str) -> Iterator[str]:
     """What a person should know where the files of images that rows name were not found."""
     pictures = [picture for page in best.pages for picture in page.pictures]
     if images is None and 2 * sum(picture.path is not None for picture in pictures) >= max(1, len(pictures)):
+        unpack = tell_unpacking(root, best.paths)
+        ways = f"a tar has some, unpack it: {unpack}" if unpack else "say where they are with `images`"
         yield (
             f"no image file that rows name, such as {best.paths[0]}, was found below {root}, in its folders or zip "
-            "files; say where they are with `images`, and unpack other archives"
+            f"files; {ways}{'' if unpack else ', and unpack other archives'}"
         )
         if tail := find_tail(root, best.paths[0]):
             yield CUT.format(path=best.paths[0], begin=tail[0], folder=tail[1])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vlmill.pipeline.core.sample import Sample, SampleId, Verdict
 from vlmill.pipeline.filters.language.filter import Language
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.column_names import BESIDE, CAPTIONS, LISTED
+from vlmill.pipeline.proposal.column_names import BEFORE, BESIDE, CAPTIONS, LISTED
 from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
 from vlmill.pipeline.proposal.image_marks import describe_mark
 from vlmill.pipeline.proposal.text_marks import advise_mark, see_entities, see_images
@@ -53,6 +53,8 @@ def list_text_notes(best: Attempt, cells: Cells) -> Iterator[str]:
     if (seen := see_entities(samples)).samples:
         yield f"{seen} HTML entities, such as {seen.example}: the recipe says unescape: true, and false keeps them"
     yield from _note_chinese(best.pages)
+    yield from _note_contexts(best, cells)
+    yield from _note_nan(best, cells)
     answers = [node.text or "" for page in best.pages for node in page.nodes if node.supervised]
     if "choices" not in best.options and len({*answers}) > 1 and all(map(LETTER.fullmatch, answers)):
         yield (
@@ -95,6 +97,29 @@ def _note_chinese(pages: Sequence[Page]) -> Iterator[str]:
             f"{len(chinese)} of {len(samples)} samples that were looked at hold Chinese, which the filter language of "
             "the recipe drops: take its line out to keep it"
         )
+
+
+def _note_contexts(best: Attempt, cells: Cells) -> Iterator[str]:
+    """A note where a column that is not read may hold what the question needs."""
+    question = best.options.get("question")
+    asked = [question] if isinstance(question, str) else list(question or ())
+    if best.kind not in {"table", "web_table"} or not asked:
+        return
+    for name in sorted(best.unread & {*cells.columns}):
+        if BEFORE & _list_words(name) and cells.hold(name, *TEXTS):
+            command = " ".join(f"--column question={one}" for one in (name, *asked))
+            yield f"column {name} may hold what the question is about, and is not read: {command} puts it before"
+
+
+def _note_nan(best: Attempt, cells: Cells) -> Iterator[str]:
+    """A note where cells hold the letters nan, as programs write a cell that is empty."""
+    named = [best.options.get(role) or () for role in ("question", "answer", "choices", "caption")]
+    read = [name for one in named for name in ([one] if isinstance(one, str) else one)]
+    texts = {name: [value for value in cells.list_values(name) if isinstance(value, str)] for name in read}
+    held = {name: sum(text.strip().lower() == "nan" for text in said) for name, said in texts.items()}
+    if found := {name: number for name, number in held.items() if number}:
+        listed = ", ".join(f"{name} ({number} of {len(cells.rows)} rows)" for name, number in found.items())
+        yield f"cells hold the letters nan, which are read as a text: {listed}; make them empty if they say nothing"
 
 
 def _note_empty_images(best: Attempt, cells: Cells) -> Iterator[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import shlex
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +30,10 @@ ELSEWHERE = (
 """What to do about a path that is not looked up."""
 ARCHIVES = 20
 """Archives whose lists of files are read."""
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""How tars end."""
+MEMBERS, LOOKED = 100, 1 << 28
+"""Files of a tar whose names are looked at, and bytes of them, which may have to be unpacked for that."""
 
 
 def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | None:
@@ -50,6 +58,23 @@ def find_image_place(root: str, named: Sequence[str], least: int = 1) -> str | N
         archives = [file for folder in folders for file in sorted(folder.glob("*.zip"))][:ARCHIVES]
         most, place = max((_search_archive(file, named) for file in archives), key=lambda one: one[0], default=(0, ""))
     return place if most >= least else None
+
+
+def tell_unpacking(root: str, named: Sequence[str]) -> str:
+    """The commands that unpack a tar, at most two folders below a root, with files that rows name; empty without one.
+
+    Of each tar the first members are looked at.
+    """
+    start = Path(root)
+    if "://" in root or not start.is_dir():
+        return ""
+    ends = {str(PurePosixPath(spell_path(path)[-1])) for path in named}
+    tars = [file for folder in list_folders(start) for file in sorted(folder.iterdir()) if file.name.endswith(TARS)]
+    for file in tars[:ARCHIVES]:
+        if any(member == one or member.endswith(f"/{one}") for member in _list_members(file) for one in ends):
+            folder = shlex.quote(str(file)[: -len(next(end for end in TARS if file.name.endswith(end)))])
+            return f"mkdir {folder} && tar -xf {shlex.quote(str(file))} -C {folder}"
+    return ""
 
 
 def find_tail(root: str, path: str) -> tuple[str, str] | None:
@@ -91,6 +116,21 @@ def list_folders(start: Path) -> list[Path]:
 def _count_files(folders: Sequence[Path], named: Sequence[str]) -> Iterator[tuple[int, str]]:
     for folder in folders:
         yield sum((folder / path).is_file() for path in named), str(folder)
+
+
+def _list_members(file: Path) -> list[str]:
+    """The names of the first files in a tar, without `./` in front; none where it is no tar."""
+    found, size = list[str](), 0
+    try:
+        with tarfile.open(file) as archive:
+            for member in archive:
+                found.append(str(PurePosixPath(member.name)))
+                size += member.size
+                if len(found) == MEMBERS or size > LOOKED:
+                    break
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError):
+        return []
+    return found
 
 
 def _search_archive(file: Path, named: Sequence[str]) -> tuple[int, str]:

@@ -253,7 +253,8 @@ class TableSource(RecordSource):
         if not isinstance(questions, list):  # one question; several answers to it are references, the first counts
             questions, answers = [questions], answers[:1] if isinstance(answers, list) else [answers]
         if not isinstance(answers, list) or len(answers) != len(questions):
-            raise UnreadableRow(f"{len(questions)} questions, and answers that are not as many")
+            number = len(answers) if isinstance(answers, list) else 1
+            raise UnreadableRow(f"questions: {len(questions)}, answers: {number}, expected as many of both")
         values = list_choices([row.get(name) for name in _list_names(self.choices)])
         choices = [read_cell_text("a choice", value) for value in values]
         chosen = any(choice.strip() for choice in choices)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +25,7 @@ from vlmill.pipeline.checks.looked_rows import LookedFile, share_rows
 from vlmill.pipeline.checks.sample_costs import Costs
 from vlmill.pipeline.core.sample import read_images, read_samples
 from vlmill.pipeline.engine.partition_tables import list_raw_tables
+from vlmill.pipeline.proposal.proposal import examine_place
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.sources.image_places import ABSOLUTE, CUT
 
@@ -537,6 +541,44 @@ def test_image_files_that_are_nowhere_are_a_fault_and_a_few_that_are_missing_a_w
         file.unlink()
     _, found, _ = read_check(capsys, recipe)
     assert found["faults"][0].endswith("say where they are: --set sources.talk.images=FOLDER")
+
+
+@pytest.mark.parametrize("end", [".tar", ".tar.gz"])
+def test_images_in_a_tar_are_named_with_what_unpacks_it(tmp_path, capsys, end):
+    recipe = write_talk(tmp_path, range(8))
+    packed = tmp_path / "photos" / f"all of it{end}"
+    with tarfile.open(packed, "w:gz" if end.endswith("gz") else "w") as archive:
+        archive.add(tmp_path / "photos" / "small", arcname=".")
+    shutil.rmtree(tmp_path / "photos" / "small")
+    (fault,) = read_check(capsys, recipe)[1]["faults"]
+    beside = shutil.copy(tmp_path / "rows.json", tmp_path / "photos" / "rows.json")
+    (note,) = [one for one in examine_place(str(beside)).notes if "no image file" in one]
+    command = re.search("; a tar there has some: (.+), and say where they are then: ", fault)[1]
+    assert note.endswith(f"; a tar has some, unpack it: {command}")
+    subprocess.run(command, shell=True, check=True)
+    assert str(tmp_path / "photos" / "all of it") in read_check(capsys, recipe)[1]["faults"][0]
+
+
+def test_a_damaged_tar_and_one_of_other_files_are_not_named(tmp_path, capsys):
+    recipe = write_talk(tmp_path, ())
+    (tmp_path / "photos" / "a.tar").write_bytes(b"no tar")
+    tar(tmp_path / "photos" / "b.tar", {"other.png": picture(1)})
+    assert read_check(capsys, recipe)[1]["faults"][0].endswith("; say where they are: --set sources.talk.images=FOLDER")
+
+
+def test_a_plan_is_not_called_short_where_no_image_was_found(tmp_path, capsys):
+    recipe = write_talk(tmp_path, ())
+    written = yaml.safe_load(recipe.read_text())
+    (stage,) = copy.deepcopy(RECIPE["stages"])
+    stage["mixture"]["shares"] = {"talk": 1}
+    recipe.write_text(yaml.safe_dump({**written, "stages": [stage]}))
+    _, found, _ = read_check(capsys, recipe)
+    assert [len(found["faults"]), found["warnings"]] == [1, []]
+    for row in range(8):
+        (tmp_path / "photos" / f"{row}.png").write_bytes(picture(row))
+    _, found, _ = read_check(capsys, recipe)
+    assert found["faults"] == []
+    assert any("its mixture plans about" in one for one in found["warnings"])
 
 
 def test_absolute_paths_of_images_are_said_to_be_absolute_or_found_where_they_are(tmp_path, capsys):

@@ -192,6 +192,33 @@ def test_answers_that_are_letters_without_choices_are_noted(tmp_path):
     assert any(note.startswith("every answer is a letter, and no choices are read") for note in notes)
 
 
+def test_what_a_question_is_about_is_noted_and_may_stand_before_it_with_choices_as_they_were(tmp_path):
+    rows = [
+        {"hint": f"It is {row}.", "question": "Which?", "A": "x", "B": "y", "answer": "AB"[row % 2]} for row in ROWS
+    ]
+    place = str(separated(tmp_path / "a.tsv", rows))
+    (note,) = [one for one in examine_place(place).notes if one.startswith("column hint may")]
+    named = note.removesuffix(" puts it before").partition(": ")[2].split(" --column question=")
+    found = examine_place(place, {"question": [one.removeprefix("--column question=") for one in named]})
+    assert dict(found.chosen.options) == {"question": ["hint", "question"], "answer": "answer", "choices": ["A", "B"]}
+    assert texts(found.chosen.pages[2])[0].startswith("It is 2.\nWhich?\nA. x\nB. y\n")
+    assert not any("hint" in one for one in found.notes)
+
+
+def test_choices_are_not_added_to_named_columns_whose_answers_are_none_of_them(tmp_path):
+    rows = [{"question": "Which?", "A": "x", "B": "y", "answer": f"It is {row}."} for row in ROWS]
+    found = examine_place(str(separated(tmp_path / "a.tsv", rows)), {"question": ["question"]})
+    assert dict(found.chosen.options) == {"question": "question", "answer": "answer"}
+
+
+def test_cells_of_the_letters_nan_are_noted(tmp_path):
+    rows = [{"question": "Which?", "A": "x", "B": "y", "C": "nan" if row else "z", "answer": "A"} for row in range(4)]
+    said = "cells hold the letters nan, which are read as a text: C (3 of 4 rows); make them empty if they say nothing"
+    assert said in examine_place(str(separated(tmp_path / "a.tsv", rows))).notes
+    real = [{**row, "C": float("nan")} for row in rows]
+    assert not any("nan" in one for one in examine_place(str(json_lines(tmp_path / "b.jsonl", real[:1]))).notes)
+
+
 def test_of_several_captions_the_first_that_is_not_blank_is_read_and_a_note_says_so(tmp_path):
     rows = [{"image": hold(row), "caption": ["  ", f"A shape {row}.", "Another."]} for row in ROWS]
     found = examine_place(str(parquet(tmp_path / "a.parquet", rows)))

@@ -188,7 +188,7 @@ def test_lists_of_questions_and_answers_are_turns_and_several_answers_to_one_are
     turns, references, uneven, numbers = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a")
     assert texts(turns) == [("user", 0, "One?"), ("assistant", 0, "1"), ("user", 1, "Two?"), ("assistant", 1, "2")]
     assert texts(references) == [("user", 0, "One?"), ("assistant", 0, "1")]
-    assert details(uneven) == ["2 questions, and answers that are not as many"]
+    assert details(uneven) == ["questions: 2, answers: 1, expected as many of both"]
     assert texts(numbers) == [("user", 0, "7"), ("assistant", 0, "2.5")]
 
 

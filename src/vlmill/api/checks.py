@@ -200,7 +200,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     warnings = (
         *warn_of_lacking_tokens(recipe, found.base),
         *_list_odd_shares(recipe),
-        *warn_of_short_plans(recipe, stages),
+        *warn_of_short_plans(recipe, {} if any(one.faults for one in estimates) else stages),
         *(
             said
             for one in estimates
