@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmill.pipeline.boxes.forms import FORMS, NUMBER, Order, Unit, UnreadableRegionError, find_numbers
@@ -38,6 +38,8 @@ COMMON = 0.3
 """The share of texts in which something has to stand that need not be coordinates."""
 PARTS = ((10, 100), (100, 1000), (1010, 1024), (2000, 10_000))
 """From which largest number on numbers may be parts of a side, and how many: as much as models are known to use."""
+CORNERS = 4
+"""Numbers of the smallest region that is no point."""
 SWAPPED = {("xyxy", "yxyx"), ("points", "points_yx"), ("yxyx", "xyxy"), ("points_yx", "points")}
 """Orders that differ in which of x and y stands first."""
 LONG = 1.1
@@ -113,10 +115,40 @@ def recognise_boxes(texts: Sequence[SeenText]) -> list[SeenBoxes]:
 
 
 def _describe_notation(notation: Notation, regions: list[_Region], of: int) -> SeenBoxes | None:
-    """What a notation's regions are; None where they are rather something else."""
-    texts = len({region.place for region in regions})
+    """What a notation's regions are; None where they are rather something else.
+
+    Fractions among regions that count something else would be read as parts of a pixel, so most of them are looked at.
+    """
+    if not notation.sure and len({region.place for region in regions}) < COMMON * of:
+        return None
     form = FORMS.get(notation.form)
     fixed = form is not None and (form.bins or form.cells or notation.form == "molmo")
+    fractions, others = ([], regions) if fixed else _split_fractions(notation, regions)
+    most, fewer = (fractions, others) if len(fractions) > len(others) else (others, fractions)
+    found = _describe_regions(notation, most, of, fixed=fixed)
+    if found is None or not fewer:
+        return found
+    said = f"{len(fewer):,} others of these are {'fractions' if most is others else 'no fractions'}"
+    if most is fractions and len(fractions) >= FITS * len(regions):
+        return replace(found, why=f"{found.why}; {said}")
+    return replace(found, doubts=(*found.doubts, f"{said}, and a source has one unit"))
+
+
+def _split_fractions(notation: Notation, regions: list[_Region]) -> tuple[list[_Region], list[_Region]]:
+    """The regions whose numbers are all fractions, and the others. Some points of other units look like fractions."""
+    parted: tuple[list[_Region], list[_Region]] = ([], [])
+    points = 0
+    for region in regions:
+        numbers = find_numbers(region.text, _get_number(notation))
+        small = all(abs(float(one.written)) <= 1.01 for one in numbers) and any(one.decimals for one in numbers)
+        parted[not small].append(region)
+        points += small and len(numbers) < CORNERS
+    return ([], regions) if points == len(parted[0]) <= (1 - FITS) * len(regions) else parted
+
+
+def _describe_regions(notation: Notation, regions: list[_Region], of: int, *, fixed: bool) -> SeenBoxes | None:
+    """The same of regions that may be of one unit."""
+    texts = len({region.place for region in regions})
     readings = _list_readings(notation, regions, fixed=fixed)
     whole = {(one.order, one.unit): one.bad for one in readings if one.frame == "image"}
     fitting = [
@@ -127,7 +159,7 @@ def _describe_notation(notation: Notation, regions: list[_Region], of: int) -> S
     ]
     if not fixed and len(regions) >= FEW // 4:
         fitting = [one for one in fitting if one.reach >= REACH]
-    if not notation.sure and (texts < COMMON * of or not fitting):
+    if not notation.sure and not fitting:
         return None
     best = _choose_reading(fitting, regions)
     if best is None:

@@ -133,6 +133,32 @@ def test_what_numbers_leave_open_is_a_doubt(write, made, doubt):
     assert doubt in "; ".join(seen.doubts)
 
 
+@pytest.mark.parametrize("write", [decimal, lambda values: f"x={values[0]:.3f}, y={values[1]:.3f}"])
+@pytest.mark.parametrize(
+    ("strays", "unit", "regions", "said", "doubted"),
+    [
+        (1, "fraction", 24, "1 others of these are no fractions", False),
+        (8, "fraction", 24, "8 others of these are no fractions", True),
+        (30, "pixels", 30, "24 others of these are fractions", True),
+    ],
+)
+def test_fractions_are_not_read_as_pixels_because_of_others_among_them(write, strays, unit, regions, said, doubted):
+    other = BARE if write is decimal else lambda values: f"x={int(values[0])}, y={int(values[1])}"
+    mixed = [*make_texts(write), *make_texts(other, unit="pixels", sizes=LARGE, count=strays)]
+    (found,) = recognise_boxes(mixed)
+    form = FORMS.get(found.settings.get("form", ""))
+    assert found.settings.get("unit", form and form.unit) == unit
+    assert found.regions == regions
+    assert any(said in one for one in found.doubts) is doubted
+    assert (said in found.why) is not doubted
+
+
+def test_points_of_pixels_in_a_corner_are_no_fractions():
+    texts = [SeenText(f"x={40 * number}.5, y={30 * number}.5", (1000, 800)) for number in range(24)]
+    (found,) = recognise_boxes([SeenText("x=0.5, y=0.5", (1000, 800)), *texts])
+    assert (found.settings["unit"], found.regions, found.doubts) == ("pixels", 25, ())
+
+
 def test_one_region_where_a_square_has_padding_is_of_no_square():
     texts = make_texts(decimal, frame="square", count=40)
     edge = SeenText(decimal((0.2, 0.02, 0.9, 0.99)), LONG[0])
