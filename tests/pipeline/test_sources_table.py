@@ -160,6 +160,16 @@ def test_numbers_from_1_are_read_where_the_recipe_says_so_and_suggested_where_on
         read(json_lines(tmp_path / "a.jsonl", [{}]), question="q", answer="a", answer_as="letter")
 
 
+def test_a_turn_of_a_tool_is_refused_until_speakers_says_who_speaks(tmp_path):
+    said = [("human", "Find it."), ("gpt", "Looking."), ("observation", "[3, 4]"), ("gpt", "At 3, 4.")]
+    path = json_lines(tmp_path / "a.jsonl", [{"turns": [{"from": who, "value": text} for who, text in said]}])
+    (refused,) = read(path, turns="turns")
+    assert refused.failed[0][0] is Reason.UNSUPPORTED_CONTENT
+    (row,) = read(path, turns="turns", speakers={"observation": "user"})
+    roles = ["user", "assistant", "user", "assistant"]
+    assert [(role, text) for role, _, text in texts(row)] == list(zip(roles, (text for _, text in said), strict=True))
+
+
 def test_an_object_of_bytes_and_path_in_json_has_its_bytes_as_base64(tmp_path):
     data = picture(1, (8, 8))
     held = [base64.b64encode(data).decode(), "no picture", [1], ""]
