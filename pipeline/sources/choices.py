@@ -19,6 +19,9 @@ ASKED = "Answer with the option's letter from the given choices directly."
 LETTERED = re.compile(r"\(?([A-Za-z])[).:]\s*(\S.*)", re.DOTALL)
 """A choice with a letter in front."""
 
+DIGITS = 9
+"""Of a number that may be that of a choice."""
+
 Naming = Literal["any", "letter", "number", "number_from_1", "words"]
 """How answers name a choice; `any` is by letter, by number from 0 or in its words."""
 
@@ -70,7 +73,7 @@ def list_named(choices: Sequence[str], answer: str) -> Mapping[str, int]:
     places = dict[str, int]()
     if len(letter) == 1 and letter in string.ascii_uppercase:
         places["letter"] = string.ascii_uppercase.index(letter)
-    if said.isdecimal():
+    if said.isdecimal() and len(said) <= DIGITS:
         places |= {"number": int(said), "number_from_1": int(said) - 1}
     whole = choices if len(choices) == len(bare) else [choice for choice in choices if choice.strip()]
     for one in (whole, bare):
@@ -87,7 +90,8 @@ def is_number(value: object) -> bool:
 def _suggest_naming(choices: Sequence[str], answer: str) -> str:
     """What to do about a number that is too large by one."""
     last = max((place for place, choice in enumerate(choices) if choice.strip()), default=-1)
-    above = answer.strip().isdecimal() and int(answer) == last + 1
+    said = answer.strip()
+    above = said.isdecimal() and len(said) <= DIGITS and int(said) == last + 1
     return "; where numbers count from 1, answer_as: number_from_1 in the options says so" if above else ""
 
 

@@ -65,7 +65,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 22
+    version: ClassVar[int] = 23
 
     source: Source
     name_of_source: str

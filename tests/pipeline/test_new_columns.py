@@ -138,6 +138,7 @@ def test_choices_are_read_though_one_answer_is_none_of_them(tmp_path):
         (["red", "blue", "green", "grey"], [0, 1, 2, 3], None),  # nothing has to be told
         (["red", "blue", "green", "grey"], ["1", "2", "3", "blue"], None),
         (["red", "blue", "green", "grey"], ["A", "1", "blue", "D"], None),
+        (["red", "blue", "green", "grey"], ["A", "1" * 5000, "B", "D"], None),  # more digits than `int` takes
     ],
 )
 def test_how_answers_name_choices_is_written_down_where_rows_need_and_tell_it(choices, answers, told, tmp_path):
