@@ -300,6 +300,8 @@ def explain_fault(kind: type[Any], values: Any, where: str, item: Any) -> str:
     if code in {"kind", "kind_inside"}:
         return f"{place}{'.kind' if code == 'kind_inside' else ''}: {item['msg']}"
     form = FORMS.get(code, item["msg"])
+    if code == "string_type" and loc[-1:] == ["[key]"]:
+        form = f"A name should be a text, in quotes: '{item['input']}'"
     if code == "tuple_type" and (shown := _show_items(item["input"])):
         form = f"Input should be a list, an item for each key: {shown}"
     return f"{place}: {form}, not {item['input']!r:.200}"

@@ -20,12 +20,14 @@ from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri, re
 from vlmill.pipeline.sources.known_keys import (
     AUDIO,
     VIDEO,
+    check_withheld,
     classify_key,
     get_given,
     has_value,
     list_unread,
 )
 from vlmill.pipeline.sources.marks import MARK, NEXT, Named, Places, find_medium, split_text
+from vlmill.pipeline.sources.message_times import check_times
 from vlmill.pipeline.sources.nested import join_columns
 
 WEB, ON_WEB = ("http://", "https://"), "lies on the web, and this kind fetches nothing; web_llava and web_table do"
@@ -272,6 +274,7 @@ def _read_messages(messages: Any, system: Any) -> list[tuple[int, Message]]:
     """
     spoken, turn, before = list[tuple[int, Message]](), -1, ""
     listed = [_read_message(place, message) for place, message in enumerate(_list_turns(messages))]
+    check_times([said for said, one in zip(messages, listed, strict=True) if one.role != "system"])
     if has_value(system):
         prompt = Message("system", _read_content("the system prompt", system))
         if listed[0].role == "system" and not listed[0].empty and listed[0].pieces != prompt.pieces:
@@ -313,6 +316,7 @@ def _read_message(place: int, message: Any) -> Message:
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; {known}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
     left = list_unread(message, SAID, pictured=False) if more else ()
+    check_withheld(place, message)
     supervised = _is_supervised(place, message) if more else True
     content = get_given(message, VALUE) if more else None
     if content is None:

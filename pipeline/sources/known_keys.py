@@ -41,6 +41,11 @@ MEANINGS: tuple[tuple[str, Meaning], ...] = (
 )
 """What a key is, in lower case, by the first pattern that fits the whole of it."""
 
+WITHHELD = re.compile(r"((is|was)[_-]?)?(deleted|hidden|internal|private|removed|retracted|cancell?ed)([_-]?note)?")
+"""Keys of a message, in lower case, that say with true that it was withdrawn, or that the other side never saw it."""
+SHOWN = re.compile(r"((is|was)[_-]?)?(public|visible)")
+"""Keys that say so with false."""
+
 REASONS: Mapping[Meaning, Reason] = {
     "media": Reason.UNSUPPORTED_MEDIA,
     "image": Reason.UNSUPPORTED_MEDIA,
@@ -121,6 +126,20 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
         if found == "unknown" and not pictured and _names_file(row[key]):
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}", Reason.UNSUPPORTED_MEDIA)
     return tuple(key for key in left if classify_key(key) != "none" and has_value(row[key]))
+
+
+def check_withheld(place: int, message: Mapping[str, Any]) -> None:
+    """Raise UnreadableRow for a message that was deleted, or is a note among colleagues, and would be learned."""
+    for key, value in message.items():
+        said = value.strip().lower() if isinstance(value, str) else value
+        yes, no = (said in (True, "true", "yes"), said in (False, "false", "no")) if _is_plain(said) else (False, False)
+        if (yes and WITHHELD.fullmatch(key.lower())) or (no and SHOWN.fullmatch(key.lower())):
+            detail = f"message {place} is not part of the conversation, as {key} is {value}: leave it out of the row"
+            raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int)
 
 
 def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlmill.pipeline.sources.base import UnreadableRow
-from vlmill.pipeline.sources.known_keys import list_unread
+from vlmill.pipeline.sources.known_keys import has_value, list_unread
 
 DIGITS = 9
 """Of a number that is a place in a list."""
@@ -68,6 +68,30 @@ def list_parents(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple
             yield place, held
 
 
+def check_lists(row: Mapping[str, Any], names: Collection[str], read: Collection[str]) -> None:
+    """Raise UnreadableRow where an object of a list lacks what dotted names lead to, and all else that is read.
+
+    An attachment without its file would be left out, and the texts about it would be learned without it.
+
+    Args:
+        row: A row, or a turn.
+        names: what each object should have one of, such as `files.local`.
+        read: all dotted names that are read; an object that has another of these is a part of another kind.
+    """
+    for name in names:
+        keys = name.split(".") if not _is_column(row, name) else []
+        for depth in range(1, len(keys)):
+            place, key = ".".join(keys[:depth]), ".".join(keys[depth:])
+            if not isinstance(parse_object(find_place(row, place)), list):
+                continue
+            objects = [one for one in _list_objects(find_place(row, place)) if has_value(one)]
+            inside = [one.removeprefix(f"{place}.") for one in {name, *names, *read} if one.startswith(f"{place}.")]
+            without = [one for one in objects if not any(_holds_value(find_place(one, other)) for other in inside)]
+            if without:
+                raise UnreadableRow(f"{len(without)} of {len(objects)} in {place} have no {key}: {without[0]!s:.80}")
+            break
+
+
 def join_columns(turns: Any) -> Any:
     """Turns that are an object of lists, as `datasets` stores a sequence of objects, as the list of objects they are.
 
@@ -93,6 +117,11 @@ def parse_object(value: Any) -> Any:
 def _is_column(row: Mapping[str, Any], name: str) -> bool:
     """Whether a row has a column of this very name. Where a file lacks one that is looked for, it is null."""
     return row.get(name) is not None
+
+
+def _holds_value(value: Any) -> bool:
+    """Whether there is a value; 0 is one, as the id of an image."""
+    return has_value(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _enter_value(value: Any, key: str) -> Any:

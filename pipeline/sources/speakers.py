@@ -13,7 +13,7 @@ from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.conversation import FROM, VALUE
 from vlmill.pipeline.sources.known_keys import has_value
 from vlmill.pipeline.sources.marks import MARK
-from vlmill.pipeline.sources.nested import find_place, list_beside
+from vlmill.pipeline.sources.nested import check_lists, find_place, list_beside
 
 Speaker = Literal["system", "user", "assistant"]
 
@@ -29,7 +29,7 @@ def lift_turns(turns: Any, named: Sequence[str], shown: Sequence[str]) -> Any:
         shown: the keys of images.
 
     Raises:
-        UnreadableRow: what else is in these objects carries meaning.
+        UnreadableRow: what else is in these objects carries meaning, or one in a list has no image.
     """
     if not isinstance(turns, list) or not any("." in name for name in named):
         return turns
@@ -86,6 +86,7 @@ def _lift_turn(turn: Mapping[str, Any], named: Sequence[str], shown: Sequence[st
     found = {name: value for name in dotted if (value := find_place(turn, name)) is not None}
     pictured = any(has_value(find_place(turn, one)) for one in shown)
     beside = dict.fromkeys(list_beside(turn, dotted, pictured=pictured), True)
+    check_lists(turn, shown, named)
     around = {name.partition(".")[0] for name in dotted} - {*named}
     return {**{key: value for key, value in turn.items() if key not in around}, **beside, **found}
 

@@ -55,7 +55,7 @@ from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value
 from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
-from vlmill.pipeline.sources.nested import join_columns, lift_places, list_beside, list_heads, list_parents
+from vlmill.pipeline.sources.nested import check_lists, join_columns, lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.page_texts import read_cell
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
 from vlmill.pipeline.sources.speakers import Speaker, lift_turns, rename_turns, show_turn_images
@@ -187,6 +187,7 @@ class TableSource(RecordSource):
         that is none.
         """
         parents = list(list_parents(row, _list_names(self.turns)))
+        check_lists(row, _list_names(self.image), self.named)
         row = lift_places(row, self.named)
         listed = [self._read_images(name, row.get(name)) for name in _list_names(self.image)]
         images = [image for several in listed for image in several]

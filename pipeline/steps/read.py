@@ -65,7 +65,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 23
+    version: ClassVar[int] = 24
 
     source: Source
     name_of_source: str

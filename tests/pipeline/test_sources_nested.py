@@ -13,6 +13,8 @@ from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources import SOURCES
+from vlmill.pipeline.sources.base import UnreadableRow
+from vlmill.pipeline.sources.nested import check_lists
 
 TURNS = [{"by": "Client", "said": "What is it?"}, {"by": "agent", "said": "A gate."}]
 ROW = {
@@ -131,6 +133,31 @@ def test_images_of_a_turn_stand_in_that_turn(tmp_path):
         ("assistant", 1, "One."),
     ]
     assert [picture.path for picture in row.pages[0].pictures] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("other", [{"id": "F2", "mode": "tombstone"}, {"id": "F2", "local": None}, {"local": ""}])
+def test_an_attachment_without_its_file_loses_the_row_and_not_the_image_alone(tmp_path, other):
+    sent = [{"id": "F1", "local": "a.png"}, {**other, "id": "F2"}]
+    thread = [{"role": "user", "content": "Both?", "files": sent}, {"role": "assistant", "content": "Gates."}]
+    (row,) = read(json_lines(tmp_path / "a.jsonl", [{"log": thread}]), turns="log", turn_image="files.local")
+    assert [found for found, _ in row.failed] == [Reason.BAD_ROW]
+    assert details(row)[0].startswith("1 of 2 in files have no local")
+    path = json_lines(tmp_path / "b.jsonl", [{"media": sent, "q": "Both?", "a": "Gates."}])
+    (row,) = read(path, image="media.local", question="q", answer="a")
+    assert details(row)[0].startswith("1 of 2 in media have no local")
+
+
+def test_parts_of_a_list_that_hold_a_text_need_no_image():
+    row = {"parts": [{"file": "a.png"}, {"text": "What?"}]}
+    check_lists(row, ["parts.file"], ["parts.file", "parts.text"])
+    with pytest.raises(UnreadableRow, match="1 of 2 in parts have no file"):
+        check_lists(row, ["parts.file"], ["parts.file"])
+
+
+def test_an_image_whose_id_is_0_is_there(tmp_path):
+    path = json_lines(tmp_path / "a.jsonl", [{"media": [{"id": 0}, {"id": 1}], "q": "Both?", "a": "Gates."}])
+    (row,) = read(path, image="media.id", file="{image}.jpg", question="q", answer="a")
+    assert [picture.path for picture in row.pages[0].pictures] == ["0.jpg", "1.jpg"]
 
 
 def test_images_under_several_keys_of_a_turn_stand_in_the_order_of_the_keys(tmp_path):
