@@ -45,6 +45,8 @@ def letter_choices(
         UnreadableRow: the answer is none of them, it names two, or there are more choices than letters.
     """
     letters = string.ascii_uppercase
+    last = max((place for place, choice in enumerate(choices) if choice.strip()), default=-1)
+    choices = choices[: last + 1]  # lists are padded to one length
     if len(choices) > len(letters):
         raise UnreadableRow(f"{len(choices)} choices, expected at most {len(letters)}")
     bare = _strip_letters(choices)
@@ -79,6 +81,10 @@ def list_named(choices: Sequence[str], answer: str) -> Mapping[str, int]:
     for one in (whole, bare):
         if "words" not in places and said in (held := [choice.strip() for choice in one]):
             places["words"] = held.index(said)
+    if "words" not in places and (match := LETTERED.fullmatch(said)):  # "B. a dog"
+        place = string.ascii_uppercase.index(match[1].upper())
+        if place < len(bare) and bare[place].strip() == match[2].strip():
+            places["words"] = place
     return {way: place for way, place in places.items() if 0 <= place < len(bare) and bare[place].strip()}
 
 

@@ -94,6 +94,17 @@ def test_choices_with_letters_of_their_own_get_no_second_ones(tmp_path, form, an
     assert texts(row) == [("user", 0, f"What?\nA. a cat\nB. a dog\n{ASKED}"), ("assistant", 0, "B")]
 
 
+@pytest.mark.parametrize("answer", ["B. a dog", "(b) a dog", " B) a dog "])
+def test_an_answer_may_be_a_choice_with_its_letter_in_front(tmp_path, answer):
+    assert choose(tmp_path, ["a cat", "a dog"], answer) == "B"
+    assert "is none of the 2 choices" in choose(tmp_path, ["a cat", "a dog"], answer.replace("dog", "cow"))
+    assert "is none of the 2 choices" in choose(tmp_path, ["a dog", "a cat"], answer), "the letter is another's"
+
+
+def test_choices_may_be_padded_to_any_length(tmp_path):
+    assert choose(tmp_path, ["a cat", "a dog", *[""] * 40], "B") == "B"
+
+
 def test_choices_that_only_begin_like_letters_stay_as_they_are(tmp_path):
     rows = [{"q": "Who?", "choices": ["A. Smith", "C. Jones"], "a": "C. Jones"}]
     (row,) = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a", choices="choices")
