@@ -69,8 +69,8 @@ from vlmill.pipeline.proposal.unread_speakers import describe_speakers
 from vlmill.pipeline.sources import SOURCES
 from vlmill.pipeline.sources.formats.packed import strip_packing
 from vlmill.pipeline.sources.image_places import (
-    ABSOLUTE,
     CUT,
+    explain_outside,
     find_image_place,
     find_tail,
     get_absolute,
@@ -368,6 +368,6 @@ def _note_images(best: Attempt, images: str | None, root: str) -> Iterator[str]:
         if tail := find_tail(root, best.paths[0]):
             yield CUT.format(path=best.paths[0], begin=tail[0], folder=tail[1])
         elif get_absolute(best.paths[0]):
-            yield f"{best.paths[0]}: {ABSOLUTE}"
+            yield f"{best.paths[0]}: {explain_outside(best.paths[0])}"
         if not any(PurePosixPath(path).suffix for path in best.paths):
             yield IDS

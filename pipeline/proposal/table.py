@@ -45,14 +45,25 @@ UNREAD_PAGES = f"`ocrmypdf -s IN.pdf OUT.pdf` adds a text layer, and {SCANS}"
 """What to do about PDFs without a text layer: nothing is recognised here."""
 MEMBERS = re.compile(r"its members are ([a-z0-9., ]+)")
 UNPACK = (
-    "no kind reads a conversation, or questions with answers, beside a picture in a tar: unpack it (mkdir unpacked && "
-    "tar -xf FILE.tar -C unpacked) and look at that with `vlmill new unpacked`, which makes rows of pictures with JSON"
+    "no kind reads a conversation, or questions with answers, beside a picture in a tar: unpack each tar into a folder "
+    'of its own, since several may hold files of one name (for tar in *.tar; do mkdir -p "unpacked/$tar" && tar -xf '
+    '"$tar" -C "unpacked/$tar"; done), and look at them with `vlmill new unpacked`, which makes rows of pictures with '
+    "JSON"
 )
 """What to do about tars of pictures and JSON."""
 TASKS = (
     "these seem to be tasks of Label Studio, whose annotations lie in lists of results: its exports JSON-MIN and CSV "
-    "have a column for each, such as caption"
+    "have a column for each, such as caption; where answers belong to questions, docs/conversations.md, Conversations "
+    "in other forms, has a script that makes a conversation of each annotation, and paths of the addresses"
 )
+UNSPOKEN = (
+    "who speaks is named otherwise: `speaker`, `said` and `speakers` of kind table say which keys and which names "
+    "(docs/sources.md, Rows of nested objects); where speakers are ids of many people, docs/conversations.md, "
+    "Conversations in other forms, has a script"
+)
+"""What to do about speakers that no kind knows."""
+STRANGER = "its options speaker, said and speakers"
+"""How a kind says that it knows no speaker of this name."""
 TASK_KEYS = frozenset({"data", "annotations"})
 """How tasks are told."""
 COLUMNS = 100
@@ -121,6 +132,7 @@ def explain_nothing(found: Proposal) -> str:
     )
     advice = [NAMED, where, *([NESTED] if any("." in name for name in found.columns) else [])]
     advice = [*([TASKS] if {*found.columns} >= TASK_KEYS else []), *advice]
+    advice = [*([UNSPOKEN] if any(STRANGER in one.why for one in found.others) else []), *advice]
     advice += [*([several] if listed else []), OWN]
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]

@@ -19,6 +19,12 @@ ABSOLUTE = (
     "its path is absolute and lies outside of the source's `images`: name with `images` a folder of this machine that "
     "it lies in, or cut the paths of the rows so that they start from `images`"
 )
+SERVED = ("/data/local-files", "/data/upload/")
+"""What addresses of Label Studio's server begin with."""
+TASKS = (
+    "If it is an address of Label Studio, docs/conversations.md, Conversations in other forms, has a script that makes "
+    "a path of it"
+)
 CUT = (
     "{path} is a path of another machine, and its end is there below {folder}: cut {begin} off the paths, such as with "
     "sed 's#{begin}##g' FILE > CUT, and look at that file with vlmill new"
@@ -105,6 +111,8 @@ def explain_outside(path: str) -> str:
     """Why a path of a row is a forbidden address, and what to do; nothing of an address on the web."""
     if path.lower().startswith(("http://", "https://")):
         return ""
+    if path.startswith(SERVED):
+        return f"{ABSOLUTE}. {TASKS}"
     return ABSOLUTE if get_absolute(path) else ELSEWHERE if "://" in path else OUTSIDE
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shlex
+import subprocess
+import tarfile
 
 import pyarrow as pa
 import pytest
@@ -44,6 +47,43 @@ def test_results_of_an_annotation_tool_are_no_conversation(tmp_path):
     found = examine_place(str(json_array(tmp_path / "tasks.json", [label(row) for row in ROWS])))
     assert found.chosen is None
     assert "tasks of Label Studio" in explain_nothing(found)
+    assert "docs/conversations.md, Conversations in other forms, has a script" in explain_nothing(found)
+
+
+@pytest.mark.parametrize("address", ["/data/upload/3/a%201.png", "/data/local-files/?d=batch/a.png"])
+def test_addresses_of_an_annotation_tool_are_led_to_the_script_that_makes_paths_of_them(tmp_path, address):
+    rows = [{"image": address, "question": "What?", "answer": f"A shape {row}."} for row in ROWS]
+    found = examine_place(str(json_array(tmp_path / "tasks.json", rows)))
+    assert any("an address of Label Studio, docs/conversations.md" in note for note in found.notes)
+    plain = [{**row, "image": "/data/other/a.png"} for row in rows]
+    found = examine_place(str(json_array(tmp_path / "plain.json", plain)))
+    assert not any("Label Studio" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("key", ["user", "role"])
+def test_speakers_that_are_ids_are_led_to_names_and_to_a_script(tmp_path, key):
+    said = [[{key: f"U{row}", "text": f"What is {row}?"}, {key: "A1", "text": f"Gate {row}."}] for row in ROWS]
+    found = examine_place(str(json_array(tmp_path / "log.json", [{"messages": one} for one in said])))
+    assert found.chosen is None
+    assert "where speakers are ids of many people, docs/conversations.md" in explain_nothing(found)
+
+
+def test_tars_are_each_unpacked_into_a_folder_of_its_own(tmp_path):
+    (tmp_path / "tars").mkdir()
+    for number in range(2):  # with files of the same names
+        said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": f"Number {number}."}]
+        members = {"0.png": picture(number), "0.json": json.dumps({"messages": said}).encode()}
+        with tarfile.open(tmp_path / "tars" / f"part {number}.tar", "w") as tar:
+            for name, data in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    told = explain_nothing(examine_place(str(tmp_path / "tars")))
+    command = told[told.index("(for tar") + 1 : told.index("done)") + 4]
+    subprocess.run(["bash", "-c", command], cwd=tmp_path / "tars", check=True)
+    found = examine_place(str(tmp_path / "tars" / "unpacked"))
+    answers = [node.text for page in found.chosen.pages for node in page.nodes if node.supervised]
+    assert sorted(answers) == ["Number 0.", "Number 1."]
 
 
 def test_rows_within_an_object_of_several_lines_are_found(tmp_path):

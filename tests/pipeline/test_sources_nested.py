@@ -155,7 +155,7 @@ def test_parts_of_a_list_that_hold_a_text_need_no_image():
 
 
 def test_an_image_whose_id_is_0_is_there(tmp_path):
-    path = json_lines(tmp_path / "a.jsonl", [{"media": [{"id": 0}, {"id": 1}], "q": "Both?", "a": "Gates."}])
+    path = json_lines(tmp_path / "a.jsonl", [{"media": [{"id": 0, "of": "x"}, {"id": 1}], "q": "Both?", "a": "Gates."}])
     (row,) = read(path, image="media.id", file="{image}.jpg", question="q", answer="a")
     assert [picture.path for picture in row.pages[0].pictures] == ["0.jpg", "1.jpg"]
 
