@@ -84,6 +84,12 @@ class Beside:
                 f"{len(bare):,} of {len(self.rows):,} pictures have no .txt, .json or .hocr file that says anything, "
                 f"and give no sample: {_name_some(bare)}"
             )
+        if left := _list_left_out(bare, [*self.described, *({"image": one} for one in self.alone)]):
+            yield (
+                f"{len(left):,} of these have the name of such a file and more, and no text shows them: "
+                f"{_name_some(left)}. Where a .json file is about several pictures, call all of them by number in "
+                "their order, such as a_1.png and a_2.png beside a.json"
+            )
         if self.broken:
             yield f"{len(self.broken):,} .json files are no JSON and say nothing: {_name_some(self.broken)}"
         if self.read:
@@ -172,6 +178,23 @@ def _number_pictures(names: Iterable[str]) -> dict[str, list[str]]:
         if match := NUMBERED.fullmatch(drop_suffix(name)):
             numbered.setdefault(match[1], []).append((int(match[2]), name))
     return {stem: [name for _, name in sorted(pairs)] for stem, pairs in numbered.items()}
+
+
+def _list_left_out(bare: Sequence[str], told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Pictures of which nothing is said, and whose names begin with that of a picture or file that says something.
+
+    `a.left.png` and `a_2.png` begin with `a`.
+    """
+    stems = {drop_suffix(row["image"]) for row in told if isinstance(row["image"], str)}
+    found = list[str]()
+    for name in bare:
+        path, stem = PurePosixPath(name), drop_suffix(name)
+        numbered = NUMBERED.fullmatch(stem)
+        begun = {str(path.with_name(path.name.partition(".")[0] or path.name)), numbered[1] if numbered else ""} - {
+            stem
+        }
+        found += [name] if begun & stems else []
+    return found
 
 
 def _read_talk(file: InputFile) -> Mapping[str, Any]:

@@ -86,6 +86,26 @@ def test_a_conversation_about_several_numbered_pictures_shows_them_by_their_numb
     assert any("1 of 5 pictures" in note and "lone.png" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (["a.left", "a.right"], "2 of these have the name of such a file and more, and no text shows them: a.left.png"),
+        (["a", "a.mask"], "1 of these have the name of such a file and more, and no text shows them: a.mask.png"),
+        (["a", "a_2"], "1 of these have the name of such a file and more, and no text shows them: a_2.png"),
+        (["a", "b.mask", "b_2", "2"], ""),
+    ],
+)
+def test_a_further_picture_of_a_conversation_that_is_not_shown_is_said(tmp_path, names, left):
+    for row in range(4):
+        (tmp_path / f"s{row}.png").write_bytes(picture(row))
+        (tmp_path / f"s{row}.json").write_text(json.dumps({"conversation": TALK}))
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(picture(9))
+    (tmp_path / "a.json").write_text(json.dumps({"conversation": TALK}))
+    notes = [note for note in examine_place(str(tmp_path)).notes if "and no text shows them" in note]
+    assert [note.startswith(left) for note in notes] == ([True] if left else [])
+
+
 def test_pictures_that_no_row_shows_are_said(tmp_path):
     (tmp_path / "a.png").write_bytes(picture(0))
     rows = [{"question": f"What is {row}?", "answer": "A number."} for row in range(5)]
