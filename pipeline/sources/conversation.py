@@ -316,7 +316,8 @@ def _read_message(place: int, message: Any) -> Message:
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; {known}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
     left = list_unread(message, SAID, pictured=False) if more else ()
-    check_withheld(place, message)
+    if more:
+        check_withheld(place, message)
     supervised = _is_supervised(place, message) if more else True
     content = get_given(message, VALUE) if more else None
     if content is None:

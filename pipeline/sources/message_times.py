@@ -24,7 +24,7 @@ EPOCH = 1e8
 
 
 def check_times(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Raise UnreadableRow where a message is older than the one before it, by a key that both have.
+    """Raise UnreadableRow where a message is older, by such a key, than the one before it that has the key.
 
     What cannot be read as a time, in any of the messages, says nothing.
     """
