@@ -6,7 +6,7 @@ Read by traces of samples and by the viewer.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +33,21 @@ def find_sample(mixture: PlannedMixture, name: str, below: str = "") -> Iterator
 
 def find_sequences(mixture: PlannedMixture, source: int, shard: int, row: int) -> Iterator[int]:
     """The sequences of the plan that hold segments of a sample."""
-    yield from dict.fromkeys(sequence for sequence, _ in _find_segments(mixture, source, shard, row))
+    yield from dict.fromkeys(sequence for sequence, _ in find_segments(mixture, source, shard, row))
 
 
-def list_unplanned(mixture: PlannedMixture, source: int, shard: int, row: int) -> list[int]:
-    """The nodes of a sample, as it was read, that its shard has and no sequence of the plan holds, in order.
+def list_unplanned(mixture: PlannedMixture, sample: Segment, segments: Iterable[Mapping[str, int]]) -> list[int]:
+    """The nodes of a sample, as it was read, that its shard has and none of these segments of it, in order.
 
     They are turns behind those that fit, texts and images of a document that fit no sequence, or segments for which the
     plan has no room.
     """
-    held = {
-        node
-        for _, segment in _find_segments(mixture, source, shard, row)
-        for node in range(segment["first"], segment["last"])
-    }
-    listed = LineageTables(mixture).find(Segment(source, shard, row))["nodes"]
+    held = {node for segment in segments for node in range(segment["first"], segment["last"])}
+    listed = LineageTables(mixture).find(sample)["nodes"]
     return [node["node"] for place, node in enumerate(listed) if place not in held]
 
 
-def _find_segments(
+def find_segments(
     mixture: PlannedMixture, source: int, shard: int, row: int
 ) -> Iterator[tuple[int, Mapping[str, int]]]:
     """The segments of a sample, each with its sequence, in the order of the plan."""

@@ -109,8 +109,8 @@ def run_stage(setup: Setup, console: Console) -> Path:
     learner.reduces_once = _reduces_once(setup)
     if group.leads and done < setup.phase.last:
         slow = "; layers are compiled, which takes minutes" if setup.machine.compile else ""
-        again, interrupted = log.count_lost(), "that an interrupted training took behind its last checkpoint"
-        lost = f"; {again} {interrupted} are taken again" if again else ""
+        again = log.count_lost()
+        lost = f"; {again} steps behind the last checkpoint are taken again" if again else ""
         tell_start(console, setup.reader.mixture.stage, f"taking step {done + 1} of {setup.steps}{lost}{slow}")
     with (
         log if group.leads else nullcontext(),

@@ -85,7 +85,7 @@ class Training:
     accumulation: Positive = 1  # micro-batches that a rank makes of its sequences
     ranks: Positive | None = None  # that steps are balanced for; any number may train
     warm_up: Annotated[int, Field(ge=0)] = 0  # steps until the peak, linear
-    schedule: Literal["cosine", "constant"] = "cosine"  # of learning rates behind the warmup: down to 0, or constant
+    schedule: Literal["cosine", "constant"] = "cosine"  # of learning rates after warm_up: down to 0, or constant
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # not of norms, biases and single vectors
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # of AdamW: decay of its means of gradients and of their squares
     clip: Rate | None = 1.0  # the norm that gradients are clipped to; null: they are not
@@ -241,7 +241,7 @@ class ModelSettings:
         None  # the language model; not beside checkpoint
     )
     connector: Connector = Connector()  # what makes visual tokens of the vision tower's patches
-    checkpoint: Pretrained | None = None  # a whole published model of the family's class, in place of the parts below
+    checkpoint: Pretrained | None = None  # a whole published model of the family's class, in place of both towers
     positions: Positions | None = None  # of tokens; None: as the family, or the checkpoint, has them
     export_dtype: ExportDtype | None = None  # None: what the pretrained language model or checkpoint was published in
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmill.mixtures.lineage import LineageTables
-from vlmill.mixtures.placement import explain_unplanned, find_sample, find_sequences, list_unplanned
+from vlmill.mixtures.placement import explain_unplanned, find_sample, find_segments, find_sequences, list_unplanned
 from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
@@ -95,10 +95,14 @@ def find_use(root: Path, stage: str, name: str) -> StageUse:
     places = list(find_sample(mixture, name))
     if not places:
         return StageUse([], [], _explain_absence(root, found, name.partition("/")[0]))
-    sequences = sorted({sequence for place in places for sequence in find_sequences(mixture, *place)})
+    held = [list(find_segments(mixture, *place)) for place in places]
+    sequences = sorted({sequence for segments in held for sequence, _ in segments})
     if not sequences:
         return StageUse([], [], "; ".join(dict.fromkeys(explain_unplanned(mixture, *place) for place in places)))
-    unplanned = [{*list_unplanned(mixture, *place)} for place in places]
+    unplanned = [
+        {*list_unplanned(mixture, Segment(*place), [segment for _, segment in segments])}
+        for place, segments in zip(places, held, strict=True)
+    ]
     left = sorted(set.intersection(*unplanned))  # of entries that share a source each has a place
     if not found.train:
         return StageUse(sequences, [], "the stage has no train block", left)

@@ -103,7 +103,7 @@ class Fetch:
     )  # seconds of one wait on the network
     deadline_s: Annotated[float, pydantic.Field(gt=0, le=86400)] = field(
         default=60.0, metadata=RUNTIME
-    )  # seconds for one address in all, redirects included
+    )  # seconds for one address in all, retries included
     retries: Annotated[int, pydantic.Field(ge=0, le=100)] = field(
         default=2, metadata=RUNTIME
     )  # how often one address is tried again

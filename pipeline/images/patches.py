@@ -35,8 +35,8 @@ class Patches(ShowsWholeImage):
     kind: ClassVar[str] = "patches"
     version: ClassVar[int] = 1
 
-    width: Bound = 1920  # pixels of the largest image; a larger one is shrunk
-    height: Bound = 1080  # pixels of the largest image; a larger one is shrunk
+    width: Bound = 1920  # of the largest image, in pixels; a larger one is shrunk
+    height: Bound = 1080  # of the largest image, in pixels; a larger one is shrunk
     patch: Side = 30  # pixels of a side; each patch is one visual token
     quality: Quality = None  # of the JPEG that is stored, as Pillow counts; None: without loss
 

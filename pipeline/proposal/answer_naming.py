@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmill.pipeline.sources.base import UnreadableRow
-from vlmill.pipeline.sources.choices import USUAL, is_number, list_named
+from vlmill.pipeline.sources.choices import USUAL, list_named
+from vlmill.pipeline.sources.known_keys import is_number
 from vlmill.pipeline.sources.table import list_choices, read_cell_text
 
 

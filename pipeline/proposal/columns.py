@@ -33,7 +33,7 @@ from vlmill.pipeline.proposal.image_ids import ImageIds
 from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.proposal.ocr_columns import find_boxes, find_ocr
 from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
-from vlmill.pipeline.sources.known_keys import AUDIO, LONGEST, PICTURES, VIDEO, classify_key, has_value
+from vlmill.pipeline.sources.known_keys import AUDIO, LONGEST, PICTURES, VIDEO, classify_key, has_value, is_number
 from vlmill.pipeline.sources.nested import find_place, join_columns
 from vlmill.pipeline.sources.pairs import select_numbers
 
@@ -126,7 +126,7 @@ class Cells:
 
 def describe_values(values: Sequence[Any]) -> list[str]:
     """What values are, for people; empty ones are none."""
-    return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or _is_number(value)))
+    return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or is_number(value)))
 
 
 def hold_mostly(values: Sequence[Any], kinds: Sequence[str]) -> bool:
@@ -369,7 +369,7 @@ def _name_value(value: Any) -> str:
         return f"list of {_name_several(kinds[0])}" if len(kinds) == 1 else "list"
     if isinstance(value, bool):
         return "true or false"
-    return "number" if _is_number(value) else _name_text(str(value).strip())
+    return "number" if is_number(value) else _name_text(str(value).strip())
 
 
 def _name_several(kind: str) -> str:
@@ -390,7 +390,3 @@ def _name_text(text: str) -> str:
     if (found := MEDIA.fullmatch(text)) and len(text) <= LONGEST:
         return "path of a video" if found[1].lower() in VIDEO else "path of a sound"
     return "list written as text" if text.startswith("[") and text.endswith("]") else "text"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

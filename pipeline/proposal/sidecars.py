@@ -64,8 +64,8 @@ class Beside:
     """Pictures, and what files beside them say."""
 
     rows: Sequence[Mapping[str, Any]]
-    """Of each picture: `image`, its name, and the keys of its `.json`, or `caption` from its `.txt`. One of which
-    nothing is said has no more than its name; a build counts it as failed."""
+    """Of each picture: `image`, its name, and the keys of its `.json`, or `caption` from its `.txt`. Of several with
+    one `.json`: their names. One of which nothing is said has no more than its name; a build counts it as failed."""
     alone: Sequence[str]  # names of such files without a picture
     numeric: int = 0  # `.txt` files without a letter, such as boxes for detectors: no captions
     read: int = 0  # pages whose text was made of the words and lines of OCR
@@ -190,16 +190,15 @@ def _list_left_out(bare: Sequence[str], told: Sequence[Mapping[str, Any]]) -> li
     for name in bare:
         path, stem = PurePosixPath(name), drop_suffix(name)
         numbered = NUMBERED.fullmatch(stem)
-        begun = {str(path.with_name(path.name.partition(".")[0] or path.name)), numbered[1] if numbered else ""} - {
-            stem
-        }
+        dotted = str(path.with_name(path.name.partition(".")[0] or path.name))
+        begun = {dotted, numbered[1] if numbered else stem} - {stem}
         found += [name] if begun & stems else []
     return found
 
 
 def _read_talk(file: InputFile) -> Mapping[str, Any]:
     """The object in a `.json` file that holds a list, as of turns, or the turns that it is; nothing of any other."""
-    said = _read_json(file)
+    said = _read_json(file) if file.size <= LARGEST else None
     told = said if isinstance(said, dict) else _name_turns(said)
     return told if any(isinstance(value, list) for value in told.values()) else {}
 

@@ -245,9 +245,8 @@ def describe_left_out(data: dict[str, Any], mapped: Sequence[Mapped]) -> Iterato
     """What a person should know of published mixtures that some entries were left out of: the shares of the others."""
     for stage in data.get("stages") or ():
         here = [item for item in mapped if item.stage == stage.get("name") and item.without]
-        entries = [
-            entry for entry in (stage["mixture"].get("entries") if here else None) or () if isinstance(entry, dict)
-        ]
+        listed = stage["mixture"].get("entries") if here else None
+        entries = [entry for entry in listed or () if isinstance(entry, dict)]
         shares = [entry["share"] for entry in entries if isinstance(entry.get("share"), int | float)]
         first = [entry.get("source") for entry in entries[: len(here)]]
         if here and len(shares) == len(entries) and first == [item.source for item in here]:

@@ -76,12 +76,8 @@ class OnnxClassifier:
     output: Annotated[int, Field(ge=0)] = 0  # place in the model's first output, as one row an image
     batch: Amount = 32  # pictures that the model gets at once
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # threads of one worker on a CPU
-    resources: Resources = field(
-        default_factory=Resources, metadata=RUNTIME
-    )  # processors, memory and GPUs of one worker
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
-        default=600.0, metadata=RUNTIME
-    )  # seconds that one batch may take
+    resources: Resources = field(default_factory=Resources, metadata=RUNTIME)  # CPUs, memory and GPUs of one worker
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)  # a batch may take
 
     def __post_init__(self) -> None:
         if self.shorter is not None and self.squash is not None:

@@ -39,12 +39,8 @@ class ImageDetector:
     longest: Side = 1280  # pixels of the longer side; larger pictures are resized to it, smaller ones stay as they are
     batch: Amount = 8  # pictures on their way to the model at once; each is looked at alone
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # threads of one worker on a CPU
-    resources: Resources = field(
-        default_factory=Resources, metadata=RUNTIME
-    )  # processors, memory and GPUs of one worker
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
-        default=600.0, metadata=RUNTIME
-    )  # seconds that one batch may take
+    resources: Resources = field(default_factory=Resources, metadata=RUNTIME)  # CPUs, memory and GPUs of one worker
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)  # a batch may take
 
     def columns(self, name: str) -> tuple[str, ...]:
         """The name of the signal with each of its ends."""

@@ -44,12 +44,8 @@ class PublishedSignal:
     model: WeightsField  # a folder, or OWNER/NAME with the revision
     batch: Amount = 32  # places of a batch; all have one shape
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # threads of one worker on a CPU
-    resources: Resources = field(
-        default_factory=Resources, metadata=RUNTIME
-    )  # processors, memory and GPUs of one worker
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(
-        default=600.0, metadata=RUNTIME
-    )  # seconds that one batch may take
+    resources: Resources = field(default_factory=Resources, metadata=RUNTIME)  # CPUs, memory and GPUs of one worker
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = field(default=600.0, metadata=RUNTIME)  # a batch may take
 
     def view(self) -> PictureView | None:
         """The pictures that the model's own processor would make."""

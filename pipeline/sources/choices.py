@@ -51,14 +51,14 @@ def letter_choices(
         raise UnreadableRow(f"{len(choices)} choices, expected at most {len(letters)}")
     bare = _strip_letters(choices)
     there = sum(bool(choice.strip()) for choice in bare)
-    named = list_named(choices, answer)
-    usual = ("number",) if counted and "number" in named else USUAL
+    all_named = list_named(choices, answer)
+    usual = ("number",) if counted and "number" in all_named else USUAL
     ways = usual if naming == "any" else (naming,)
-    named = {way: place for way, place in named.items() if way in ways}
+    named = {way: place for way, place in all_named.items() if way in ways}
     if not named:
-        raise UnreadableRow(
-            f"the answer {answer.strip()!r} is none of the {there} choices{_suggest_naming(bare, answer)}"
-        )
+        from_1 = "number_from_1" in all_named and "number" not in all_named
+        hint = "; where numbers count from 1, answer_as: number_from_1 in the options says so" if from_1 else ""
+        raise UnreadableRow(f"the answer {answer.strip()!r} is none of the {there} choices{hint}")
     if len({*named.values()}) > 1:
         told = ", ".join(f"{letters[place]} by its {way}" for way, place in named.items())
         raise UnreadableRow(
@@ -86,19 +86,6 @@ def list_named(choices: Sequence[str], answer: str) -> Mapping[str, int]:
         if place < len(bare) and bare[place].strip() == match[2].strip():
             places["words"] = place
     return {way: place for way, place in places.items() if 0 <= place < len(bare) and bare[place].strip()}
-
-
-def is_number(value: object) -> bool:
-    """Whether a cell holds a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _suggest_naming(choices: Sequence[str], answer: str) -> str:
-    """What to do about a number that is too large by one."""
-    last = max((place for place, choice in enumerate(choices) if choice.strip()), default=-1)
-    said = answer.strip()
-    above = said.isdecimal() and len(said) <= DIGITS and int(said) == last + 1
-    return "; where numbers count from 1, answer_as: number_from_1 in the options says so" if above else ""
 
 
 def _strip_letters(choices: Sequence[str]) -> Sequence[str]:

@@ -128,18 +128,19 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
     return tuple(key for key in left if classify_key(key) != "none" and has_value(row[key]))
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_withheld(place: int, message: Mapping[str, Any]) -> None:
     """Raise UnreadableRow for a message that was deleted, or is a note among colleagues, and would be learned."""
     for key, value in message.items():
         said = value.strip().lower() if isinstance(value, str) else value
-        yes, no = (said in (True, "true", "yes"), said in (False, "false", "no")) if _is_plain(said) else (False, False)
-        if (yes and WITHHELD.fullmatch(key.lower())) or (no and SHOWN.fullmatch(key.lower())):
+        withheld = said in (True, "true", "yes") and WITHHELD.fullmatch(key.lower())
+        if withheld or (said in (False, "false", "no") and SHOWN.fullmatch(key.lower())):
             detail = f"message {place} is not part of the conversation, as {key} is {value}: leave it out of the row"
             raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int)
 
 
 def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlmill.pipeline.sources.base import UnreadableRow
-from vlmill.pipeline.sources.known_keys import has_value, list_unread
+from vlmill.pipeline.sources.known_keys import has_value, is_number, list_unread
 
 DIGITS = 9
 """Of a number that is a place in a list."""
@@ -86,7 +86,7 @@ def check_lists(row: Mapping[str, Any], names: Collection[str], read: Collection
                 continue
             objects = [one for one in _list_objects(find_place(row, place)) if has_value(one)]
             inside = [one.removeprefix(f"{place}.") for one in {name, *names, *read} if one.startswith(f"{place}.")]
-            without = [one for one in objects if not any(_holds_value(find_place(one, other)) for other in inside)]
+            without = [one for one in objects if not any(map(_is_there, (find_place(one, other) for other in inside)))]
             if without:
                 raise UnreadableRow(f"{len(without)} of {len(objects)} in {place} have no {key}: {without[0]!s:.80}")
             break
@@ -119,9 +119,8 @@ def _is_column(row: Mapping[str, Any], name: str) -> bool:
     return row.get(name) is not None
 
 
-def _holds_value(value: Any) -> bool:
-    """Whether there is a value; 0 is one, as the id of an image."""
-    return has_value(value) or (isinstance(value, int | float) and not isinstance(value, bool))
+def _is_there(value: Any) -> bool:
+    return has_value(value) or is_number(value)  # 0 may be the id of an image
 
 
 def _enter_value(value: Any, key: str) -> Any:

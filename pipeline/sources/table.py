@@ -42,7 +42,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
-from vlmill.pipeline.sources.choices import Naming, is_number, letter_choices
+from vlmill.pipeline.sources.choices import Naming, letter_choices
 from vlmill.pipeline.sources.conversation import (
     SYSTEM,
     ConversationImage,
@@ -53,7 +53,7 @@ from vlmill.pipeline.sources.conversation import (
 from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
-from vlmill.pipeline.sources.known_keys import get_given, has_value
+from vlmill.pipeline.sources.known_keys import get_given, has_value, is_number
 from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
 from vlmill.pipeline.sources.nested import check_lists, join_columns, lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.page_texts import read_cell

@@ -106,7 +106,7 @@ def test_without_some_entries_the_others_keep_their_ratios_and_their_new_shares_
             "or none has; 'web' has one, and 'mine' has none",
         ),
         ({"entries": 3}, r"mixture\.entries is 3; it names sources \(.*line \d+\)"),
-        ({"entries": [3]}, r"entries"),
+        ({"entries": [3]}, r"mixture\.entries\.3: Input should be a mapping"),
     ],
     ids=str,
 )

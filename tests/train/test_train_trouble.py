@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +57,17 @@ def interrupted(trained, tmp_path):
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "checkpoints/00000006")
     return root, folder / "checkpoints/00000004"
+
+
+@contextmanager
+def small_files():
+    """Lets no file grow beyond 64 KiB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def cut(path):
@@ -118,13 +130,9 @@ def test_a_checkpoint_of_somebody_else_runs_nothing_and_the_file_is_named(traine
 
 def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):
     root, newest = interrupted(trained, tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
-    try:
-        with pytest.raises(StoreError, match=rf"(?s)00000006 cannot be written \(.*it goes on from {newest}$"):
-            train(root)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = rf"(?s)00000006 cannot be written \(.*it goes on from {newest}$"
+    with small_files(), pytest.raises(StoreError, match=said):
+        train(root)
     assert checkpoint.list_complete(newest.parent)[-1] == newest
     result = train(root)
     assert same(saved_weights(result.checkpoint), saved_weights(trained[1].checkpoint))
@@ -133,14 +141,10 @@ def test_a_full_disk_ends_the_training_and_what_it_had_stays(trained, tmp_path):
 
 def test_a_full_disk_under_a_checkpoint_is_said_in_words(trained, tmp_path, monkeypatch):
     root, newest = interrupted(trained, tmp_path)
-    limits, free = resource.getrlimit(resource.RLIMIT_FSIZE), SimpleNamespace(free=0)
-    monkeypatch.setattr("vlmill.pipeline.core.files.shutil.disk_usage", lambda _: free)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
-    try:
-        with pytest.raises(StoreError, match=r"00000006 cannot be written \(no space is left on its disk\)\. Free"):
-            train(root)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.setattr("vlmill.pipeline.core.files.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    said = r"00000006 cannot be written \(no space is left on its disk\)\. Free"
+    with small_files(), pytest.raises(StoreError, match=said):
+        train(root)
     assert checkpoint.list_complete(newest.parent)[-1] == newest
 
 
@@ -153,8 +157,8 @@ def test_steps_that_were_taken_behind_the_last_checkpoint_are_said_to_be_taken_a
         shutil.rmtree(one)
     console = Console(record=True, force_terminal=False, width=200, file=io.StringIO())
     train(root, console=console)
-    line = f"align: taking step {begins} of 6; {again} that an interrupted training took behind its last checkpoint"
-    assert f"{line} are taken again" in console.export_text()
+    line = f"align: taking step {begins} of 6; {again} steps behind the last checkpoint are taken again"
+    assert line in console.export_text()
 
 
 @pytest.mark.timeout(60)
