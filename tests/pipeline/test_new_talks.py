@@ -65,8 +65,8 @@ def test_a_row_for_each_message_is_no_caption_of_its_picture_unless_somebody_say
 
 @pytest.mark.parametrize("key", ["author", "role"])
 def test_who_wrote_a_caption_is_no_speaker_and_neither_is_what_is_in_a_picture(tmp_path, key):
-    who = {"author": ("human", "model"), "role": ("user", "queen")}[key]
-    rows = [{"image": f"{row}.png", "caption": f"A gate {row}.", key: who[row % 2]} for row in range(6)]
+    who = {"author": ("human", "model"), "role": ("user", "assistant", "queen")}[key]
+    rows = [{"image": f"{row}.png", "caption": f"A gate {row}.", key: who[row % len(who)]} for row in range(6)]
     found = examine_place(str(json_lines(tmp_path / "captions.jsonl", rows)))
     assert found.chosen.options == {"image": "image", "caption": "caption"}
 
