@@ -65,7 +65,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 24
+    version: ClassVar[int] = 25
 
     source: Source
     name_of_source: str
