@@ -25,7 +25,7 @@ class LineageTables:
         self._digests = cache(self._read_digests)
 
     def find(self, segment: Segment) -> dict[str, Any]:
-        """Of the whole sample that a segment is of: `id`, `url`, and its `nodes`, see docs/formats.md.
+        """Of the whole sample that a segment is of: `id`, `url`, `upstream_id` and its `nodes`, see docs/formats.md.
 
         Raises:
             StoreError: the table is missing, or not the one that the run has a receipt of.
@@ -36,7 +36,7 @@ class LineageTables:
 
     def _read_table(self, path: str) -> Any:
         sha256 = self._digests(path.rpartition("/")[0])[path]
-        return read_columns(self.mixture.root / path, sha256, ["id", "url", "nodes"])
+        return read_columns(self.mixture.root / path, sha256, ["id", "url", "upstream_id", "nodes"])
 
     def _read_digests(self, folder: str) -> dict[str, str]:
         """The sha256 of all files of a step, by path."""

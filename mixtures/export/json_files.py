@@ -47,7 +47,7 @@ class LlavaExport:
     """`--to llava`."""
 
     name: ClassVar[str] = "llava"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = ".json"
     about: ClassVar[str] = (
         "LLaVA, LLaVA-NeXT and LLaVA-OneVision read it: `--data_path FOLDER/mixture.yaml --image_folder FOLDER`. "
@@ -94,7 +94,7 @@ class MessagesExport:
     """`--to messages`."""
 
     name: ClassVar[str] = "messages"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = ".jsonl"
     about: ClassVar[str] = (
         "LLaMA-Factory reads it with `dataset_dir: FOLDER`, `media_dir: FOLDER` and the names in `dataset_info.json`; "
@@ -167,4 +167,7 @@ def _mark_turn(turn: dict[str, Any], message: ExportMessage) -> dict[str, Any]:
 
 
 def _describe_record(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in ("source", "licence", "url", "kind", "sequence", "weight")}
+    return {
+        name: getattr(record, name)
+        for name in ("source", "licence", "url", "upstream_id", "kind", "sequence", "weight")
+    }

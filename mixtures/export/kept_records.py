@@ -93,6 +93,7 @@ class KeptRecords:
             sample.id.source,
             sample.licence,
             sample.url,
+            sample.upstream_id,
             document,
             messages,
             tuple(shown),

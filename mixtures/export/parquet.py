@@ -17,10 +17,13 @@ import pyarrow.parquet as pq
 from vlmill.mixtures.export.base import ExportedShard, ExportPart, PictureFolder, list_configs
 from vlmill.mixtures.export.record import Record
 
+NAMES = ("id", "source", "licence", "url", "upstream_id", "kind")
+"""Texts of a record."""
+
 STRING = {"dtype": "string", "_type": "Value"}
 INTEGER = {"dtype": "int64", "_type": "Value"}
 FEATURES: dict[str, Any] = {
-    **dict.fromkeys(("id", "source", "licence", "url", "kind"), STRING),
+    **dict.fromkeys(NAMES, STRING),
     "images": [{"_type": "Image"}],
     "messages": [
         {
@@ -38,7 +41,7 @@ CONTENT = pa.list_(pa.struct([pa.field("type", pa.string()), pa.field("text", pa
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": CONTENT, "loss": pa.bool_()}))
 SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("id", "source", "licence", "url", "kind")),
+        *(pa.field(name, pa.string()) for name in NAMES),
         pa.field("images", pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()}))),
         pa.field("messages", MESSAGES),
         pa.field("sequence", pa.int64()),
@@ -86,7 +89,7 @@ class ParquetExport:
     """`--to parquet`."""
 
     name: ClassVar[str] = "parquet"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = ".parquet"
     about: ClassVar[str] = (
         "`datasets.load_dataset(FOLDER)` reads it; several configs are `load_dataset(FOLDER, NAME)`. `messages` are "
@@ -119,7 +122,7 @@ class ParquetExport:
 
 def _make_row(record: Record) -> dict[str, Any]:
     return {
-        **{name: getattr(record, name) for name in ("id", "source", "licence", "url", "kind", "sequence", "weight")},
+        **{name: getattr(record, name) for name in (*NAMES, "sequence", "weight")},
         "images": [{"bytes": picture.data, "path": picture.name} for picture in record.pictures],
         "messages": [
             {

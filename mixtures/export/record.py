@@ -78,6 +78,7 @@ class Record:
     source: str
     licence: str
     url: str
+    upstream_id: str  # what its row called itself; empty where it had no id
     document: bool  # of nodes without roles
     messages: tuple[ExportMessage, ...]
     pictures: tuple[ExportPicture, ...]

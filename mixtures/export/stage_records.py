@@ -150,6 +150,7 @@ class StageRecords:
             self.mixture.sources[segment.source],
             about["licence"],
             lineage["url"],
+            lineage["upstream_id"],
             all(node.role == "none" for node in nodes),
             messages,
             tuple(pictures),

@@ -26,7 +26,8 @@ INDEX = ".idx"
 SPLITS = {"train": "train", "validation": "val"}
 """As Energon calls them."""
 
-PLAIN = ("id", "source", "licence", "url", "kind", "sequence", "weight")
+NAMES = ("id", "source", "licence", "url", "upstream_id", "kind")
+NUMBERS = ("sequence", "weight")
 DATASET = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
 
 
@@ -63,7 +64,7 @@ class TarExport:
     """`--to webdataset`."""
 
     name: ClassVar[str] = "webdataset"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = ".tar"
     about: ClassVar[str] = (
         "webdataset reads the tars, Megatron-Energon `metadataset.yaml` or one folder with `.nv-meta` (crude samples, "
@@ -132,8 +133,8 @@ JSON_FEATURES: tuple[dict[str, Any], ...] = (
     {
         "name": "json",
         "struct": [
-            *({"name": name, "dtype": "string"} for name in PLAIN[:5]),
-            *({"name": name, "dtype": "int64"} for name in PLAIN[5:]),
+            *({"name": name, "dtype": "string"} for name in NAMES),
+            *({"name": name, "dtype": "int64"} for name in NUMBERS),
             {
                 "name": "messages",
                 "list": [
@@ -178,5 +179,5 @@ def _make_json(record: Record, names: Sequence[str]) -> bytes:
         }
         for message in record.messages
     ]
-    about = {name: getattr(record, name) for name in PLAIN}
+    about = {name: getattr(record, name) for name in (*NAMES, *NUMBERS)}
     return json.dumps({**about, "messages": messages}, ensure_ascii=False, separators=(",", ":")).encode()

@@ -112,7 +112,10 @@ def _write_page(directory: Path, stage: str | None, file: Path) -> None:
 def trace(
     directory: Folder,
     name: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A sample id such as web/part-0.parquet#12, or SHARD.tar:KEY.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="A sample id such as web/part-0.parquet#12, the id of its row, or SHARD.tar:KEY."
+        ),
     ] = None,
     step: Annotated[
         int | None,
@@ -128,11 +131,12 @@ def trace(
     With --step it lists every sample that a training step sees, with image addresses.
 
         vlmill trace demo web/part-0.parquet#12
+        vlmill trace demo my-row-0042                # the `id` of a row in its input file
         vlmill trace demo shards/quiz/small/00000-0000.1f0c53b9a1de.00.tar:000000000000004
         vlmill trace demo --stage align --step 40
     """
     from vlmill.pipeline.reports.refused import describe_refused
-    from vlmill.pipeline.reports.trace import format_trace, trace_refused
+    from vlmill.pipeline.reports.trace import find_id, format_trace, trace_refused
     from vlmill.pipeline.reports.trace import trace_sample as traced
 
     if (name is None) == (step is None):
@@ -140,14 +144,15 @@ def trace(
     if step is not None:
         _print_seen(directory, stage, step, as_json=as_json)
         return
+    sample = str(find_id(directory, str(name)))
     if as_json:
-        print_json(_trace_to_json(directory, str(name)))
+        print_json(_trace_to_json(directory, sample))
         return
-    if lost := trace_refused(directory, str(name)):
+    if lost := trace_refused(directory, sample):
         for line in describe_refused(lost):
             console.print(line, markup=False, soft_wrap=True)
         return
-    found = traced(directory, str(name))
+    found = traced(directory, sample)
     for line in format_trace(found):
         console.print(line, markup=False)
     if not found.taken_down:  # today's plans do not say what earlier ones held

@@ -79,6 +79,7 @@ class Sample:
     group: str = ""  # of the pages of one document; else empty
     licence: str = ""  # as the recipe or the row says
     url: str = ""  # of the document, where it has one
+    upstream_id: str = ""  # what its row calls itself: its `id`, or its key in a tar; not always unique
     signals: Mapping[str, float] = field(default_factory=dict)  # ratings and measures of upstream
 
     @property
@@ -137,6 +138,7 @@ class RefusedRow(TypedDict):
     file: str
     row: int
     page: int
+    upstream_id: str
     reason: str
     detail: str
     excerpt: str
@@ -164,6 +166,7 @@ SAMPLES = pa.schema(
         pa.field("group", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
+        pa.field("upstream_id", pa.string(), nullable=False),
         pa.field("signals", pa.string(), nullable=False),  # JSON with sorted keys
         pa.field("nodes", pa.list_(NODE_TYPE), nullable=False),
     ]
@@ -188,6 +191,7 @@ REFUSED = pa.schema(
         pa.field("file", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("page", pa.int32(), nullable=False),  # NO_PAGE for a row of which nothing came
+        pa.field("upstream_id", pa.string(), nullable=False),  # of the row
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),  # a message: what was expected, what was found
         pa.field("excerpt", pa.string(), nullable=False),  # how the row begins; see pipeline/core/excerpt.py
@@ -231,6 +235,7 @@ def sample_to_row(sample: Sample) -> dict[str, Any]:
         "group": sample.group,
         "licence": sample.licence,
         "url": sample.url,
+        "upstream_id": sample.upstream_id,
         "signals": json.dumps(dict(sample.signals), sort_keys=True),
         "nodes": nodes,
     }
@@ -244,6 +249,7 @@ def row_to_sample(row: Mapping[str, Any]) -> Sample:
         group=row["group"],
         licence=row["licence"],
         url=row["url"],
+        upstream_id=row["upstream_id"],
         signals=json.loads(row["signals"]),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.excerpt import escape_text
 from vlmill.pipeline.core.names import REFUSED_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import NO_PAGE, SampleId, read_refused
@@ -25,6 +26,7 @@ class Refused:
     reason: Reason  # as the funnel counts it
     detail: str  # what the source said
     excerpt: str  # how the row begins
+    upstream_id: str = ""  # what the row calls itself
     taken_down: str = ""  # the rule under which message and excerpt went
 
     @property
@@ -54,9 +56,8 @@ def read_refused_of_partition(root: Path, tables: PartitionTables) -> Iterator[R
     gone = read_record(paths, "refused")
     for number, row in enumerate(read_refused(paths[REFUSED_FILE])):
         name = SampleId(row["source"], row["file"], row["row"], row["page"])
-        yield Refused(
-            name, tables.partition, Reason(row["reason"]), row["detail"], row["excerpt"], gone.get(number, "")
-        )
+        said = Reason(row["reason"]), row["detail"], row["excerpt"], row["upstream_id"]
+        yield Refused(name, tables.partition, *said, gone.get(number, ""))
 
 
 def find_refused(root: Path, recipe: Recipe, wanted: SampleId) -> list[Refused]:
@@ -75,6 +76,8 @@ def describe_refused(found: list[Refused]) -> Iterator[str]:
         yield str(one.id)
         page = f", page {one.id.page}" if one.id.page != NO_PAGE else ""
         yield f"  input file    {one.id.file}, row {one.id.row}{page} (partition {one.partition})"
+        if one.upstream_id:
+            yield f"  upstream id   {escape_text(one.upstream_id)}"
         if one.taken_down:
             yield f"  taken down by {one.taken_down}: its message and its beginning are gone from this folder"
         yield f"  lost: {one.reason} (read): {one.detail}".removesuffix(": ")

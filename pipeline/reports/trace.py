@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmill.pipeline.core.checked import check_hash
 from vlmill.pipeline.core.errors import StoreError
+from vlmill.pipeline.core.excerpt import escape_text
 from vlmill.pipeline.core.keys import DIGITS
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, INDEX_SUFFIX, SAMPLES_FILE, name_verdicts
 from vlmill.pipeline.core.sample import (
@@ -35,6 +36,7 @@ from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.holding import find_holders, list_files
 from vlmill.pipeline.reports.refused import Refused, find_refused
+from vlmill.pipeline.reports.upstream_ids import find_upstream_id
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
@@ -64,16 +66,18 @@ class Traced(Shown):
 
 
 def find_id(root: Path, name: str) -> SampleId:
-    """The id that `name` gives: an id itself, or a shard's path and a key in it, joined with a colon.
+    """The id that `name` gives: an id itself; a shard's path and a key in it, joined with a colon; or a row's own id.
 
     Raises:
-        StoreError: it is neither, or the shard does not hold that key.
+        StoreError: it is none of them, the shard does not hold that key, or several samples have that id upstream.
     """
     try:
         return SampleId.parse(name)
     except ValueError as error:
         path, colon, key = name.rpartition(":")
         index = _find_index(root, path) if colon else None
+        if index is None and (found := find_upstream_id(root, name)) is not None:
+            return found
         if index is None and path.endswith(".tar"):
             raise StoreError(
                 f"{path}: the run has no such shard; a changed recipe makes others in its place. Those of a sample: "
@@ -85,7 +89,10 @@ def find_id(root: Path, name: str) -> SampleId:
                 "samples(SOURCE) has the column `url`"
             ) from None
         if index is None:
-            raise StoreError(f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY") from None
+            raise StoreError(
+                f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY. No row has this id in its "
+                "input file"
+            ) from None
         for row in read_rows(index, ["key", "id"]):
             if row["key"] == key.split(".")[0]:
                 return SampleId.parse(row["id"])
@@ -206,7 +213,7 @@ def trace_to_json(traced: Traced) -> dict[str, Any]:
         {**asdict(node), "reason": reason, "image": _image_to_json(node, traced)}
         for node, reason in zip(sample.nodes, traced.outcome.nodes, strict=True)
     ]
-    about = {name: getattr(sample, name) for name in ("url", "licence", "group")}
+    about = {name: getattr(sample, name) for name in ("upstream_id", "url", "licence", "group")}
     return {
         "id": str(sample.id),
         **about,
@@ -239,6 +246,8 @@ def format_trace(traced: Traced) -> Iterator[str]:
         + (f", page {sample.id.page}" if sample.id.page >= 0 else "")
         + f" (partition {traced.partition})"
     )
+    if sample.upstream_id:
+        yield f"  upstream id   {escape_text(sample.upstream_id)}"
     for name, value in (("url", sample.url), ("licence", sample.licence), ("group", sample.group)):
         if value:
             yield f"  {name:<9} {value}"
@@ -291,10 +300,10 @@ def _describe_node(node: Node, traced: Traced) -> str:
         return f"image {seen} {node.url or ''}".rstrip()
     if node.text is None:
         return str(node.kind)
-    text = " ".join(node.text.split())
+    text = escape_text(node.text[:100])
     who = "" if node.role == "none" else f"{node.role}: "
     told = ""
     if node.origin is not None:
         origin = json.loads(node.origin)
         told = f" (written by {origin['model']} for {origin['signal']}, prompt {origin['prompt_sha256'][:DIGITS]})"
-    return f"{who}{text[:100]}{'...' if len(text) > 100 else ''}{told}"
+    return f"{who}{text}{'...' if len(node.text) > 100 else ''}{told}"

@@ -71,6 +71,7 @@ LINEAGE = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
+        pa.field("upstream_id", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field(
             "nodes",
@@ -343,4 +344,5 @@ def _make_lineage_row(entry: ShardSample, row: int) -> dict[str, Any]:
         }
         for place, index in enumerate(entry.kept)
     ]
-    return {"row": row, "id": str(sample.id), "url": sample.url, "licence": sample.licence, "nodes": nodes}
+    named = {"id": str(sample.id), "url": sample.url, "upstream_id": sample.upstream_id, "licence": sample.licence}
+    return {"row": row, **named, "nodes": nodes}

@@ -63,6 +63,7 @@ class SourceRow:
     failed: tuple[tuple[Reason, str], ...] = ()  # one entry per lost page, or one for a whole row
     failed_pages: tuple[int, ...] = ()  # the page of each of these; empty where the row has none
     excerpt: str = ""  # how the row begins, where something failed
+    upstream_id: str = ""  # what the row calls itself: `trace` finds its samples by it, and exports have it
 
 
 class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row
@@ -88,19 +89,23 @@ def pick_items(items: Iterable[Item], numbers: Sequence[int]) -> Iterator[tuple[
                 return
 
 
-def read_pages(rows: Iterable[tuple[int, Raw | UnreadableRow]], page: Callable[[Raw], Page]) -> Iterator[SourceRow]:
+def read_pages(
+    rows: Iterable[tuple[int, Raw | UnreadableRow]],
+    page: Callable[[Raw], Page],
+    name: Callable[[Raw], str] = lambda _: "",
+) -> Iterator[SourceRow]:
     """One page per row, or why there is none; `rows` holds an UnreadableRow in place of a row that cannot be read.
 
-    A row that `page` breaks on is BAD_ROW; the errors of MACHINE are raised.
+    A row that `page` breaks on is BAD_ROW; the errors of MACHINE are raised. `name` gives a row's `upstream_id`.
     """
     for number, row in rows:
-        made = row if isinstance(row, UnreadableRow) else try_row(page, row)
+        made, upstream_id = (row, "") if isinstance(row, UnreadableRow) else (try_row(page, row), name(row))
         if isinstance(made, UnreadableRow):
             raw = row.raw if isinstance(row, UnreadableRow) else row
             excerpt = "" if raw is None else make_excerpt(raw)
-            yield SourceRow(number, failed=((made.reason, str(made)),), excerpt=excerpt)
+            yield SourceRow(number, failed=((made.reason, str(made)),), excerpt=excerpt, upstream_id=upstream_id)
         else:
-            yield SourceRow(number, (made,))
+            yield SourceRow(number, (made,), upstream_id=upstream_id)
 
 
 MACHINE = (VlmillError, OSError, MemoryError, ImportError)

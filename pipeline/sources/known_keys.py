@@ -26,6 +26,9 @@ HOLDER = r"([_-]?(path|file|file[_-]?name|name|url|uri|src|clip|frame|byte|data|
 
 Meaning = Literal["media", "image", "address", "content", "verdict", "mark", "none", "unknown"]
 
+ID_KEYS = ("id", "uuid", "uid", "key", "__key__", "idx", "index")
+"""Keys of what a row calls itself, in lower case, the first that a row has."""
+
 MEANINGS: tuple[tuple[str, Meaning], ...] = (
     (rf"(input[_-]?)?(video|audio|sound|speech|movie|wav|mp3|mp4)s?{HOLDER}", "media"),
     (r"images?([_-]?\d+)?", "image"),  # one of its own, also beside another
@@ -37,7 +40,7 @@ MEANINGS: tuple[tuple[str, Meaning], ...] = (
     (r"objects", "content"),  # the boxes that `<bbox>` in the turns stands for (ms-swift)
     (r"label|kto[_-]?tag", "verdict"),  # false: not to be answered like this (KTO)
     (r"loss([_-]?(mask|scale|weight))?|(sample[_-]?)?weight|train(ing|able|_on_turn)?([_-]detail)?|mask", "mark"),
-    (r"id|idx|index|uu?id|key|__key__|__index_level_0__", "none"),
+    (rf"{'|'.join(ID_KEYS)}|__index_level_0__", "none"),
 )
 """What a key is, in lower case, by the first pattern that fits the whole of it."""
 
@@ -128,6 +131,13 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
     return tuple(key for key in left if classify_key(key) != "none" and has_value(row[key]))
 
 
+def find_upstream_id(row: Mapping[str, Any]) -> str:
+    """What a row calls itself, under the first of ID_KEYS that has a text or a whole number; else nothing."""
+    named = {key.lower(): value for key, value in row.items() if key.lower() in ID_KEYS}
+    told = (named[key] for key in ID_KEYS if key in named)
+    return next((str(value).strip() for value in told if _is_id(value)), "")
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -141,6 +151,11 @@ def check_withheld(place: int, message: Mapping[str, Any]) -> None:
         if withheld or (said in (False, "false", "no") and SHOWN.fullmatch(key.lower())):
             detail = f"message {place} is not part of the conversation, as {key} is {value}: leave it out of the row"
             raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value names a row: a text that is not blank, or a whole number."""
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, int) and not isinstance(value, bool)
 
 
 def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:

@@ -67,7 +67,9 @@ class MintDocuments(Source):
         """One sample for each of the documents of these numbers. Raises BadFileError as `tars.index_rows`."""
         entries = pick_items(tars.index_rows(path, self.needs()), numbers)
         with path.open("rb") as file, Sandbox(render_pages, self.seconds, MEMORY) as worker:
-            yield from read_pages(entries, partial(self._make_page, file, _FrameReader(worker)))
+            yield from read_pages(
+                entries, partial(self._make_page, file, _FrameReader(worker)), lambda entry: entry.key
+            )
 
     def _make_page(self, file: BinaryIO, frames: _FrameReader, entry: tars.TarRow) -> Page:
         """The document: BAD_ROW where the lists do not match, EMPTY_ROW where nothing is in them."""

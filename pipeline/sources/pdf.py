@@ -81,7 +81,7 @@ class Pdf(Source):
                 if isinstance(made, UnreadableRow):
                     name = entry.key if entry else path.name
                     made = SourceRow(number, failed=((made.reason, str(made)),), excerpt=name)
-                yield made
+                yield replace(made, upstream_id=entry.key if entry else "")
 
     def _read_row(
         self, path: Path, ask: Callable[..., Iterator[Item]], number: int, entry: tars.TarRow | None

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import zip_longest
 from math import isfinite
@@ -48,6 +49,9 @@ from vlmill.pipeline.steps.row_sample import RowRange, choose_rows
 MAX_CHARACTERS = 1_000_000
 """By default. Later steps hold one sample at a time, and at most about 300 bytes for each of its characters."""
 
+LONGEST_ID = 1000
+"""Characters of what a row calls itself; more are cut."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -65,7 +69,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 25
+    version: ClassVar[int] = 26
 
     source: Source
     name_of_source: str
@@ -187,16 +191,17 @@ class Read:
         """The samples of a row with this id, and of what else there might have been the rows of REFUSED."""
         places = row.failed_pages or [NO_PAGE] * len(row.failed)
         made = list[Sample]()
-        lost = [_lose_page(document, at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
+        upstream_id = _bound_id(row.upstream_id)
+        lose = partial(_lose_page, document, upstream_id)
+        lost = [lose(at, *why, row.excerpt) for at, why in zip(places, row.failed, strict=True)]
         for page in row.pages:
             if fault := self._find_fault(page):
                 texts = [node.text or node.url for node in page.nodes]
-                lost.append(_lose_page(document, page.page, *fault, make_excerpt(texts)))
+                lost.append(lose(page.page, *fault, make_excerpt(texts)))
             else:
-                made.append(self._sample(document, page, [images.number(picture) for picture in page.pictures]))
-        return made, lost if made or lost else [
-            _lose_page(document, NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")
-        ]
+                numbers = [images.number(picture) for picture in page.pictures]
+                made.append(self._sample(document, upstream_id, page, numbers))
+        return made, lost if made or lost else [lose(NO_PAGE, Reason.EMPTY_ROW, "nothing came of it", "")]
 
     def _find_fault(self, page: Page) -> tuple[Reason, str] | None:
         """Why a page can be no sample, whatever its source made of it."""
@@ -211,7 +216,7 @@ class Read:
             return Reason.EMPTY_ROW, "no text but entities that stand for blanks"
         return None if _is_unicode(strings) else (Reason.BAD_ROW, NO_UTF8)
 
-    def _sample(self, document: SampleId, page: Page, numbers: list[int]) -> Sample:
+    def _sample(self, document: SampleId, upstream_id: str, page: Page, numbers: list[int]) -> Sample:
         """The sample of a page of a row whose pictures have these numbers in the image table."""
         return Sample(
             id=document._replace(page=page.page),
@@ -222,21 +227,30 @@ class Read:
             group=page.group or ("" if page.page == NO_PAGE else str(document)),
             licence=page.licence or self.licence,
             url=page.url,
+            upstream_id=upstream_id,
             signals={
                 name: float(number) for name, number in page.signals.items() if number is not None and isfinite(number)
             },
         )
 
 
-def _lose_page(document: SampleId, page: int, reason: Reason, detail: str, begins: str) -> dict[str, Any]:
+def _lose_page(
+    document: SampleId, upstream_id: str, page: int, reason: Reason, detail: str, begins: str
+) -> dict[str, Any]:
     """The row of REFUSED that says why there is no sample of a page, or of a whole row."""
     place = document._replace(page=page)._asdict()
-    return {**place, "reason": str(reason), "detail": escape_text(detail), "excerpt": begins}
+    told = {"reason": str(reason), "detail": escape_text(detail), "excerpt": begins}
+    return {**place, "upstream_id": upstream_id, **told}
 
 
 def _name_address(url: str | None) -> str | None:
     """The address of an image; None where the image itself stands in it."""
     return None if is_data_uri(url) else url
+
+
+def _bound_id(upstream_id: str) -> str:
+    """What a row calls itself, as a table can hold it."""
+    return upstream_id[:LONGEST_ID].encode("utf-8", "backslashreplace").decode()
 
 
 NO_UTF8 = "a string holds half of a surrogate pair, which no text in UTF-8 can hold"

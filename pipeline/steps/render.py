@@ -85,7 +85,7 @@ class Render:
     bytes: int = 1 << 30  # at most, of a tar
 
     name: ClassVar[str] = "render"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     pure: ClassVar[bool] = True
 
     @property

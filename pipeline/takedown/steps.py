@@ -100,11 +100,11 @@ def read_record(inputs: Inputs, table: Table) -> dict[int, str]:
 def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     """What of a partition stands on the list and is still there; pure.
 
-    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document, or
-    its text. With a sample go the images that no other sample of the partition shows. Of an image that could not be had
-    the address goes, so that no retry asks for it. Texts are read only if the list names any; bytes are not. A refused
-    row falls under its id and every address in its message and excerpt; where the list names texts, whatever has an
-    excerpt does.
+    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document,
+    one that its row is called by, or its text. With a sample go the images that no other sample of the partition
+    shows. Of an image that could not be had the address goes, so that no retry asks for it. Texts are read only if
+    the list names any; bytes are not. A refused row falls under its id and every address in its message and
+    excerpt; where the list names texts, whatever has an excerpt does.
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {
@@ -144,7 +144,7 @@ def _match_refused(listed: TakedownList, address: Callable[[str | None], str], i
     def rule(row: Mapping[str, Any]) -> str:
         name, told = (
             str(SampleId(row["source"], row["file"], row["row"], row["page"])),
-            f"{row['detail']} {row['excerpt']}",
+            f"{row['detail']} {row['excerpt']} {row['upstream_id']}",
         )
         if name in ids:
             return f"id {name}"
@@ -173,7 +173,7 @@ def _make_matcher(listed: TakedownList, address: Callable[[str | None], str]) ->
             return f"id {name}"
         if texts and (digest := hash_text(row["nodes"])) in texts:
             return f"text {digest}"
-        return address(row["url"])
+        return address(row["url"]) or address(row["upstream_id"])
 
     return rule
 
@@ -181,7 +181,9 @@ def _make_matcher(listed: TakedownList, address: Callable[[str | None], str]) ->
 def _read_samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
     """Rows of samples.parquet, with what rules look at."""
     columns = ("kind", "image", "url", "required", *(("text",) if texts else ()))
-    return read_rows(path, [*SampleId._fields, "url", *(f"nodes.list.element.{name}" for name in columns)])
+    return read_rows(
+        path, [*SampleId._fields, "url", "upstream_id", *(f"nodes.list.element.{name}" for name in columns)]
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Match:
     rules: TakedownList
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     pure: ClassVar[bool] = True
 
     @property
@@ -264,12 +266,12 @@ def redact_image(row: Mapping[str, Any]) -> dict[str, Any]:
 def redact_sample(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a sample that was taken down: its id, group and kinds of nodes; no text, no address."""
     nodes = [{**node, "text": None, "image": None, "url": None} for node in row["nodes"]]
-    return {**row, "nodes": nodes, "url": "", "licence": "", "signals": "{}"}
+    return {**row, "nodes": nodes, "url": "", "upstream_id": "", "licence": "", "signals": "{}"}
 
 
 def redact_refused(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a refused row whose message and excerpt were taken down: its id and reason."""
-    return {**row, "detail": "", "excerpt": ""}
+    return {**row, "upstream_id": "", "detail": "", "excerpt": ""}
 
 
 EMPTIED: Mapping[Table, tuple[pa.Schema, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {

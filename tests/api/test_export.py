@@ -61,6 +61,13 @@ def join_nodes(sample):
     return "".join(parts)
 
 
+def assert_upstream_ids(run, source, rows):
+    """Rows of an export have what their input rows call themselves: here papers and scans, which tars have by key."""
+    named = dict(run.samples(source).select("id", "upstream_id").collect().rows())
+    assert {row["id"]: row["upstream_id"] for row in rows} == {row["id"]: named[row["id"]] for row in rows}
+    assert all(row["upstream_id"] for row in rows) is (source not in {"web", "quiz"})
+
+
 # -- what is in them ---------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +125,7 @@ def test_samples_once_have_their_weights(run, tmp_path):
         assert len({row["id"] for row in rows}) == len(rows)
         assert sum(row["weight"] for row in rows) == number
         assert {row["id"] for row in rows} == {name for name in shown if name.startswith(f"{source}/")}
+        assert_upstream_ids(run, source, rows)
     table = (tmp_path / "out/README.md").read_text()
     assert f"| quiz | train | {len(read_part(tmp_path / 'out', 'quiz/train'))} |" in table
 
@@ -137,6 +145,7 @@ def test_without_a_stage_it_is_what_was_kept(run, tmp_path):
     for source, number in counts.items():
         rows = read_part(tmp_path / "out", f"{source}/train")
         assert len(rows) == number
+        assert_upstream_ids(run, source, rows)
         assert {hashlib.sha256(image["bytes"]).hexdigest() for row in rows for image in row["images"]} <= {*images}
     assert done.records == sum(counts.values())
     assert prose(0) in join_text(read_part(tmp_path / "out", "web/train")[0])

@@ -177,7 +177,12 @@ def test_a_run_without_benchmarks_says_how_to_name_some(run):
 
 
 def test_a_refused_row_is_no_sample_and_is_traced_as_what_it_is(tmp_path):
-    rows = [{"conversations": talk("What is it?", "A cup on a table")}, {"conversations": "no list"}]
+    rows = [
+        {"id": "s1-003", "conversations": talk("What is it?", "A cup on a table")},
+        {"id": "s1-004", "conversations": "no list"},
+        {"id": "twice", "conversations": talk("And\n\nthis?", "A bowl.")},
+        {"id": "twice", "conversations": "nothing"},
+    ]
     json_array(tmp_path / "rows.json", rows)
     recipe = write_recipe(tmp_path, sources={"talk": {"kind": "llava", "files": "rows.json"}}, filters=[], stages=[])
     run = vlmill.build(recipe, tmp_path / "run", workers=0)
@@ -186,6 +191,12 @@ def test_a_refused_row_is_no_sample_and_is_traced_as_what_it_is(tmp_path):
     with pytest.raises(vlmill.StoreError, match="no sample was made of this row"):
         run.trace("talk/rows.json#1")
     assert run.trace_refused("talk/rows.json#0") == []
+
+    assert run.trace_refused("s1-004") == [refused]
+    assert str(run.trace("s1-003").sample.id) == "talk/rows.json#0"
+    with pytest.raises(vlmill.StoreError, match=r"2 samples .*: talk/rows.json#2, talk/rows.json#3$"):
+        run.trace("twice")
+    assert r"user: And\n\nthis?" in "".join(run.trace("talk/rows.json#2").list_parts())
 
 
 def test_steps_of_a_sample_and_samples_of_a_step_say_the_same(run):

@@ -40,6 +40,7 @@ RECORDS = [
         "quiz",
         "CC0-1.0",
         "",
+        "quiz-0001",
         False,
         (
             ExportMessage("system", ("Be brief.",)),
@@ -56,6 +57,7 @@ RECORDS = [
         "quiz",
         "",
         "",
+        "",
         False,
         (ExportMessage("user", ("Write <image> in HTML",)), ExportMessage("assistant", ("<img>",), supervised=True)),
         (),
@@ -66,6 +68,7 @@ RECORDS = [
         "web",
         "",
         "http://a.example/",
+        "b7",
         True,
         (ExportMessage("assistant", ("One.\n\n", None, "Two."), supervised=True),),
         (RED,),
@@ -109,11 +112,14 @@ def test_datasets_reads_parquet_with_pictures(written):
     rows = load(written.folder)
     assert isinstance(rows.features["images"].feature, datasets.Image)
     for row, record in zip(rows, RECORDS, strict=True):
-        assert [row[name] for name in ("id", "source", "licence", "url", "kind", "sequence", "weight")] == [
+        assert [
+            row[name] for name in ("id", "source", "licence", "url", "upstream_id", "kind", "sequence", "weight")
+        ] == [
             record.id,
             record.source,
             record.licence,
             record.url,
+            record.upstream_id,
             record.kind,
             record.sequence,
             None,

@@ -31,9 +31,12 @@ from vlmill.pipeline.sources import Page, Picture, SourceRow
 from vlmill.pipeline.sources.base import UnreadableRow, try_row
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.idl import Idl
+from vlmill.pipeline.sources.known_keys import find_upstream_id
 from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.obelics import Obelics
+from vlmill.pipeline.sources.pairs import PairsWdsSource
 from vlmill.pipeline.sources.pdfa import Pdfa
+from vlmill.pipeline.sources.table import TableSource
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.row_sample import RowRange
 from vlmill.pipeline.steps.survey import cut_rows
@@ -93,7 +96,7 @@ def test_pages_of_a_document_share_a_group_and_fan_out_in_the_books(read, tmp_pa
         SampleId("web", "a/file", 0, 0),
         SampleId("web", "a/file", 0, 2),
     ]
-    assert {sample.group for sample in samples} == {"web/a/file#0"}
+    assert {(sample.group, sample.upstream_id) for sample in samples} == {("web/a/file#0", "0")}
     assert [image["bytes"][:4] for image in images] == [b"\x89PNG"] * 2
     assert books == {
         "rows": {"in": 2, "kept": 1, "dropped": {}, "failed": {"unsupported_media": 1}},
@@ -229,6 +232,44 @@ def test_a_source_that_skips_repeats_or_stops_elsewhere_is_an_error(read, tmp_pa
         read(source, tmp_path, 0, 2)
 
 
+NAMED = [
+    ({"id": 7}, "7"),
+    ({"idx": 0, "ID": " a/b "}, "a/b"),
+    ({"index": "x", "uuid": "u"}, "u"),
+    ({"id": True, "key": 0}, "0"),
+    ({"id": "  ", "idx": None, "__key__": 1.5, "uid": ["a"]}, ""),
+    ({"number": "5"}, ""),
+]
+
+
+@pytest.mark.parametrize(("row", "name"), NAMED)
+def test_what_a_row_calls_itself_is_a_text_or_a_whole_number_under_the_first_key_of_an_id(row, name):
+    assert find_upstream_id(row) == name
+
+
+@pytest.mark.parametrize("form", [upstream.json_lines, upstream.json_array, upstream.parquet, upstream.separated])
+def test_a_sample_and_a_lost_row_keep_what_their_row_calls_itself(tmp_path, form):
+    rows = [{"uid": "s1-004", "q": "What is it?", "a": "A heron."}, {"uid": "s1-005", "q": "And this?", "a": ""}]
+    path = form(tmp_path / "rows.csv", rows).rename(tmp_path / f"rows{SUFFIXES[form]}")
+    Read(TableSource(question="q", answer="a"), "web", (RowRange("f", 0, 2),)).run({"input-0": path}, tmp_path)
+    assert [sample.upstream_id for sample in read_samples(tmp_path / "samples.parquet")] == ["s1-004"]
+    assert [row["upstream_id"] for row in read_rows(tmp_path / "refused.parquet")] == ["s1-005"]
+
+
+SUFFIXES = {
+    upstream.json_lines: ".jsonl",
+    upstream.json_array: ".json",
+    upstream.parquet: ".parquet",
+    upstream.separated: ".csv",
+}
+
+
+def test_a_row_of_a_tar_is_called_by_its_key(read, tmp_path):
+    pair = {"in/0001.jpg": upstream.picture(1), "in/0001.txt": b"A reed."}
+    ((sample,), _, _) = read(PairsWdsSource(), upstream.tar(tmp_path / "b.tar", pair))
+    assert sample.upstream_id == "in/0001"
+
+
 def test_files_of_another_form_are_errors_before_anything_is_written(read, tmp_path):
     path = upstream.tar(tmp_path / "t", {})
     with pytest.raises(SourceError, match="expected a Parquet file"):
@@ -244,15 +285,23 @@ def test_tables_have_their_schema_also_when_they_are_empty(tmp_path):
 def test_what_no_sample_was_made_of_stands_in_a_table_of_its_own(tmp_path):
     half = Page((Node("text", text="half \ud835"),), page=1)
     told = (
-        SourceRow(0, failed=((Reason.BAD_ROW, "long " * 1000),), excerpt="how it begins"),
+        SourceRow(0, failed=((Reason.BAD_ROW, "long " * 1000),), excerpt="how it begins", upstream_id="a\ud835" * 900),
         SourceRow(
-            1, (half, Page((Node("text", text="whole"),), page=2)), ((Reason.BAD_PAGE, "why"),), (0,), "a document"
+            1,
+            (half, Page((Node("text", text="whole"),), page=2)),
+            ((Reason.BAD_PAGE, "why"),),
+            (0,),
+            "a document",
+            "d7",
         ),
         SourceRow(2),
     )
     Read(Told(told), "web", (RowRange("f", 0, 3),)).run({"input-0": tmp_path}, tmp_path)
     assert pq.read_schema(tmp_path / "refused.parquet").equals(REFUSED)
-    rows = [tuple(row.values()) for row in read_rows(tmp_path / "refused.parquet")]
+    refused = list(read_rows(tmp_path / "refused.parquet"))
+    assert [row.pop("upstream_id") for row in refused] == [r"a\ud835" * 500, "d7", "d7", ""]
+    assert [sample.upstream_id for sample in read_samples(tmp_path / "samples.parquet")] == ["d7"]
+    rows = [tuple(row.values()) for row in refused]
     assert [row[:5] for row in rows] == [
         ("web", "f", 0, NO_PAGE, "bad_row"),
         ("web", "f", 1, 0, "bad_page"),

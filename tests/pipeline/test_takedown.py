@@ -9,6 +9,7 @@ import pickle
 import shutil
 import tarfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -602,7 +603,7 @@ def _written(folder, found):
 
 
 def test_a_removed_row_holds_nothing_and_the_others_are_as_they_were(tmp_path):
-    samples = [document(0, 0), document(1, 1, 0)]
+    samples = [replace(document(0, 0), upstream_id="a"), replace(document(1, 1, 0), upstream_id="b")]
     inputs = tables(tmp_path / "raw", samples, [ImageStats(image, None, sha256=f"{image}") for image in range(2)])
     for table in ("images", "samples"):
         (tmp_path / table).mkdir()
@@ -611,7 +612,7 @@ def test_a_removed_row_holds_nothing_and_the_others_are_as_they_were(tmp_path):
         assert counts[f"{table}_read"].to_json() == {"in": 2, "kept": 1, "dropped": {"taken_down": 1}, "failed": {}}
     first, second = read_samples(tmp_path / "samples/samples.parquet")
     assert first.taken_down
-    assert first.id == samples[0].id
+    assert (first.id, first.upstream_id) == (samples[0].id, "")
     assert [node.kind for node in first.nodes] == ["text", "image"]
     assert second == samples[1]
     gone, stays = read_rows(tmp_path / "images/images.parquet")
@@ -630,10 +631,16 @@ def test_what_is_removed_is_not_in_the_key_as_what_the_network_said_is_not():
 
 
 def refuse(folder, *rows):
-    """A table of refused rows: id, message, excerpt."""
+    """A table of refused rows: id, message, excerpt, and what the row is called."""
     made = [
-        {**SampleId("web", "a", row)._asdict(), "reason": "bad_row", "detail": why, "excerpt": raw}
-        for row, why, raw in rows
+        {
+            **SampleId("web", "a", row)._asdict(),
+            "reason": "bad_row",
+            "detail": why,
+            "excerpt": raw,
+            "upstream_id": "".join(name),
+        }
+        for row, why, raw, *name in rows
     ]
     write_rows(folder / "refused.parquet", REFUSED, made)
 
@@ -646,6 +653,7 @@ def test_a_refused_row_falls_under_its_id_and_the_addresses_that_it_shows_and_un
         (1, "image 0 is http://a.test/x.", ""),
         (2, "wrong", r"http:\/\/c.test\/1"),
         (3, "no turns", ""),
+        (4, "no answer", "{", "https://d.test/4"),
     )
     inputs = {**inputs, "refused.parquet": tmp_path / "refused.parquet"}
     assert match_partition(parse_rules([], [], [], ["b.test", "c.test"]), inputs).refused == {
@@ -656,13 +664,15 @@ def test_a_refused_row_falls_under_its_id_and_the_addresses_that_it_shows_and_un
         1: "url http://a.test/x",
         3: "id web/a#3",
     }
-    assert match_partition(TakedownList(texts=("0" * 64,)), inputs).refused.keys() == {0, 2}, (
+    assert match_partition(parse_rules([], [], [], ["d.test"]), inputs).refused == {4: "domain d.test"}
+    assert match_partition(TakedownList(texts=("0" * 64,)), inputs).refused.keys() == {0, 2, 4}, (
         "an excerpt may be of a text that is named by its sha256"
     )
-    step = make_redaction("refused", match_partition(parse_rules([], [], [], ["b.test"]), inputs))
+    step = make_redaction("refused", match_partition(parse_rules([], [], [], ["b.test", "d.test"]), inputs))
     (tmp_path / "out").mkdir()
     step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / "out")
-    first, second, *_ = read_rows(tmp_path / "out/refused.parquet")
+    first, second, *_, last = read_rows(tmp_path / "out/refused.parquet")
+    assert (last["upstream_id"], last["excerpt"]) == ("", "")
     assert (first["row"], first["reason"], first["detail"], first["excerpt"]) == (0, "bad_row", "", "")
     assert second["detail"]
     after = {**inputs, **{path.name: path for path in (tmp_path / "out").iterdir()}}

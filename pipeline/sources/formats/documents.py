@@ -79,7 +79,7 @@ class DocumentSource(Source, Protocol):
                 made = try_row(partial(reader.document, number), entry)
                 if isinstance(made, UnreadableRow):
                     made = SourceRow(number, failed=((made.reason, str(made)),), excerpt=_name_document(entry))
-                yield made
+                yield replace(made, upstream_id=entry.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from vlmill.pipeline.core.sample import DAMAGED_TABLE
 from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.arrow import ArrowTable, is_arrow
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
-from vlmill.pipeline.sources.known_keys import REASONS, classify_key
+from vlmill.pipeline.sources.known_keys import ID_KEYS, REASONS, classify_key
 
 Columns = Mapping[str, pa.DataType | tuple[pa.DataType, ...]]
 """What a source reads: column names and their type, or the types that will do. Large, view and dictionary variants of a
@@ -129,7 +129,8 @@ class ParquetSource(KeyedSource, Protocol):
         with open_table(path, self.columns(), self.optional()) as (table, names):
             missing = dict.fromkeys(name for name in self.optional() if name not in names)
             left = {name: classify_key(name) for name in table.schema.names if name not in {*names, *self.reads()}}
-            looked_at = [*names, *(name for name, found in left.items() if found in REASONS)]
+            also = (name for name, found in left.items() if found in REASONS or name.lower() in ID_KEYS)
+            looked_at = [*names, *also]
             rows = _read_rows(path, table, looked_at, numbers)
             filled = ((number, row if isinstance(row, UnreadableRow) else {**missing, **row}) for number, row in rows)
             yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])

@@ -88,6 +88,7 @@ class TarSource(Source, Protocol):
             yield from read_pages(
                 ((number, _read_members(file, entry, self.needs())) for number, entry in entries),
                 self._made,
+                lambda row: row[0],
             )
 
     def _made(self, row: tuple[str, Mapping[str, bytes]]) -> Page:
