@@ -139,6 +139,12 @@ def test_an_id_finds_its_sample_alone(ask):
     assert ask("find", id="quiz/quiz.parquet#3")["number"] == line["number"]
 
 
+def test_the_id_of_a_row_finds_its_sample_and_stands_beside_it(ask):
+    (line,) = ask("samples", text="Doc-02")
+    assert line["id"] == "web/web.parquet#2"
+    assert ask(f"samples/{line['number']}")["upstream_id"] == "doc-02"
+
+
 def test_samples_come_in_order_page_by_page_without_any_twice(ask):
     falling = [line["values"]["characters"][0] for line in ask("samples", order="-characters", number=48)]
     assert falling == sorted(falling, reverse=True)

@@ -57,7 +57,7 @@ def write_input_files(folder: Path) -> None:
         [ENGLISH, CHINESE, url(4)],
         [prose(7), url("missing"), url("page"), url(5)],
     ]
-    obelics(folder / "web.parquet", documents)
+    obelics(folder / "web.parquet", documents, id=[f"doc-{n:02}" for n in range(len(documents))])
     cauldron(
         folder / "quiz.parquet",
         [

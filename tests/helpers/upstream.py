@@ -57,7 +57,8 @@ def obelics(path: Path, documents: Sequence[Sequence[str | None]], **columns: li
         **columns,
     }
     text = pa.list_(pa.string())
-    schema = pa.schema({"images": text, "metadata": pa.string(), "general_metadata": pa.string(), "texts": text})
+    kinds = {"images": text, "metadata": pa.string(), "general_metadata": pa.string(), "texts": text}
+    schema = pa.schema({**{name: pa.array(column).type for name, column in columns.items()}, **kinds})
     pq.write_table(pa.table(table, schema=schema), path, row_group_size=3)
     return path
 

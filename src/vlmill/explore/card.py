@@ -38,6 +38,7 @@ def describe_sample(opened: Opened, number: int) -> dict[str, Any]:
         "id": str(sample.id),
         "source": source,
         "partition": partition,
+        "upstream_id": sample.upstream_id,
         "url": sample.url,
         "licence": sample.licence,
         "group": sample.group,

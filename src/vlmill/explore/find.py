@@ -49,7 +49,7 @@ class Finder:
         self._lock = Lock()
 
     def search_texts(self, words: str) -> np.ndarray:
-        """A mask of the samples that have all words in their texts or their id, whatever their case.
+        """A mask of the samples that have all words in their texts, their id or that of their row, whatever their case.
 
         Words in quotes are one. A whole id finds that sample alone.
         """
@@ -79,7 +79,9 @@ class Finder:
                 continue
             # one text a sample, so that words may stand in different nodes; line ends keep nodes apart
             texts = pl.col("nodes").list.eval(pl.element().struct.field("text").fill_null("")).list.join("\n")
-            hay = pl.concat_str(pl.lit(f"{source}/"), "file", pl.lit("\n"), texts).str.to_lowercase()
+            hay = pl.concat_str(
+                pl.lit(f"{source}/"), "file", pl.lit("\n"), "upstream_id", pl.lit("\n"), texts
+            ).str.to_lowercase()
             fits = pl.all_horizontal(hay.str.contains(word, literal=True) for word in wanted)
             found = scanned.select(fits).collect().to_series().to_numpy()
             mask[start : start + len(found)] = found

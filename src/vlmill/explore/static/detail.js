@@ -60,7 +60,7 @@ function drawHead(sample) {
 function drawFacts(sample) {
   const values = Object.entries(sample.values).filter(([, value]) => value !== undefined);
   return make("div", { className: "chips" }, makeChip(makeSource(sample.source)), makeChip(makeOutcome(sample.outcome)),
-    ...(sample.licence ? [makeChip(sample.licence)] : []), ...values.map(([name, value]) => makeChip(`${name} ${formatValue(value)}`)),
+    ...(sample.upstream_id ? [makeChip(`upstream id ${sample.upstream_id}`)] : []), ...(sample.licence ? [makeChip(sample.licence)] : []), ...values.map(([name, value]) => makeChip(`${name} ${formatValue(value)}`)),
     ...Object.entries(sample.ratings).filter(([name]) => !(`upstream.${name}` in sample.values)).map(([name, value]) => makeChip(`${name} ${formatValue(value)}`)),
     ...(sample.url ? [make("span", { className: "mono soft url" }, sample.url)] : []));
 }
