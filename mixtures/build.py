@@ -25,12 +25,12 @@ from vlmill.mixtures.steps.plan import Plan
 from vlmill.mixtures.steps.repetition import Repetition
 from vlmill.mixtures.steps.select import list_selects
 from vlmill.pipeline.chat.settings import describe_chat, find_format
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.config import parse_block, suggest_names
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.pipeline.core.files import copy_file, read_json, remove_folder, write_atomically
 from vlmill.pipeline.core.keys import canonicalise_value, hash_file
 from vlmill.pipeline.core.names import LINEAGE_SUFFIX, SIGNALS_SUFFIX
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import Step
 from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.engine.build import Build

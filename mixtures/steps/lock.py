@@ -26,8 +26,8 @@ from vlmill.mixtures.config import MixtureEntry
 from vlmill.mixtures.report.stats import describe_stage, to_json
 from vlmill.mixtures.steps.hold_out import HELD_OUT
 from vlmill.mixtures.steps.select import Select
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.keys import hash_file
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.seal import seal_json
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 

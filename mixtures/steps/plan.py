@@ -27,7 +27,7 @@ from vlmill.mixtures.algorithms.schedule import Schedule
 from vlmill.mixtures.steps.mix import order_samples
 from vlmill.mixtures.steps.selection import Selection
 from vlmill.mixtures.steps.window import Columns, find_stretches, gather_segments, split_windows
-from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 
 SEGMENT = pa.struct(

@@ -17,7 +17,7 @@ from vlmill.mixtures.algorithms.order import SourceOrder, make_order_key
 from vlmill.mixtures.config import Unit
 from vlmill.mixtures.steps.select import AMOUNTS
 from vlmill.pipeline.chat.encode import WHOLE
-from vlmill.pipeline.core.sample import read_array
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.step import Inputs
 
 FILES = ("sizes.npy", "units.npy", "cuts.npy", "shards.npy", "selection.json")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -370,25 +369,6 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, batch: int = 256
         raise StoreError(
             f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
         ) from error
-
-
-def read_array(path: Path, *, mapped: bool = True) -> np.ndarray:
-    """The numbers in an `.npy` file, mapped or in memory.
-
-    Objects in it are not read: to read them would run what they say.
-
-    Raises:
-        StoreError: the file is not there, damaged, or holds something else.
-    """
-    try:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)  # other forms than arrays are none of ours
-        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); `vlmill verify` says what else is damaged, and the way out"
-        ) from error
-    return array
 
 
 def read_images(inputs: Mapping[str, Path], batch: int = 32) -> Iterator[ImageRow]:

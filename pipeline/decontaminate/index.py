@@ -27,12 +27,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.compared_text import split_words
 from vlmill.pipeline.core.names import IMAGE_STATS_FILE, SAMPLES_FILE
 from vlmill.pipeline.core.sample import (
     ImageStats,
     Sample,
-    read_array,
     read_image_stats,
     read_rows,
     read_samples,

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.meter import note_work
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
 from vlmill.pipeline.dedupe import picture, picture_looks, text
 from vlmill.pipeline.dedupe.candidates import (

@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.names import ASSIGNED_SUFFIX, OUTLINE_FILE, name_embeddings
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.scores import read_embeddings
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.core.vectors import measure_lengths, multiply_vectors, quantise_vectors, round_cosines

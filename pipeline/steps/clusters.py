@@ -23,6 +23,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.names import (
     ASSIGNED_SUFFIX,
     CENTROIDS_SUFFIX,
@@ -31,7 +32,6 @@ from vlmill.pipeline.core.names import (
     name_embeddings,
     name_scores,
 )
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.scores import PLACE, Scores, read_embeddings, read_scores, write_scores
 from vlmill.pipeline.core.step import Count, Counts, Inputs
 from vlmill.pipeline.core.vectors import measure_lengths, multiply_vectors, quantise_vectors, round_cosines

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.helpers.small import RECIPE
 from tests.helpers.vectors import make_vectors, run_step, write_vectors
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.scores import Scores, write_scores
 from vlmill.pipeline.core.vectors import (
     LONGEST,

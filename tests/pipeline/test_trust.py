@@ -21,8 +21,8 @@ from tests.helpers.signals import SIGNALS
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.pipeline.test_custom_filters import FILTER as FIVE
 from vlmill.pipeline import cli
+from vlmill.pipeline.core.arrays import read_array
 from vlmill.pipeline.core.errors import RecipeError, StoreError
-from vlmill.pipeline.core.sample import read_array
 from vlmill.pipeline.core.seal import seal_yaml
 from vlmill.pipeline.engine.store import Receipt
 from vlmill.pipeline.filters import custom as custom_filters
