@@ -126,7 +126,9 @@ def _pin_roots(roots: Mapping[str, str]) -> tuple[dict[str, str], list[VlmillErr
         else:
             pinned |= {name: _join_root(answer, roots[name]) for name in users[repository]}
     if skipped := [name for repository in repositories if repository not in answers for name in users[repository]]:
-        errors.append(SourceError(f"{len(skipped)} more are on the Hub and were not looked at: {', '.join(skipped)}"))
+        errors.append(
+            SourceError(f"{len(skipped)} more sources are on the Hub and were not looked at: {', '.join(skipped)}")
+        )
     return pinned, errors, frozenset(roots.keys() - pinned.keys())
 
 

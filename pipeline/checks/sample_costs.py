@@ -36,6 +36,7 @@ from vlmill.pipeline.core.names import (
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import IMAGES, read_image_stats, read_rows, read_samples, write_rows
 from vlmill.pipeline.core.sandbox import ChildCrashed, ChildTimedOut, Sandbox
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.core.step import Count, Step
 from vlmill.pipeline.dedupe import Dedupe
 from vlmill.pipeline.dedupe.candidates import IMAGE, count_neighbours
@@ -344,8 +345,7 @@ def _count_samples(files: Mapping[str, Path], signals: Mapping[str, Signal]) -> 
     amounts["unreadable"] = len(lost)
     of = {file: f" of {file}" for file, _ in (*rows, *lost)}
     said = {place: f"row {place[1]}{of[place[0]] if len(of) > 1 else ''}: {lost[place]['reason']}" for place in lost}
-    causes = [(said[place], row["detail"]) for place, row in lost.items()]
-    return amounts, describe_causes(causes)
+    return amounts, describe_causes([(said[place], row["detail"]) for place, row in lost.items()])
 
 
 def _fill_images(run: StepPass, served: Mapping[str, Path]) -> Counter[str]:
@@ -386,7 +386,7 @@ def warn_of_private_hosts(run: StepPass, work: SourceWork) -> tuple[str, ...]:
     found = sorted({find_private_host(url, allowed) for url in urls if not url.startswith(elsewhere)} - {""})
     if not found:
         return ()
-    named = f"{', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+    named = f"{', '.join(found[:3])}{describe_more(len(found) - 3, 'host')}"
     allow = f"--set 'sources.{work.name}.fetch.allow_hosts=[{', '.join([*work.fetch.allow_hosts, *found])}]'"
     return (f"{work.name}: images at {named} {UNFETCHED}: no public host. If it is yours, allow it: {allow}",)
 

@@ -10,6 +10,7 @@ import typer
 
 from vlmill.pipeline.cli.arguments import Folder, JsonFlag, console, print_json
 from vlmill.pipeline.core.errors import NotBuiltError, RecipeError
+from vlmill.pipeline.core.shown import describe_more
 
 
 def status(directory: Folder, as_json: JsonFlag = False) -> None:
@@ -203,9 +204,9 @@ def _print_uses(directory: Path, sample: str, lost: str) -> None:
         if use is None:
             said = f"no step sees it: it was lost before: {lost}" if lost else "not mixed yet; the build makes it"
         elif use.steps:
-            said = f"steps {_list_numbers(use.steps)}"
+            said = f"steps {_list_numbers(use.steps, 'step')}"
         elif use.sequences and not stage.train:
-            said = f"packed sequences {_list_numbers(use.sequences)} ({use.why})"
+            said = f"packed sequences {_list_numbers(use.sequences, 'sequence')} ({use.why})"
         else:
             said = f"{'no step sees it' if stage.train else 'not in its plan'}: {use.why}"
         if use and use.left:
@@ -219,11 +220,11 @@ def _list_ranges(numbers: list[int]) -> str:
     begins = [number for number in numbers if number - 1 not in held]
     ends = [number for number in numbers if number + 1 not in held]
     pairs = [f"{first} to {last}" if first < last else str(first) for first, last in zip(begins, ends, strict=True)]
-    return ", ".join(pairs[:10]) + (f" and {len(pairs) - 10} more ranges" if len(pairs) > 10 else "")
+    return ", ".join(pairs[:10]) + describe_more(len(pairs) - 10, "range")
 
 
-def _list_numbers(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:20])) + (f" and {len(numbers) - 20} more" if len(numbers) > 20 else "")
+def _list_numbers(numbers: list[int], what: str) -> str:
+    return ", ".join(map(str, numbers[:20])) + describe_more(len(numbers) - 20, what)
 
 
 def verify(

@@ -17,6 +17,7 @@ from vlmill.pipeline.cli.arguments import (
     get_command,
     print_json,
 )
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.core.terminal import make_console
 
 if TYPE_CHECKING:
@@ -142,9 +143,8 @@ def _print_forecast(announced: Takedown, goes: str) -> None:
 def _print_lines(lines: Any) -> None:
     for line in islice(lines, SHOWN):
         console.print(f"  {line}", markup=False, soft_wrap=True)
-    more = sum(1 for _ in lines)
-    if more:
-        console.print(f"  and {more:,} more; --json has all")
+    if more := describe_more(sum(1 for _ in lines), "line"):
+        console.print(f" {more}; --json has all")
 
 
 def _make_json(found: Forecast) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def make_excerpt(raw: Any) -> str:
 
     Work and memory are bounded.
 
-    Bytes within a row are shown where they are text, else by their number.
+    Bytes within a row are shown where they are text, else by their number. What is null is left out of mappings, since
+    readers of tables give columns that a file does not have as null.
     """
     if isinstance(raw, bytes):
         return escape_text(raw[: 4 * LONGEST].decode("utf-8", "backslashreplace"))
@@ -65,8 +66,9 @@ def _escape_match(match: re.Match[str]) -> str:
 def _write_value(value: Any, depth: int) -> Iterator[str]:
     """A value much as JSON has it, piece by piece."""
     if isinstance(value, Mapping):
+        told = ((name, item) for name, item in value.items() if item is not None)
         yield "{"
-        for place, (name, item) in enumerate(value.items() if depth else ()):
+        for place, (name, item) in enumerate(told if depth else ()):
             yield f"{', ' if place else ''}{_quote_text(str(name))}: "
             yield from _write_value(item, depth - 1)
         yield "}" if depth or not value else "...}"

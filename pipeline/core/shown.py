@@ -46,3 +46,8 @@ class Shown:
 def count_things(number: int, thing: str) -> str:
     """`1 fault`, `2 faults`."""
     return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def describe_more(left: int, thing: str) -> str:
+    """` and 19 more rows`: how much of what a list leaves out; nothing where it leaves out none."""
+    return f" and {count_things(left, f'more {thing}')}" if left > 0 else ""

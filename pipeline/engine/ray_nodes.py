@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.engine import node_probe
 from vlmill.pipeline.engine.nodes import RunMarker, explain_node, plan_probe, raise_bad_nodes
 
@@ -112,7 +113,7 @@ class NodeWatch:
         self._ask_new_nodes()
         for lines in self._take_answers(patience):
             if lines:
-                more = f" (and {len(lines) - 1} more)" if lines[1:] else ""
+                more = describe_more(len(lines) - 1, "reason")
                 self._tell(f"a node joined the cluster and is given no work: {lines[0]}{more}")
 
     def _ask_new_nodes(self) -> None:

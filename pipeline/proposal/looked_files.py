@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.proposal.attempts import (
     ENOUGH,
@@ -323,5 +324,5 @@ def _list_notes(kept: Sequence[_Look], suffix: str) -> Iterator[str]:
     found = Counter(column for look in wide for column in {name for row in look.rows for name in row})
     lacking = [f"{column} is in {count} of {len(wide)}" for column, count in found.items() if count < len(wide)]
     if lacking:
-        more = f", and {len(lacking) - DIFFERING} more" if len(lacking) > DIFFERING else ""
+        more = describe_more(len(lacking) - DIFFERING, "column")
         yield f"files differ in their columns: {', '.join(lacking[:DIFFERING])}{more}"

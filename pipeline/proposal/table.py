@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.excerpt import make_excerpt
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.proposal.attempts import Attempt
 from vlmill.pipeline.proposal.document_columns import SCANS
 from vlmill.pipeline.proposal.page_texts import OF_A_PAGE
@@ -81,8 +82,8 @@ def make_proposal_table(found: Proposal) -> Table:
         table.add_row("files", f"and {len(found.suffixes) - LINES} other endings")
     for column, said in islice(found.columns.items(), COLUMNS):
         table.add_row("column", f"{column}: {said}")
-    if len(found.columns) > COLUMNS:
-        table.add_row("column", f"and {len(found.columns) - COLUMNS:,} more")
+    if more := describe_more(len(found.columns) - COLUMNS, "column"):
+        table.add_row("column", more.strip())
     if found.chosen:
         chosen = found.chosen
         first = (SOURCES[chosen.kind].__doc__ or "").split("\n")[0]
@@ -145,7 +146,7 @@ def explain_nothing(found: Proposal) -> str:
     parts = {
         "columns": [
             *(f"{name} ({said})" for name, said in islice(found.columns.items(), COLUMNS)),
-            *([f"and {len(found.columns) - COLUMNS:,} more"] if len(found.columns) > COLUMNS else []),
+            *filter(None, [describe_more(len(found.columns) - COLUMNS, "column").strip()]),
         ]
         or ["none"],
         "nearest kinds": list(islice(nearest, SHOWN)),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vlmill.pipeline.core.shown import describe_more
+
 CAUSES = 20
 """Causes that a list names."""
 SAID = 3
@@ -39,10 +41,10 @@ def group_causes(messages: Iterable[tuple[str, str]]) -> list[Cause]:
 
 
 def describe_causes(messages: Sequence[tuple[str, str]]) -> str:
-    """`row 0: no turns, and 4 more; row 7: ...`: the first message of SAID causes."""
+    """`row 0: no turns, and 4 more rows; row 7: ...`: the first message of SAID causes. Each is about a row."""
     causes = group_causes(messages)
     said = [
-        f"{cause.first}: {cause.message}" + (f", and {cause.number - 1} more" if cause.number > 1 else "")
+        f"{cause.first}: {cause.message}{',' * (cause.number > 1)}{describe_more(cause.number - 1, 'row')}"
         for cause in causes[:SAID]
     ]
     return "; ".join([*said, *(["..."] if len(causes) > SAID else [])])

@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
@@ -84,8 +85,8 @@ def _sort_reasons(lost: Mapping[Reason, int]) -> list[tuple[Reason, int]]:
 
 def _name_reasons(why: Sequence[tuple[Reason, int]]) -> str:
     """The first of these, in words."""
-    more = f" and {len(why) - SHOWN} more" if len(why) > SHOWN else ""
-    return ", ".join(f"{reason} {number:,}" for reason, number in why[:SHOWN]) + more
+    shown = ", ".join(f"{reason} {number:,}" for reason, number in why[:SHOWN])
+    return shown + describe_more(len(why) - SHOWN, "reason")
 
 
 def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[KeptOfSource]:

@@ -20,6 +20,7 @@ from vlmill.pipeline.core.sample import (
     read_image_stats,
     read_samples,
 )
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
@@ -155,8 +156,7 @@ def _name_causes(sample: Sample, lost: int, outcome: Outcome, verdicts: Sequence
         found = next((one for one in verdicts if one.node == place and one.reason is reason), None)
         by = f" ({found.filter}{f', because of {found.other}' if found.other else ''})" if found else ""
         said.append(f"node {place}, {sample.nodes[place].kind}: {reason}{by}")
-    more = f" and {len(causes) - CAUSES} more" if len(causes) > CAUSES else ""
-    return f"fell with {'; '.join(said)}{more}" if said else ""
+    return f"fell with {'; '.join(said)}{describe_more(len(causes) - CAUSES, 'node')}" if said else ""
 
 
 def _make_loss(
@@ -203,7 +203,7 @@ def _name_failed(sample: Sample, reason: Reason, image_stats: Sequence[ImageStat
         for place, node in enumerate(sample.nodes)
         if node.image is not None and node.url and image_stats[node.image].reason is reason
     ]
-    more = f" and {len(named) - CAUSES} more" if len(named) > CAUSES else ""
+    more = describe_more(len(named) - CAUSES, "image")
     whys = dict.fromkeys(explain_outside(url) for _, url in named) if reason is Reason.FORBIDDEN_ADDRESS else {}
     return "; ".join([*(said for said, _ in named[:CAUSES]), *filter(None, whys)]) + more
 

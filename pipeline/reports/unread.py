@@ -13,6 +13,7 @@ from pathlib import Path
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.core.names import UNREAD_FILE
 from vlmill.pipeline.core.sample import ImageStats, read_image_stats
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 
@@ -34,7 +35,7 @@ class UnreadKeys:
         if names:
             names[0] = f"{names[0][:-1]} row{'s' * (next(iter(self.rows.values())) != 1)})"
         more = len(self.rows) - len(names)
-        rest = f" and {'more than ' if self.beyond else ''}{more:,} more" if more or self.beyond else ""
+        rest = f" and more than {more:,} more keys" if self.beyond else describe_more(more, "key")
         return f"{self.source}: keys not read: {', '.join(names)}{rest}"
 
 

@@ -48,6 +48,14 @@ WITHHELD = re.compile(r"((is|was)[_-]?)?(deleted|hidden|internal|private|removed
 """Keys of a message, in lower case, that say with true that it was withdrawn, or that the other side never saw it."""
 SHOWN = re.compile(r"((is|was)[_-]?)?(public|visible)")
 """Keys that say so with false."""
+SORT = re.compile(r"((message|part|event)[_-]?)?(sub)?type")
+"""Keys of a message, in lower case, that say of what sort it is."""
+ASIDE = re.compile(
+    r"((internal|private)[_-]?)?note([_-]and[_-]\w+)?|internal([_-]?(comment|message|reply))?|lineitem|tombstone"
+    r"|message_deleted|bot_(add|remove)|(un)?pinned_item|reminder_add"
+    r"|(channel|group)_(archive|convert_to_private|join|leave|name|posting_permissions|purpose|topic|unarchive)"
+)
+"""Sorts, in lower case, that are notes of Intercom, Help Scout and Crisp, or what Slack says of a channel."""
 
 REASONS: Mapping[Meaning, Reason] = {
     "media": Reason.UNSUPPORTED_MEDIA,
@@ -148,6 +156,7 @@ def check_withheld(place: int, message: Mapping[str, Any]) -> None:
     for key, value in message.items():
         said = value.strip().lower() if isinstance(value, str) else value
         withheld = said in (True, "true", "yes") and WITHHELD.fullmatch(key.lower())
+        withheld = withheld or (isinstance(said, str) and SORT.fullmatch(key.lower()) and ASIDE.fullmatch(said))
         if withheld or (said in (False, "false", "no") and SHOWN.fullmatch(key.lower())):
             detail = f"message {place} is not part of the conversation, as {key} is {value}: leave it out of the row"
             raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)

@@ -13,7 +13,11 @@ ASKED, SAID = {"role": "user", "content": "Why is it red?"}, {"role": "assistant
 
 
 @pytest.mark.parametrize(
-    "key", [{"public": False}, {"isDeleted": True}, {"internal": "true"}, {"is_private": 1}, {"was_hidden": True}]
+    "key",
+    [
+        *({"public": False}, {"isDeleted": True}, {"internal": "true"}, {"is_private": 1}, {"was_hidden": True}),
+        *({"subtype": "channel_join"}, {"part_type": "note_and_reopen"}, {"type": "Note"}, {"subtype": "tombstone"}),
+    ],
 )
 def test_a_message_that_was_withdrawn_or_hidden_is_not_learned(key):
     with pytest.raises(UnreadableRow, match="message 1 is not part of the conversation") as caught:
@@ -22,7 +26,11 @@ def test_a_message_that_was_withdrawn_or_hidden_is_not_learned(key):
 
 
 @pytest.mark.parametrize(
-    "key", [{"public": True}, {"deleted": False}, {"hidden": None}, {"private": 0}, {"removed": "no"}]
+    "key",
+    [
+        *({"public": True}, {"deleted": False}, {"hidden": None}, {"private": 0}, {"removed": "no"}),
+        *({"subtype": "file_share"}, {"part_type": "comment"}, {"type": "message"}, {"subtype": "bot_message"}),
+    ],
 )
 def test_a_message_that_says_it_was_seen_is_read(key):
     assert len(read_text_page([ASKED, {**SAID, **key}]).nodes) == 2

@@ -346,7 +346,7 @@ def test_rows_of_other_files_that_give_no_sample_are_named_with_their_file(tmp_p
     _, found, _ = read_check(capsys, tmp_path / "recipe.yaml")
     (quiz,) = found["sources"]
     assert (quiz["measured"], quiz["unreadable"]) == (8, 2)
-    assert "2 of them give no sample (row 0 of 1.jsonl: empty_row: no answer, and 1 more)" in quiz["rests_on"]
+    assert "2 of them give no sample (row 0 of 1.jsonl: empty_row: no answer, and 1 more row)" in quiz["rests_on"]
 
 
 def test_rows_are_shared_out_in_proportion_and_to_the_last():
@@ -499,7 +499,7 @@ def test_of_many_repositories_one_is_asked_first_and_the_others_are_named_if_the
     status, _, error = read_check(capsys, path)
     assert status == 1
     assert error.count("http://127.0.0.1:9 cannot be reached") == 1
-    assert "8 more are on the Hub and were not looked at: s1, s2, s3" in error
+    assert "8 more sources are on the Hub and were not looked at: s1, s2, s3" in error
     assert len(waits) == 5
 
 

@@ -320,7 +320,7 @@ def test_ids_are_no_captions_and_a_conversation_with_odd_rows_is_one(tmp_path):
     ]
     found = examine_place(str(json_array(tmp_path / "talk.json", rows)))
     assert (found.chosen.kind, len(found.chosen.pages)) == ("llava", 13), "a third of the rows have two marks"
-    assert "row 0: 2 times <image> for 1 images, and 6 more" in " ".join(found.notes)
+    assert "row 0: 2 times <image> for 1 images, and 6 more rows" in " ".join(found.notes)
     lone = [{"image_id": f"x{row}", "image": f"a/{row}.png", "sha256": f"{row}f"} for row in ROWS]
     assert examine_place(str(json_array(tmp_path / "lone.json", lone))).chosen is None
 
@@ -514,7 +514,7 @@ def test_a_file_that_is_one_row_with_rows_in_it_says_how_they_come_out(tmp_path,
 def test_of_many_columns_a_hundred_are_named(tmp_path):
     wide = {f"k{number}": number for number in range(300)}
     said = explain_nothing(examine_place(str(json_lines(tmp_path / "wide.jsonl", [wide] * 20))))
-    assert "and 200 more\n" in said
+    assert "and 200 more columns\n" in said
     assert "k39 and 260 more" in said
 
 

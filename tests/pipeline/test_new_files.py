@@ -55,7 +55,7 @@ def test_what_columns_are_for_is_told_by_rows_of_all_files_and_columns_that_some
     found = examine_place(str(tmp_path))
     assert dict(found.chosen.options) == {"image": "image", "caption": "caption_en"}
     assert "files differ in their columns: score is in 1 of 3" in found.notes
-    assert "8 of 24 rows in 3 of 3 files give no sample; 0.jsonl: row 0: no text, and 7 more" in found.notes
+    assert "8 of 24 rows in 3 of 3 files give no sample; 0.jsonl: row 0: no text, and 7 more rows" in found.notes
 
 
 def test_a_named_column_may_be_in_any_of_the_files_and_one_in_none_is_refused(tmp_path):

@@ -299,7 +299,7 @@ def test_questions_of_which_most_have_no_image_are_read_with_those_that_have_one
     whole = {"image": "image", "question": "question", "answer": "answer"}
     assert dict(found.chosen.options) == whole
     assert IMAGELESS in found.notes
-    assert "6 of the first 8 rows give no sample; row 1: no image, and 5 more" in found.notes
+    assert "6 of the first 8 rows give no sample; row 1: no image, and 5 more rows" in found.notes
     pictured, bare = (TableSource(**options) for options in (whole, {**whole, "image": ()}))
     read = [bool(row.pages) for row in pictured.rows(place, ROWS)]
     assert read == [not row.pages for row in bare.rows(place, ROWS)]

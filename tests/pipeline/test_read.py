@@ -338,6 +338,7 @@ def test_an_excerpt_is_short_one_line_and_nothing_that_a_terminal_obeys(raw):
 def test_an_excerpt_of_much_costs_little_and_cuts_no_address():
     deep = json.loads("[" * 900 + "]" * 900)
     assert make_excerpt(deep) == "[" * 9 + "..." + "]" * 9
+    assert make_excerpt({"a": None, "b": [None, {"c": None, "d": 0}], "e": ""}) == '{"b": [null, {"d": 0}], "e": ""}'
     assert make_excerpt({"image": bytes(50 << 20)}) == '{"image": (52,428,800 bytes)}'
     assert make_excerpt({"text": "x" * (50 << 20)}).endswith("xxx...")
     cut = make_excerpt({"text": "x" * (LONGEST - 40), "url": "http://img.example.test/secret/7.png"})

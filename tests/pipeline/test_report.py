@@ -448,7 +448,7 @@ def test_keys_of_rows_that_were_not_read_are_named_once_per_source_with_their_ro
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert vlmill("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--workers", 0) == 0
     shown = ", ".join(f"x{row:02} (1)" for row in range(8))
-    line = f"rows: keys not read: score (12 rows), topic (3), {shown} and 4 more"
+    line = f"rows: keys not read: score (12 rows), topic (3), {shown} and 4 more keys"
     for command in ("status", "report"):
         capsys.readouterr()
         assert vlmill(command, tmp_path / "run") == 0
