@@ -85,5 +85,5 @@ def _take_proposal(place: str, *, writes: bool) -> tuple[str, list[str]]:
     found = examine_place(place)
     if found.chosen is None:
         raise SourceError(explain_nothing(found))
-    write_atomically(path, write_recipe(found, found.chosen, path))
+    write_atomically(path, write_recipe([(found, found.chosen)], path))
     return str(path), [f"wrote {path}, by which {place} is read", *(f"Note: {note}" for note in found.notes)]

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 def new(
-    place: Annotated[
-        str,
+    places: Annotated[
+        list[str],
         typer.Argument(
-            metavar="PATH", help="A file, a folder, an address that fsspec reads, or hf://datasets/OWNER/NAME."
+            metavar="PATH...",
+            help="Files, folders, addresses that fsspec reads, or hf://datasets/OWNER/NAME: each is a source.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The recipe to write. Default: the data's name with .yaml, in this folder.")
+        Path | None, typer.Option(help="The recipe to write. Default: the data's names with .yaml, in this folder.")
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -33,7 +34,7 @@ def new(
             help="What a column holds, where its name does not say it: image, caption, ocr, question, answer, choices, "
             "turns, licence or signals (numbers that travel along); of turns, the key that names the speaker "
             "(speaker), the text (said) or images (turn_image); of web documents, the lists texts and images, and url. "
-            "Dotted keys lead into objects: turns=talk.turns. May be given several times.",
+            "Dotted keys lead into objects: turns=talk.turns. May be given several times; for one PATH.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -46,8 +47,10 @@ def new(
     pictures with a .txt or .json file each becomes a list of both beside the recipe, and so do folders that hold rows
     and their pictures each.
     Files of a test or validation split are left out where others are of train. Nothing is overwritten.
+    Of several paths, each becomes a source of one recipe, whose mixture has them in proportion to their samples.
 
         vlmill new photos/
+        vlmill new talks/ quiz.parquet
         vlmill new answers.csv --out mine.yaml
         vlmill new survey.csv --column question=said_by_a --column answer=said_by_b
         vlmill new delivery.jsonl --column turns=talk.turns --column speaker=by
@@ -55,36 +58,68 @@ def new(
         vlmill new hf://datasets/HuggingFaceM4/WebSight
         vlmill build mine.yaml --out run && vlmill train run
     """
-    from vlmill.pipeline.proposal.proposal import examine_place
-    from vlmill.pipeline.proposal.recipe_text import write_recipe
-    from vlmill.pipeline.proposal.table import explain_nothing, list_samples, make_proposal_table
+    from vlmill.pipeline.proposal.recipe_text import name_recipe
+    from vlmill.pipeline.proposal.table import explain_nothing, make_proposal_table
 
-    found = examine_place(place, _read_columns(column) if column else None)
-    path = out or Path(f"{found.name}.yaml")
+    proposals = _examine_places(places, column or [])
+    name = name_recipe([found.name for found in proposals])
+    path = out or Path(f"{name}.yaml")
     if as_json:
-        print_json(_describe_proposal(found, path))
+        told = [_describe_proposal(found, path) for found in proposals]
+        print_json(told[0] if len(told) == 1 else {"places": told, "recipe": str(path)})
     else:
-        console.print(make_proposal_table(found))
-    if found.chosen is None:
-        raise SourceError(explain_nothing(found))
-    listing = path.parent / found.files
-    for one in (path, *([listing] if found.listed else [])):
-        if one.exists():
-            raise SourceError(f"{one} is there already; name another file with --out, or remove it")
-    if found.listed:
-        write_atomically(listing, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.listed))
-    write_atomically(path, write_recipe(found, found.chosen, path))
+        for found in proposals:
+            console.print(make_proposal_table(found))
+    if unread := [explain_nothing(found) for found in proposals if found.chosen is None]:
+        raise SourceError("\n".join(unread))
+    listings = _write_recipe(proposals, path)
     if as_json:
         return
-    for line in list_samples(found.chosen):
+    for found in proposals:
+        if len(proposals) > 1:
+            console.print(f"source {found.name}: {found.place}", markup=False, soft_wrap=True)
+        _print_samples(found)
+    for listing in listings:
+        console.print(f"wrote {listing}, a list of pictures and texts", markup=False)
+    console.print(
+        f"wrote {path}. Next: vlmill check {path}, vlmill build {path}, vlmill train build/{name}", markup=False
+    )
+
+
+def _examine_places(places: list[str], column: list[str]) -> list[Proposal]:
+    """What is in each of these places, under a name of its own."""
+    from vlmill.pipeline.proposal.proposal import examine_place
+
+    if column and len(places) > 1:
+        raise SourceError("--column is for one path: look at that path alone, and move its source into the recipe")
+    found: list[Proposal] = []
+    for place in places:
+        found.append(examine_place(place, _read_columns(column) or None, [one.name for one in found]))
+    return found
+
+
+def _print_samples(found: Proposal) -> None:
+    """Samples of a place, and what a person should know of it."""
+    from vlmill.pipeline.proposal.table import list_samples
+
+    for line in list_samples(found.chosen) if found.chosen else ():
         console.print(line, markup=False, soft_wrap=True)
     for note in found.notes:
         console.print(f"Note: {note}", markup=False, soft_wrap=True)
-    if found.listed:
-        console.print(f"wrote {listing}, a list of pictures and texts", markup=False)
-    console.print(
-        f"wrote {path}. Next: vlmill check {path}, vlmill build {path}, vlmill train build/{found.name}", markup=False
-    )
+
+
+def _write_recipe(proposals: list[Proposal], path: Path) -> list[Path]:
+    """Write the recipe, and the lists that sources of it read; these are returned. Nothing is overwritten."""
+    from vlmill.pipeline.proposal.recipe_text import write_recipe
+
+    listings = {path.parent / found.files: found.listed for found in proposals if found.listed}
+    for one in (path, *listings):
+        if one.exists():
+            raise SourceError(f"{one} is there already; name another file with --out, or remove it")
+    for listing, rows in listings.items():
+        write_atomically(listing, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomically(path, write_recipe([(found, found.chosen) for found in proposals if found.chosen], path))
+    return [*listings]
 
 
 def _read_columns(given: list[str]) -> dict[str, list[str]]:

@@ -11,8 +11,9 @@ import glob
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -89,6 +90,9 @@ UNSHOWN = (
     "a key (--column image=COLUMN, or turn_image=KEY), or a file has the name of its picture (a.json beside a.png)"
 )
 
+LONGEST_NAME = 40
+"""Characters of the name of a recipe."""
+
 ABOUT = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What `save_to_disk` of datasets and LLaMA-Factory have beside the rows."""
 
@@ -121,17 +125,21 @@ class Proposal:
     boxes: tuple[SeenBoxes, ...] = ()  # coordinates that its texts seem to hold
 
 
-def examine_place(place: str, named: Mapping[str, Sequence[str]] | None = None) -> Proposal:
+def examine_place(
+    place: str, named: Mapping[str, Sequence[str]] | None = None, taken: Collection[str] = ()
+) -> Proposal:
     """Look at a file, a folder, an address that fsspec reads, or `hf://datasets/OWNER/NAME`.
 
     Args:
         place: where.
         named: what columns hold, if somebody says it: an option of kind `table` -> columns.
+        taken: names that other sources of the recipe have; where this would have one of them, it gets a number.
 
     Raises:
         SourceError: there is nothing, or nothing that any kind could read, or no column of a name.
     """
-    root, name, files = _list_files(place)
+    root, plain, files = _list_files(place)
+    name = plain if plain not in taken else next(one for n in count(2) if (one := f"{plain}_{n}") not in taken)
     suffixes = _count_suffixes(files)
     data = [suffix for suffix in suffixes if strip_packing(suffix) in FORMATS]
     if not data or has_sidecars(files) or (set(data) == {".json"} and _tell_of_pictures(files)):
@@ -229,7 +237,7 @@ def name_place(place: str) -> str:
 def _make_name(text: str) -> str:
     """A name that a recipe and a source may have."""
     kept = "".join(letter.lower() if letter.isascii() and letter.isalnum() else "_" for letter in text)
-    return "_".join(part for part in kept.split("_") if part)[:40] or "data"
+    return "_".join(part for part in kept.split("_") if part)[:LONGEST_NAME] or "data"
 
 
 def _count_suffixes(files: Sequence[InputFile]) -> dict[str, tuple[int, int]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmill.pipeline.core.yaml_format import format_yaml_inline
 from vlmill.pipeline.inputs.hub_files import is_hub
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.proposal import Proposal
+from vlmill.pipeline.proposal.proposal import LONGEST_NAME, Proposal
 from vlmill.pipeline.proposal.seen_boxes import list_box_lines
 from vlmill.pipeline.proposal.text_marks import see_entities
 from vlmill.pipeline.sources import SOURCES
+
+Read = tuple[Proposal, Attempt]
+"""What is in a place, and the kind that reads it."""
 
 COMMENTS_FROM = 42
 """The column that comments stand at."""
@@ -37,42 +40,36 @@ EPOCHS = (3, 16)
 """Epochs of many samples, and of the fewest: as many as a mixture shows a sample unless it says more."""
 
 
-def begin_recipe(place: str) -> str:
-    """How the recipe of a place begins."""
-    return f"# Written by `vlmill new {place}`. "
+def begin_recipe(*places: str) -> str:
+    """How the recipe of these places begins."""
+    return f"# Written by `vlmill new {' '.join(places)}`. "
 
 
-def write_recipe(found: Proposal, chosen: Attempt, path: Path) -> str:
-    """The recipe of a proposal, for a file at `path`, where its relative paths start."""
+def name_recipe(names: Sequence[str]) -> str:
+    """The name of a recipe of sources of these names."""
+    return "_".join(names)[:LONGEST_NAME].rstrip("_")
+
+
+def write_recipe(read: Sequence[Read], path: Path) -> str:
+    """The recipe of proposals, a source of each, for a file at `path`, where its relative paths start."""
+    begin = begin_recipe(*(found.place for found, _ in read))
     lines = [
-        f"{begin_recipe(found.place)}docs/recipe.md lists every key; vlmill check {path.name} tries it.",
-        *_align_comments(_list_lines(found, chosen, path)),
+        f"{begin}docs/recipe.md lists every key; vlmill check {path.name} tries it.",
+        *_align_comments(_list_lines(read, path)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[str, str]]:
+def _list_lines(read: Sequence[Read], path: Path) -> Iterator[tuple[str, str]]:
     """Lines with their comments."""
-    name, source = found.name, SOURCES[chosen.kind]
-    counted = f"{len(chosen.pages)} of {chosen.rows} give samples"
-    yield f"name: {name}", "the run's folder is build/ and this name, unless --out says another"
+    names = [found.name for found, _ in read]
+    yield f"name: {name_recipe(names)}", "the run's folder is build/ and this name, unless --out says another"
     yield "include:", ""
     yield "  - {recipe: quickstart, take: [tokenizer, model]}", "small enough to train on two cores; yours stand below"
     yield "sources:", ""
-    yield f"  {name}:", "a name, used in the mixture below and in reports"
-    yield f"    kind: {chosen.kind}", f"the row shape; {counted}"
-    root = str(path.resolve().parent) if found.listed else found.root
-    yield f"    root: {_format_place(root, path)}", "where its files are; in no key, so the data can be moved"
-    yield f"    files: {format_yaml_inline(found.files)}", "which files below root"
-    if chosen.options:
-        yield f"    options: {format_yaml_inline(dict(chosen.options))}", "which columns hold what"
-    if found.images and source.opens and found.images != root:
-        yield f"    images: {_format_place(found.images, path)}", "where the paths of its images start"
-    if see_entities([page.nodes for page in chosen.pages]).samples:
-        yield "    unescape: true", "HTML entities in its texts, such as &amp;, become characters"
-    yield from list_box_lines(found.boxes)
-    yield '    licence: ""', "say it: it travels with every sample, and into the data card"
-    yield from _list_curation(chosen)
+    for found, chosen in read:
+        yield from _list_source(found, chosen, path)
+    yield from _list_curation(read)
     yield "policies:", ""
     yield (
         "  small: {kind: letterbox, side: 56, patch: 14}",
@@ -83,15 +80,21 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     yield "  - name: tune", ""
     yield "    policy: small", ""
     yield "    mixture:", ""
-    yield f"      shares: {{{name}: 1}}", "one source; add others, and their shares"
-    yield "      unit: samples", ""
-    epochs = min(max(EPOCHS[0], math.ceil(SEEN / max(1, found.samples))), EPOCHS[1])
-    yield f"      epochs: {epochs}", f"of about {found.samples:,} samples; pretrained parts need fewer"
+    if len(read) == 1:
+        yield f"      shares: {{{names[0]}: 1}}", "one source; add others, and their shares"
+    else:
+        yield f"      repeat: {_give_each(names, 1)}", "each so many times the epochs: in proportion to their samples"
+        yield f"      # shares: {_give_each(names, 1)}", "in place of repeat: equal shares, or such as 0.7 and 0.3"
+    yield "      unit: samples", "" if len(read) == 1 else "of shares"
+    samples = sum(found.samples for found, _ in read)
+    epochs = min(max(EPOCHS[0], math.ceil(SEEN / max(1, samples))), EPOCHS[1])
+    yield f"      epochs: {epochs}", f"of about {samples:,} samples; pretrained parts need fewer"
     if epochs > REPETITION:
-        yield f"      max_repetition: {epochs}", "so many passes over the samples are meant"
+        meant = "" if len(read) == 1 else "; other shares need more"
+        yield f"      max_repetition: {epochs}", f"so many passes over the samples are meant{meant}"
     yield "      sequence_length: 1024", "tokens of a packed sequence"
     yield "      tiles_per_sequence: 64", "images, or tiles of images, in a sequence at most"
-    yield f"      held_out: {{{name}: {HELD_OUT}}}", "not trained on; vlmill evaluate asks it"
+    yield f"      held_out: {_give_each(names, HELD_OUT)}", "not trained on; vlmill evaluate asks it"
     yield "    train:", ""
     yield (
         "      learning_rate: {projector: 1.0e-3, vision: 1.0e-3, text: 1.0e-3}",
@@ -109,14 +112,34 @@ def _list_lines(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[
     )
 
 
-def _list_curation(chosen: Attempt) -> Iterator[tuple[str, str]]:
+def _list_source(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a source."""
+    yield f"  {found.name}:", "a name, used in the mixture below and in reports"
+    yield f"    kind: {chosen.kind}", f"the row shape; {len(chosen.pages)} of {chosen.rows} give samples"
+    root = str(path.resolve().parent) if found.listed else found.root
+    yield f"    root: {_format_place(root, path)}", "where its files are; in no key, so the data can be moved"
+    yield f"    files: {format_yaml_inline(found.files)}", "which files below root"
+    if chosen.options:
+        yield f"    options: {format_yaml_inline(dict(chosen.options))}", "which columns hold what"
+    if found.images and SOURCES[chosen.kind].opens and found.images != root:
+        yield f"    images: {_format_place(found.images, path)}", "where the paths of its images start"
+    if see_entities([page.nodes for page in chosen.pages]).samples:
+        yield "    unescape: true", "HTML entities in its texts, such as &amp;, become characters"
+    yield from list_box_lines(found.boxes)
+    yield '    licence: ""', "say it: it travels with every sample, and into the data card"
+
+
+def _list_curation(read: Sequence[Read]) -> Iterator[tuple[str, str]]:
     """The lines of filters and dedupe; those of pages also take what is no content."""
+    documents = [found.name for found, chosen in read if chosen.kind in DOCUMENTS]
     yield "filters:", "what is dropped, with a reason; a changed bound takes seconds"
     yield "  - language: {drop: [zh], strict: true}", "no Chinese, for an English model; take it out to keep Chinese"
-    if SOURCES[chosen.kind].fetches or any(page.pictures for page in chosen.pages):
+    if any(SOURCES[chosen.kind].fetches or any(page.pictures for page in chosen.pages) for _, chosen in read):
         yield "  - shape: {min_side: 32, max_ratio: 10}", "no tiny or extremely long images"
-    if chosen.kind in DOCUMENTS:
-        yield "  - text_quality: {node: {min_words: 4}}", "texts of pages that are menus and buttons"
+    if documents:
+        of = "" if len(documents) == len(read) else f", sources: [{', '.join(documents)}]"
+        yield f"  - text_quality: {{node: {{min_words: 4}}{of}}}", "texts of pages that are menus and buttons"
+    if len(documents) == len(read):
         yield "dedupe:", ""
         yield "  near_images: true", "of images of a page that are alike one is kept"
         yield "  paragraphs: 3", "what three pages of a host have: menus and footers; null keeps it"
@@ -126,6 +149,10 @@ def _list_curation(chosen: Attempt) -> Iterator[tuple[str, str]]:
             "dedupe: {near_images: true}",
             "of samples that are alike one is kept; false keeps pictures that look alike",
         )
+
+
+def _give_each(names: Sequence[str], value: float) -> str:
+    return f"{{{', '.join(f'{name}: {value}' for name in names)}}}"
 
 
 def _align_comments(lines: Iterator[tuple[str, str]]) -> Iterator[str]:

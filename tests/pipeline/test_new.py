@@ -288,6 +288,27 @@ def test_json_says_the_same_for_machines(tmp_path, monkeypatch, capfd):
     assert (said["kind"], said["samples_of_rows"], said["recipe"]) == ("table", [20, 20], "quiz.yaml")
 
 
+def test_several_paths_are_sources_of_one_recipe_each_under_a_name_of_its_own(tmp_path, monkeypatch, capfd):
+    for write, folder in ((llava, "a"), (messages, "b"), (pictures, "c")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    assert vlmill("new", "a/talk.json", "b/talk.jsonl", "c/photos") == 0
+    assert "source talk_2: b/talk.jsonl" in capfd.readouterr().out
+    recipe = api.load_recipe("talk_talk_2_photos.yaml").recipe
+    kinds = {name: source.kind for name, source in recipe.sources.items()}
+    assert kinds == {"talk": "llava", "talk_2": "chat", "photos": "table"}
+    text = (tmp_path / "talk_talk_2_photos.yaml").read_text()
+    assert text.startswith("# Written by `vlmill new a/talk.json b/talk.jsonl c/photos`. ")
+    assert "      repeat: {talk: 1, talk_2: 1, photos: 1}" in text
+    assert "epochs: 16 " in text
+    assert "of about 90 samples" in text
+    (tmp_path / "shares.yaml").write_text(re.sub(r"( +)repeat: .*\n +# (shares: .*)", r"\1\2", text))
+    assert [vlmill("check", name) for name in ("talk_talk_2_photos.yaml", "shares.yaml")] == [0, 0]
+    assert vlmill("new", "a/talk.json", "b/talk.jsonl", "--column", "turns=messages", "--out", "other.yaml") == 1
+    assert "--column is for one path" in capfd.readouterr().err
+
+
 def test_cells_are_described_by_what_they_hold():
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")

@@ -103,9 +103,12 @@ def test_what_is_named_wrongly_of_documents_is_refused(tmp_path, named):
 def test_the_recipe_of_pages_takes_their_menus_and_logos_and_that_of_captions_has_none_to_take(tmp_path):
     rows = [{"url": f"https://example.org/{row}", "content": parts_of(row)} for row in range(6)]
     pages = examine_place(str(json_lines(tmp_path / "pages.jsonl", rows)))
-    (tmp_path / "pages.yaml").write_text(write_recipe(pages, pages.chosen, tmp_path / "pages.yaml"))
+    (tmp_path / "pages.yaml").write_text(write_recipe([(pages, pages.chosen)], tmp_path / "pages.yaml"))
     recipe = load_recipe(str(tmp_path / "pages.yaml"))[0]
     assert [one.name for one in recipe.filters] == ["language", "shape", "text_quality"]
     assert (recipe.dedupe.paragraphs, recipe.dedupe.boilerplate, recipe.dedupe.near_images) == (3, 10, True)
     pairs = examine_place(str(json_lines(tmp_path / "a.jsonl", [{"image": SHOWN.format(1), "caption": "A."}] * 6)))
-    assert "paragraphs" not in write_recipe(pairs, pairs.chosen, tmp_path / "a.yaml")
+    assert "paragraphs" not in write_recipe([(pairs, pairs.chosen)], tmp_path / "a.yaml")
+    both = write_recipe([(pages, pages.chosen), (pairs, pairs.chosen)], tmp_path / "both.yaml")
+    assert "text_quality: {node: {min_words: 4}, sources: [pages]}" in both
+    assert "paragraphs" not in both
