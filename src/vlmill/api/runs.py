@@ -152,7 +152,7 @@ class Run(RunExports):
         """Everything about one sample: its nodes, verdicts, outcome and shards.
 
         Args:
-            sample: Its id, such as `web/part-0.parquet#12`, or `SHARD.tar:KEY`.
+            sample: Its id, such as `web/part-0.parquet#12`, the id of its row in the input file, or `SHARD.tar:KEY`.
 
         Raises:
             StoreError: the run has no such sample, or no sample could be made of that row.
