@@ -250,9 +250,9 @@ def format_trace(traced: Traced) -> Iterator[str]:
         yield f"  upstream id   {escape_text(sample.upstream_id)}"
     for name, value in (("url", sample.url), ("licence", sample.licence), ("group", sample.group)):
         if value:
-            yield f"  {name:<9} {value}"
+            yield f"  {name:<13} {value}"
     if sample.signals:
-        yield f"  signals   {json.dumps(dict(sample.signals), sort_keys=True)}"
+        yield f"  signals       {json.dumps(dict(sample.signals), sort_keys=True)}"
     if traced.taken_down:
         yield (
             f"  taken down by {traced.taken_down}: its text and images are gone from this folder, and no build here "
