@@ -536,7 +536,7 @@ def test_of_many_columns_a_hundred_are_named(tmp_path):
     wide = {f"k{number}": number for number in range(300)}
     said = explain_nothing(examine_place(str(json_lines(tmp_path / "wide.jsonl", [wide] * 20))))
     assert "and 200 more columns\n" in said
-    assert "k39 and 260 more" in said
+    assert "k39 and 260 more keys" in said
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlmill.pipeline.core.errors import BadFileError, SourceError
+from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
 from vlmill.pipeline.sources.formats.packed import open_unpacked
@@ -181,5 +182,4 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
 
 def _name_keys(keys: Collection[str]) -> str:
     """Keys in a message: the first of many."""
-    more = f" and {len(keys) - KEYS:,} more" if len(keys) > KEYS else ""
-    return f"{', '.join(islice(keys, KEYS)) or 'none'}{more}"
+    return f"{', '.join(islice(keys, KEYS)) or 'none'}{describe_more(len(keys) - KEYS, 'key')}"
