@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from vlmill.mixtures import get_source
 from vlmill.mixtures.reader import PlannedMixture, Segment
+from vlmill.mixtures.report.notes import FEW
 from vlmill.mixtures.report.stats import make_grid
 from vlmill.pipeline.chat.encode import IGNORE, encode_prompt
 from vlmill.pipeline.core.config import parse_block
@@ -255,7 +256,8 @@ def find_majority(mixture: PlannedMixture, source: int, member: str = "") -> Cal
 def make_score_table(scores: Mapping[str, Score], stage: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
     """The scores for a person; of the metrics those that are named."""
     shown = [column for name in metrics for column in ((name, "majority") if name == "exact" else (name,))]
-    found = make_grid(f"{stage}: held-out samples")
+    few = ", ".join(f"{name} {score.samples}" for name, score in scores.items() if score.samples < FEW)
+    found = make_grid(f"{stage}: held-out samples", f"scores of so few samples say little: {few}" if few else "")
     found.add_column("source")
     for name in ("samples", "loss", "questions", *shown):
         found.add_column("majority answer" if name == "majority" else name, justify="right")

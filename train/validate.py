@@ -181,7 +181,7 @@ def _read_tower_sizes(tower: VisionTower | Pretrained | RawPatches | None, famil
 def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
     """A sentence with the next command for each stage of a built run whose plan does not fit its training.
 
-    The training wants more than there is; or shares move, and it ends before they have come to their end.
+    The training wants more than there is; or its steps leave sequences out that would make one step or more.
 
     Args:
         root: the run's folder.
@@ -193,11 +193,13 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
             training = read_training_settings(stage, recipe.scale)
             try:
                 used = count_steps(training, planned) * training.sequences
-                if used < planned - training.sequences and read_stage_mixture(recipe, stage).moves:
+                if used <= planned - training.sequences:
+                    moves = read_stage_mixture(recipe, stage).moves
+                    end = ", and shares of its mixture that move do not come to their end" if moves else ""
                     yield (
-                        f"{stage.name}: train.steps reads {used:,} of {planned:,} sequences, and shares of its mixture "
-                        f"move up to the last: they end where {used / planned:.0%} of the plan is read. train.epochs: "
-                        "1 in place of steps reads all"
+                        f"{stage.name}: train.steps reads {used:,} of the {planned:,} sequences of its plan "
+                        f"({used / planned:.0%} of sequences). The other {planned - used:,} are never trained on, so "
+                        f"shares may be others than those of the plan{end}; train.epochs: 1 in place of steps reads all"
                     )
             except RecipeError as error:
                 sets = " ".join(
@@ -211,7 +213,7 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
 
 
 def warn_of_short_plans(recipe: Recipe, tokens: Mapping[str, int | None]) -> Iterator[str]:
-    """A sentence for each stage whose training would want clearly more sequences than are planned, before any build.
+    """A sentence for each stage whose steps want clearly more or fewer sequences than are planned, before any build.
 
     Args:
         recipe: That is looked at; stages that cannot be read are faults of their own.
@@ -227,6 +229,12 @@ def warn_of_short_plans(recipe: Recipe, tokens: Mapping[str, int | None]) -> Ite
         except RecipeError:
             continue
         planned, wanted = known // length, (training.steps or 1) * training.sequences
+        if training.steps and MARGIN * wanted < planned:
+            yield (
+                f"{stage.name}: its mixture plans about {planned:,} sequences of {length:,} tokens, and "
+                f"{training.steps:,} steps of {training.sequences:,} read {wanted:,} of them, the others never: "
+                "train.epochs: 1 in place of steps reads all"
+            )
         if wanted > MARGIN * planned:
             yield (
                 f"{stage.name}: its mixture plans about {planned:,} sequences of {length:,} tokens, and "

@@ -9,9 +9,12 @@ entries is nearly the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from vlmill.mixtures import get_source
 from vlmill.mixtures.report.alike_texts import count_alike, list_checked_files
@@ -23,6 +26,13 @@ from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
+
+FEW = 30
+"""Held-out samples of a source below which a score says little: of 30 answers, half of them right, one standard error
+is 9 points."""
+
+MORE = 0.3
+"""The largest fraction that is proposed to be held out."""
 
 
 def write_notes(
@@ -49,6 +59,7 @@ def write_notes(
             "mixture refuses it"
         )
     yield from _warn_of_unsupervised(recipe, stage, stats)
+    yield from warn_of_few_held_out(root, stage, lock)
     yield from _warn_of_shared_pictures(root, recipe, stage, lock)
     tokenizer = root / lock["tokenizer"]["path"]
     if not tokenizer.exists() or hash_file(tokenizer) != lock["tokenizer"]["sha256"]:
@@ -98,6 +109,31 @@ def _describe_boxes(root: Path, recipe: Recipe, stage: str, sources: Sequence[st
             f"{source}: {found.came:,} boxes in texts: {boxes.kept:,} kept ({clipped.kept:,} of them in part), {cut:,} "
             f"cut away by policy {policy}, {bad:,} bad"
         )
+
+
+def warn_of_few_held_out(root: Path, stage: str, lock: Mapping[str, Any]) -> Iterator[str]:
+    """Sources that hold so few samples out that a score of them says little, with a fraction that holds out more.
+
+    Args:
+        root: the run's folder.
+        stage: that was planned.
+        lock: of the stage.
+    """
+    table = pl.read_parquet(root / "mixtures" / stage / lock["held_out"]["path"], columns=["source"], glob=False)
+    counts = dict(table.group_by("source").len().iter_rows())
+    first: dict[str, int] = {}  # of a source in several entries, the first, where its held-out samples stand
+    for number, entry in enumerate(lock["sources"]):
+        if entry["held_out"] and first.setdefault(entry["name"], number) == number:
+            held, whole = counts.get(number, 0), sum(shard["samples"] for shard in entry["shards"])
+            more = min(MORE, math.ceil(100 * FEW / max(whole, 1)) / 100)
+            advice = (
+                f"; more: held_out: {{{entry['name']}: {more:g}}} in each stage" if more > entry["held_out"] else ""
+            )
+            if held < FEW:
+                yield (
+                    f"{entry['name']}: {held:,} of {whole:,} samples {'is' if held == 1 else 'are'} held out "
+                    f"(held_out {entry['held_out']:g}), and a score of so few says little{advice}"
+                )
 
 
 def _warn_of_shared_pictures(root: Path, recipe: Recipe, stage: str, lock: Mapping[str, Any]) -> Iterator[str]:

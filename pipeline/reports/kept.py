@@ -48,6 +48,11 @@ class KeptOfSource:
     )
 
     @property
+    def unit(self) -> str:
+        """What shares of it are of."""
+        return "rows" if self.rows == self.pages else "pages"
+
+    @property
     def share(self) -> float:
         """Kept of what came; 1 of nothing."""
         return self.samples.kept / self.samples.came if self.samples.came else 1.0
@@ -131,7 +136,7 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     made.add_column("kept of")
     paged = any(one.rows != one.pages for one in found)
-    for name in ("rows", *(("pages",) if paged else ()), "samples", "share"):
+    for name in ("rows", *(("pages",) if paged else ()), "samples", "of pages" if paged else "of rows"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("lost most for", overflow="fold")
     for one in found:
@@ -184,7 +189,7 @@ def _describe_kept(one: KeptOfSource, shown: Path) -> str:
     bound = f", expected are {one.expected:.1%}" if one.expected is not None else ""
     why = f" ({one.reasons()}): {_make_command(one, shown, one.why[0][0])}" if one.why else ""
     first = f"; the first is {one.refused}" if one.refused else ""
-    kept_of = f"{one.samples.kept:,} of {one.samples.came:,} samples"
+    kept_of = f"samples of {one.samples.kept:,} of {one.samples.came:,} {one.unit}"
     return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}{first}"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -278,6 +281,19 @@ def test_batches_are_those_of_the_trainer(run):
     assert second[0].ids.equal(steps[1][0].ids)
     halves = [next(iter(stage.batches(rank=rank, ranks=2)))[0] for rank in range(2)]
     assert sum(half.tokens for half in halves) == steps[0][0].tokens
+
+
+def test_the_manual_names_the_fields_of_a_micro_batch_with_their_types(run):
+    ((batch,),) = run.stage("align").batches(0, 1)
+    page = (EXAMPLES.parent / "docs/api.md").read_text()
+    table = page.partition("## What a micro-batch holds")[2].partition("## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    assert told.keys() == {field.name for field in dataclasses.fields(batch)}
+    for name, shape in told.items():
+        value = getattr(batch, name)
+        if isinstance(value, torch.Tensor):
+            assert shape.endswith(str(value.dtype).removeprefix("torch."))
+            assert ("(sequences, length)" in shape) == (value.shape == batch.ids.shape)
 
 
 def test_a_run_says_how_long_ranks_would_wait_for_each_other(run, capsys):

@@ -175,6 +175,7 @@ class Store:
                 "row": row,
                 "id": str(row),
                 "url": "",
+                "upstream_id": "",
                 "licence": "",
                 "nodes": [
                     {

@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.mixtures.build import read_stats
 from vlmill.mixtures.report.alike_texts import count_alike
-from vlmill.mixtures.report.notes import _warn_of_unsupervised
+from vlmill.mixtures.report.notes import FEW, _warn_of_unsupervised, warn_of_few_held_out
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.settings import Training
@@ -75,6 +76,27 @@ def test_an_entry_of_which_nothing_is_learned_is_noted(built):
     assert not list(_warn_of_unsupervised(replace(recipe, stages=tuple(stages)), "align", stats))
 
 
+@pytest.mark.parametrize(
+    ("held", "fraction", "said"),
+    [
+        (2, 0.1, "quiz: 2 of 120 samples are held out (held_out 0.1), and a score of so few says little; more: "),
+        (1, 0.3, "quiz: 1 of 120 samples is held out (held_out 0.3), and a score of so few says little"),
+        (0, 0.3, "quiz: 0 of 120 samples are held out (held_out 0.3), and a score of so few says little"),
+        (FEW, 0.1, ""),
+        (0, 0.0, ""),
+    ],
+)
+def test_a_source_that_holds_out_few_samples_is_noted_with_a_fraction_that_holds_out_more(
+    tmp_path, held, fraction, said
+):
+    (tmp_path / "mixtures/align").mkdir(parents=True)
+    pl.DataFrame({"source": [0] * held}, {"source": pl.Int16}).write_parquet(tmp_path / "mixtures/align/h.parquet")
+    entry = {"name": "quiz", "held_out": fraction, "shards": [{"samples": 100}, {"samples": 20}]}
+    lock = {"held_out": {"path": "h.parquet"}, "sources": [entry, entry]}
+    advice = "held_out: {quiz: 0.25} in each stage" if said.endswith("more: ") else ""
+    assert list(warn_of_few_held_out(tmp_path, "align", lock)) == ([said + advice] if said else [])
+
+
 def test_another_tokenizer_than_the_one_that_counted_is_noted(copy):
     (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + "\n")
     assert "not the tokenizer that counted the tokens" in read_stats(copy, "align")["align"]["notes"][0]
@@ -98,18 +120,21 @@ def test_a_build_shows_notes_and_the_nearest_mixture_where_a_cap_binds(recipe, c
 
 
 def test_a_build_says_that_training_wants_more_than_its_plan_has_and_the_steps_that_it_feeds(recipe, copy, capsys):
-    def build(steps):
-        change = ("--accept-changes", "--set", f"stages.align.train.steps={steps}")
+    def build(steps, sequences=2):
+        sets = (f"stages.align.train.steps={steps}", f"stages.align.train.sequences={sequences}")
+        change = ("--accept-changes", *(word for one in sets for word in ("--set", one)))
         assert vlmill("build", recipe, "--out", copy, "--workers", 0, *change) == 0
         return " ".join(capsys.readouterr().out.split())
 
     planned = json.loads((copy / "mixtures/align/mixture.lock.json").read_bytes())["plan"]["sequences"]
+    assert f"align: train.steps reads 1 of the {planned} sequences of its plan" in build(1, 1)
     shown = build(1000)
     assert f"align: train: 1000 steps of 2 sequences want 2000 sequences, and the plan has {planned};" in shown
     assert f"Next: the same build with --accept-changes --set stages.align.train.steps={planned // 2}" in shown
     assert f"vlmill train {copy}" not in shown, "it would fail"
     shown = build(planned // 2)
     assert "sequences want" not in shown
+    assert "never trained on" not in shown
     assert f"vlmill train {copy}" in shown
 
 

@@ -37,7 +37,12 @@ def write(folder, shards, segments):
     files = {}
     for path, samples in zip(paths, shards, strict=True):
         rows = [
-            {"row": row, "id": f"{path}#{row}", "url": "", "licence": "", "nodes": list(map(node, count(), images))}
+            {
+                "row": row,
+                "id": f"{path}#{row}",
+                **dict.fromkeys(("url", "upstream_id", "licence"), ""),
+                "nodes": list(map(node, count(), images)),
+            }
             for row, images in enumerate(samples)
         ]
         files[get_lineage_path(path)] = folder / f"{len(files)}.lineage.parquet"

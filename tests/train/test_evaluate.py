@@ -196,5 +196,14 @@ def test_scores_that_a_page_shows_are_what_training_prints(block):
     assert manual.find_difference(["...", *shown], printed) == "", printed
 
 
+def test_scores_of_few_samples_are_shown_as_such():
+    console = Console(width=80, file=io.StringIO())
+    scores = {"many": Score(30, 30, 1.0, 1.0, 1.0), "few": Score(29, 90, 1.0, 1.0, 1.0)}
+    console.print(make_score_table(scores, "tune"))
+    assert "scores of so few samples say little: few 29\n" in "".join(
+        f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines()
+    )
+
+
 def test_pages_show_scores():
     assert PAGES

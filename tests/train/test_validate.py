@@ -53,8 +53,8 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     root = tmp_path / "run"
     assert vlmill("build", tmp_path / "recipe.yaml", "--out", root, "--workers", 0, *arguments) == 0
     (said,) = list_short_plans(root, read_locked_recipe(root))
-    assert "align: train.steps reads 6 of " in said
-    assert "train.epochs: 1 in place of steps" in said
+    assert "align: train.steps reads 6 of the " in said
+    assert "that move do not come to their end; train.epochs: 1 in place of steps" in said
     stats = open_run(root).stage("align").stats
     due = stats["schedule"]["due"][[source["name"] for source in stats["sources"]].index("web")]
     assert due[0] > 1.5 * due[-1]
@@ -66,12 +66,17 @@ def test_a_training_that_ends_before_the_shares_have_moved_to_their_end_is_noted
     [
         ({"steps": 10, "sequences": 8}, 39 * 512, "10 steps of 8 want 80"),
         ({"steps": 10, "sequences": 8}, 40 * 512, ""),
+        ({"steps": 10, "sequences": 8}, 160 * 512, ""),
+        ({"steps": 10, "sequences": 8}, 161 * 512, "10 steps of 8 read 80 of them, the others never"),
+        ({"epochs": 1, "sequences": 8}, 900 * 512, ""),
         ({"epochs": 1, "sequences": 8}, 3 * 512, "1 steps of 8 want 8"),
         ({"epochs": 3, "sequences": 8}, 4 * 512, ""),
         ({"steps": 10, "sequences": 8}, None, ""),
     ],
 )
-def test_a_plan_that_is_clearly_too_short_for_its_training_is_said_by_estimate(tmp_path, train, tokens, wanted):
+def test_a_plan_that_is_clearly_shorter_or_longer_than_its_training_is_said_by_estimate(
+    tmp_path, train, tokens, wanted
+):
     sets = {f"stages.align.train.{name}": str(value) for name, value in {"steps": "null", **train}.items()}
     recipe = small_recipe(tmp_path, **sets)
     assert read_stage_mixture(recipe, recipe.stages[0]).sequence_length == 512
