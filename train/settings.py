@@ -295,6 +295,8 @@ def read_training_settings(stage: Stage, scale: float) -> Training:
     Raises:
         RecipeError: it is missing or wrong.
     """
+    if not stage.train:
+        raise RecipeError(f"stages.{stage.name}: it has no train block, so nothing is trained on its mixture")
     training = parse_block(Training, dict(stage.train), f"stages.{stage.name}.train")
     steps = None if training.steps is None else max(1, int(training.steps * scale))
     return replace(training, steps=steps, warm_up=int(training.warm_up * scale))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, time, timedelta
+from numbers import Number
 from typing import Any
+from uuid import UUID
 
 LONGEST = 240
 """Characters of an excerpt or a message, the dots at its end not counted."""
@@ -19,6 +22,9 @@ HIDDEN = re.compile(
 )
 """What a terminal obeys or does not show: controls, marks of direction, half surrogate pairs, private use. A list of
 our own: what Python calls printable differs between its versions."""
+
+PLAIN = (Number, date, time, timedelta, UUID)
+"""Types whose text is the same in every process."""
 
 CUT_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:(?:\\?/){1,2}[^\s\"'<>]*\Z")
 """An address that the end of an excerpt cuts. It goes, so that every address in an excerpt is whole, and a takedown
@@ -83,8 +89,10 @@ def _write_value(value: Any, depth: int) -> Iterator[str]:
         yield f"({len(value):,} bytes)" if text is None else _quote_text(text)
     elif isinstance(value, str):
         yield _quote_text(value)
-    else:
-        yield json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    elif value is None or isinstance(value, bool):
+        yield json.dumps(value)
+    else:  # what an object of other code says may be its place in memory, or a path of this machine
+        yield str(value) if isinstance(value, PLAIN) else f"({type(value).__name__})"
 
 
 def _quote_text(text: str) -> str:

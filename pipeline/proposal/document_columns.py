@@ -45,10 +45,10 @@ def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, d
 
     Args:
         cells: the first rows.
-        named: options of kind `web_documents` -> columns; `texts` is among them.
+        named: options of kind `web_documents` -> columns; `texts` or `url` is among them.
 
     Raises:
-        SourceError: an option is none of documents, is named twice, or names what is in no row.
+        SourceError: an option is none of documents, is named twice, or names what is in no row; or no texts are found.
     """
     for option, columns in named.items():
         if option not in NAMEABLE or len(columns) > 1:
@@ -58,8 +58,15 @@ def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, d
             )
         cells.check_column(option, columns[0])
     given = {option: columns[0] for option, columns in named.items()}
+    found = next(iter(recognise_documents(cells)), ("", {}))[1]
+    if "texts" not in given:
+        if not found:
+            raise SourceError(
+                f"--column url={given['url']}: it is of documents, and no list of texts was found beside it; name the "
+                "lists: --column texts=COLUMN --column images=COLUMN"
+            )
+        given["texts"] = found["texts"]
     if "images" not in given:
-        found = next(iter(recognise_documents(cells)), ("", {}))[1]
         given |= {"images": found["images"]} if found.get("texts") == given["texts"] else {}
     shown = [find_place(row, given.get("images", "images")) for row in cells.rows]
     kind = "web_documents" if hold_mostly(shown, LINKED) else "file_documents"
@@ -92,6 +99,7 @@ def _find_lists(cells: Cells, shows: Any) -> dict[str, str]:
 
 
 def _find_address(cells: Cells, found: Mapping[str, Any]) -> dict[str, str]:
-    """Where the address of a document is, if not at `url`."""
-    names = [name for name in cells.columns if cells.hold(name, "address") and name not in found.values()]
+    """Where the address of a document is, if not at `url`: in a column of its own, else within an object."""
+    places = (*cells.columns, *cells.dotted)
+    names = [name for name in places if cells.hold(name, "address") and name not in found.values()]
     return {} if not names or "url" in names else {"url": names[0]}

@@ -245,7 +245,7 @@ def _name_all(attempts: Iterable[Attempt]) -> dict[str, Attempt]:
 def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Kinds and options for columns by their names, or as somebody names them."""
     found = recognise_columns(cells) if named is None else name_columns(cells, named)
-    if named is not None and "texts" in named:
+    if named is not None and not {"texts", "url"}.isdisjoint(named):
         found = iter([name_lists(cells, named)])
     mark = find_mark(cells.rows)
     return [pair for kind, options in found for pair in add_mark(kind, options, mark)]

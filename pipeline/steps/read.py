@@ -69,7 +69,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 27
+    version: ClassVar[int] = 28
 
     source: Source
     name_of_source: str

@@ -93,7 +93,15 @@ def test_lists_that_no_kind_reads_say_which_columns_to_name(tmp_path):
     assert "--column texts=COLUMN --column images=COLUMN" in explain_nothing(found)
 
 
-@pytest.mark.parametrize("named", [{"texts": ["bodi"]}, {"texts": ["body"], "caption": ["body"]}])
+@pytest.mark.parametrize("named", [None, {"url": ["meta.page"]}])
+def test_the_address_of_a_document_may_lie_within_an_object(tmp_path, named):
+    parts = [{"body": "A gate.", "src": None}, {"body": None, "src": SHOWN.format(1)}]
+    rows = [{"meta": {"page": f"https://example.org/{row}"}, "blocks": parts} for row in range(4)]
+    found = examine_place(str(json_lines(tmp_path / "pages.jsonl", rows)), named)
+    assert found.chosen.options == {"images": "blocks.src", "texts": "blocks.body", "url": "meta.page"}
+
+
+@pytest.mark.parametrize("named", [{"texts": ["bodi"]}, {"texts": ["body"], "caption": ["body"]}, {"url": ["pics"]}])
 def test_what_is_named_wrongly_of_documents_is_refused(tmp_path, named):
     place = json_lines(tmp_path / "lists.jsonl", [{"body": ["One."], "pics": [None]}])
     with pytest.raises(SourceError, match="--column"):

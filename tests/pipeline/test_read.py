@@ -1,9 +1,11 @@
 """Read: rows become samples with ids for good, images stand once, and the books say what became of every row."""
 
+import datetime as dt
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
@@ -264,6 +266,13 @@ SUFFIXES = {
 }
 
 
+@pytest.mark.parametrize("name", [7, None, b"seven"])
+def test_what_a_row_calls_itself_has_to_be_a_text(read, tmp_path, name):
+    samples, _, books = read(Told((SourceRow(0, (Page((Node("text", text="a"),)),), upstream_id=name),)), tmp_path)
+    assert not samples
+    assert books["rows"]["failed"] == {"bad_row": 1}
+
+
 def test_a_row_of_a_tar_is_called_by_its_key(read, tmp_path):
     pair = {"in/0001.jpg": upstream.picture(1), "in/0001.txt": b"A reed."}
     ((sample,), _, _) = read(PairsWdsSource(), upstream.tar(tmp_path / "b.tar", pair))
@@ -333,6 +342,12 @@ def test_an_excerpt_is_short_one_line_and_nothing_that_a_terminal_obeys(raw):
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", found)
     found.encode()
     assert escape_text(found) == found or found.endswith("...")
+
+
+def test_an_excerpt_holds_no_place_in_memory_and_no_path_of_this_machine():
+    day = dt.date(2026, 12, 2)
+    raw = {"object": object(), "path": Path("/here"), "day": day, "number": Decimal("1.5")}
+    assert make_excerpt(raw) == '{"object": (object), "path": (PosixPath), "day": 2026-12-02, "number": 1.5}'
 
 
 def test_an_excerpt_of_much_costs_little_and_cuts_no_address():

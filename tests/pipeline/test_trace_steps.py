@@ -102,5 +102,7 @@ def test_a_plan_that_nothing_trains_on_names_its_sequences(tmp_path, capsys):
     capsys.readouterr()
     assert vlmill("trace", run.folder, sample) == 0
     assert "stage align: packed sequences 0 (the stage has no train block)" in capsys.readouterr().out
+    assert vlmill("trace", run.folder, "--step", 0) == 1
+    assert "stages.align: it has no train block" in capsys.readouterr().err
     assert vlmill("trace", run.folder, sample, "--json") == 0
     assert json.loads(capsys.readouterr().out)["stages"]["align"]["sequences"] == [0]

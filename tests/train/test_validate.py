@@ -92,7 +92,7 @@ def test_check_says_so_before_any_build(tmp_path, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "align: its mixture plans about " in shown
     assert "9,000 steps of 2 want 18,000" in shown
-    vlmill("check", recipe, "--out", tmp_path / "run")
+    vlmill("check", recipe, "--out", tmp_path / "run", "--set", "stages.align.train.steps=4")
     assert "its mixture plans about" not in capsys.readouterr().out
 
 
