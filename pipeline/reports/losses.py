@@ -56,6 +56,7 @@ class Loss:
     image: int | None  # that can be shown: its number in the partition
     detail: str = ""  # what the source said of a row or page; what a sample or node fell with, or which images failed
     sha256: str = ""  # of the image as it came
+    upstream_id: str = ""  # what its row calls itself
 
     @property
     def where(self) -> str:
@@ -86,7 +87,8 @@ def list_refused_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Los
     """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
     for one in read_refused_rows(root, recipe, source):
         detail = one.detail or (f"taken down by {one.taken_down}" if one.taken_down else "")
-        yield _make_refused_loss(source, one.partition, str(one.id), one.reason, one.kind, one.excerpt, detail)
+        made = _make_refused_loss(source, one.partition, str(one.id), one.reason, one.kind, one.excerpt, detail)
+        yield replace(made, upstream_id=one.upstream_id)
 
 
 def list_bad_files(root: Path, source: str) -> Iterator[Loss]:
@@ -193,6 +195,7 @@ def _make_loss(
         detail=_name_failed(sample, reason, image_stats) if node == WHOLE_SAMPLE else outside,
         image=shown[0] if shown else None,
         sha256=image_stats[shown[0]].sha256 if shown else "",
+        upstream_id=sample.upstream_id,
     )
 
 

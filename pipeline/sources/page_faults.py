@@ -50,8 +50,8 @@ def lose_faulty_pages(row: SourceRow, *, empty: bool = False) -> SourceRow:
     With `empty`, which our own sources see to themselves, also without those that have nothing in them to learn.
     """
     if type(row.upstream_id) is not str:
-        fault = f"its upstream_id is {describe_value(row.upstream_id)}, expected a text"
-        return SourceRow(row.row, failed=((Reason.BAD_ROW, fault),), excerpt=row.excerpt)
+        said = f"its upstream_id is {describe_value(row.upstream_id)}, expected a text"
+        return SourceRow(row.row, failed=((Reason.BAD_ROW, said),), excerpt=row.excerpt)
     sound, failed = list[Page](), list[tuple[Reason, str]]()
     for page in row.pages:
         fault = find_page_fault(page)

@@ -193,6 +193,7 @@ def test_a_refused_row_is_no_sample_and_is_traced_as_what_it_is(tmp_path):
     assert run.trace_refused("talk/rows.json#0") == []
 
     assert run.trace_refused("s1-004") == [refused]
+    assert [loss.upstream_id for loss in run.sample_losses("bad_row", examples=2)] == ["s1-004", "twice"]
     assert str(run.trace("s1-003").sample.id) == "talk/rows.json#0"
     with pytest.raises(vlmill.StoreError, match=r"2 samples .*: talk/rows.json#2, talk/rows.json#3$"):
         run.trace("twice")

@@ -183,7 +183,7 @@ def test_files_that_were_missing_are_found_by_a_retry_and_by_nothing_else(folder
     assert build(folder) == 0
     right = ("--set", "sources.talk.images=right")
     assert build(folder, *right) == 0
-    assert "kept 1 of 7" in said(capsys), "what was committed stays"
+    assert "kept samples of 1 of 7 rows" in said(capsys), "what was committed stays"
     before = {
         path: path.stat().st_mtime_ns for path in (folder / "run/steps/talk/read").iterdir() if "receipt" in path.name
     }
