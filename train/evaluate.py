@@ -22,8 +22,7 @@ from transformers import PreTrainedModel
 
 from vlmill.mixtures import get_source
 from vlmill.mixtures.reader import PlannedMixture, Segment
-from vlmill.mixtures.report.notes import FEW
-from vlmill.mixtures.report.stats import make_grid
+from vlmill.mixtures.report.stats import FEW, make_grid
 from vlmill.pipeline.chat.encode import IGNORE, encode_prompt
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.files import write_atomically

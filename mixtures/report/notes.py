@@ -19,6 +19,7 @@ import polars as pl
 from vlmill.mixtures import get_source
 from vlmill.mixtures.report.alike_texts import count_alike, list_checked_files
 from vlmill.mixtures.report.shared_pictures import find_shared_pictures
+from vlmill.mixtures.report.stats import FEW
 from vlmill.pipeline.core.keys import hash_file
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.step import Count
@@ -26,10 +27,6 @@ from vlmill.pipeline.dedupe.near_pairs import IMAGE_PAIRS_FILE
 from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
-
-FEW = 30
-"""Held-out samples of a source below which a score says little: of 30 answers, half of them right, one standard error
-is 9 points."""
 
 MORE = 0.3
 """The largest fraction that is proposed to be held out."""

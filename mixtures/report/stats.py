@@ -16,6 +16,10 @@ from vlmill.mixtures.algorithms.schedule import Schedule
 from vlmill.mixtures.config import UNITS
 from vlmill.mixtures.report.grouped import group_notes
 
+FEW = 30
+"""Held-out samples of a source below which a score says little: of 30 answers, half of them right, one standard error
+is 9 points."""
+
 
 def describe_stage(mix: Mapping[str, Any], packing: Mapping[str, int]) -> dict[str, Any]:
     """The statistics of a stage; pure.

@@ -11,7 +11,8 @@ from tests.helpers.small import RECIPE, vlmill, write_recipe
 from tests.helpers.upstream import obelics
 from vlmill.mixtures.build import read_stats
 from vlmill.mixtures.report.alike_texts import count_alike
-from vlmill.mixtures.report.notes import FEW, _warn_of_unsupervised, warn_of_few_held_out
+from vlmill.mixtures.report.notes import _warn_of_unsupervised, warn_of_few_held_out
+from vlmill.mixtures.report.stats import FEW
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.settings import Training
