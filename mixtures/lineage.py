@@ -32,7 +32,7 @@ class LineageTables:
         """
         shard = self.mixture.lock["sources"][segment.source]["shards"][segment.shard]["path"]
         row: dict[str, Any] = self._table(get_lineage_path(shard)).slice(segment.row, 1).to_pylist()[0]
-        return row
+        return {"upstream_id": "", **row}  # which earlier versions of `render` did not keep
 
     def _read_table(self, path: str) -> Any:
         sha256 = self._digests(path.rpartition("/")[0])[path]

@@ -198,7 +198,7 @@ def list_short_plans(root: Path, recipe: Recipe) -> Iterator[str]:
                     end = ", and shares of its mixture that move do not come to their end" if moves else ""
                     yield (
                         f"{stage.name}: train.steps reads {used:,} of the {planned:,} sequences of its plan "
-                        f"({used / planned:.0%} of sequences). The other {planned - used:,} are never trained on, so "
+                        f"({used / planned:.0%}). The other {planned - used:,} are never trained on, so "
                         f"shares may be others than those of the plan{end}; train.epochs: 1 in place of steps reads all"
                     )
             except RecipeError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmill.mixtures.export.base import ExportedShard, ExportPart, PictureFolder
-from vlmill.mixtures.export.record import ExportMessage, Record
+from vlmill.mixtures.export.record import NUMBERS, TEXTS, ExportMessage, Record
 from vlmill.pipeline.core.yaml_format import format_yaml
 
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -167,7 +167,4 @@ def _mark_turn(turn: dict[str, Any], message: ExportMessage) -> dict[str, Any]:
 
 
 def _describe_record(record: Record) -> dict[str, Any]:
-    return {
-        name: getattr(record, name)
-        for name in ("source", "licence", "url", "upstream_id", "kind", "sequence", "weight")
-    }
+    return {name: getattr(record, name) for name in (*TEXTS, *NUMBERS) if name != "id"}  # which stands first

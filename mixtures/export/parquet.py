@@ -15,15 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmill.mixtures.export.base import ExportedShard, ExportPart, PictureFolder, list_configs
-from vlmill.mixtures.export.record import Record
-
-NAMES = ("id", "source", "licence", "url", "upstream_id", "kind")
-"""Texts of a record."""
+from vlmill.mixtures.export.record import NUMBERS, TEXTS, Record
 
 STRING = {"dtype": "string", "_type": "Value"}
 INTEGER = {"dtype": "int64", "_type": "Value"}
 FEATURES: dict[str, Any] = {
-    **dict.fromkeys(NAMES, STRING),
+    **dict.fromkeys(TEXTS, STRING),
     "images": [{"_type": "Image"}],
     "messages": [
         {
@@ -41,7 +38,7 @@ CONTENT = pa.list_(pa.struct([pa.field("type", pa.string()), pa.field("text", pa
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": CONTENT, "loss": pa.bool_()}))
 SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in NAMES),
+        *(pa.field(name, pa.string()) for name in TEXTS),
         pa.field("images", pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()}))),
         pa.field("messages", MESSAGES),
         pa.field("sequence", pa.int64()),
@@ -122,7 +119,7 @@ class ParquetExport:
 
 def _make_row(record: Record) -> dict[str, Any]:
     return {
-        **{name: getattr(record, name) for name in (*NAMES, "sequence", "weight")},
+        **{name: getattr(record, name) for name in (*TEXTS, *NUMBERS)},
         "images": [{"bytes": picture.data, "path": picture.name} for picture in record.pictures],
         "messages": [
             {

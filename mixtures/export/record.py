@@ -38,6 +38,11 @@ REMARKS = {
 """What is written otherwise than vlmill trains on it. Counted in records, messages or images."""
 
 
+TEXTS = ("id", "source", "licence", "url", "upstream_id", "kind")
+NUMBERS = ("sequence", "weight")
+"""What every format says of a record beside its messages and pictures."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportMessage:
     """What one role says at once."""
@@ -78,7 +83,7 @@ class Record:
     source: str
     licence: str
     url: str
-    upstream_id: str  # what its row called itself; empty where it had no id
+    upstream_id: str  # of its row in the input file; empty where it had none
     document: bool  # of nodes without roles
     messages: tuple[ExportMessage, ...]
     pictures: tuple[ExportPicture, ...]

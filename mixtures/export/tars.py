@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmill.mixtures.export.base import ExportedShard, ExportPart, PictureFolder, list_configs
-from vlmill.mixtures.export.record import Record
+from vlmill.mixtures.export.record import NUMBERS, TEXTS, Record
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.shards.tar_file import TarFile
 
@@ -26,8 +26,6 @@ INDEX = ".idx"
 SPLITS = {"train": "train", "validation": "val"}
 """As Energon calls them."""
 
-NAMES = ("id", "source", "licence", "url", "upstream_id", "kind")
-NUMBERS = ("sequence", "weight")
 DATASET = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
 
 
@@ -133,7 +131,7 @@ JSON_FEATURES: tuple[dict[str, Any], ...] = (
     {
         "name": "json",
         "struct": [
-            *({"name": name, "dtype": "string"} for name in NAMES),
+            *({"name": name, "dtype": "string"} for name in TEXTS),
             *({"name": name, "dtype": "int64"} for name in NUMBERS),
             {
                 "name": "messages",
@@ -179,5 +177,5 @@ def _make_json(record: Record, names: Sequence[str]) -> bytes:
         }
         for message in record.messages
     ]
-    about = {name: getattr(record, name) for name in (*NAMES, *NUMBERS)}
+    about = {name: getattr(record, name) for name in (*TEXTS, *NUMBERS)}
     return json.dumps({**about, "messages": messages}, ensure_ascii=False, separators=(",", ":")).encode()

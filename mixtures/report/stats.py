@@ -222,8 +222,9 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
         f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} "
         f"full; {format_epochs(stats):.3g} epochs of what there is"
     )
-    if marks := sum(stats["total"][name] * sign for name, sign in (("tokens", 1), ("text", -1), ("visual", -1))):
-        yield f"tokens are text, visual and {shorten_number(marks)} marks of the chat format (BOS, EOS)"
+    total = stats["total"]
+    if added := total["tokens"] - total["text"] - total["visual"]:
+        yield f"tokens are text, visual and {shorten_number(added)} that the chat format adds, such as BOS and EOS"
     yield (
         f"a sequence: {packing['segments_per_sequence']:.1f} segments, {tiles['mean']:.1f} of {tiles['budget']} "
         f"tiles (most {tiles['most']})"

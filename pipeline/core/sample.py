@@ -78,7 +78,7 @@ class Sample:
     group: str = ""  # of the pages of one document; else empty
     licence: str = ""  # as the recipe or the row says
     url: str = ""  # of the document, where it has one
-    upstream_id: str = ""  # what its row calls itself: its `id`, or its key in a tar; not always unique
+    upstream_id: str = ""  # of its row in the input file: `id` or the like, or the key in a tar; not always unique
     signals: Mapping[str, float] = field(default_factory=dict)  # ratings and measures of upstream
 
     @property
@@ -241,14 +241,14 @@ def sample_to_row(sample: Sample) -> dict[str, Any]:
 
 
 def row_to_sample(row: Mapping[str, Any]) -> Sample:
-    """The sample that a row of SAMPLES holds."""
+    """The sample that a row of SAMPLES holds; tables of earlier versions of `read` have no `upstream_id`."""
     return Sample(
         id=SampleId(row["source"], row["file"], row["row"], row["page"]),
         nodes=tuple(Node(**node) for node in row["nodes"]),
         group=row["group"],
         licence=row["licence"],
         url=row["url"],
-        upstream_id=row["upstream_id"],
+        upstream_id=row.get("upstream_id", ""),
         signals=json.loads(row["signals"]),
     )
 
@@ -303,7 +303,7 @@ def read_image_stats(path: Path, columns: Collection[str] | None = None) -> list
 
 def read_refused(path: Path) -> Iterator[RefusedRow]:
     """The rows and pages of which no sample was made, in the order of the input file."""
-    return cast("Iterator[RefusedRow]", read_rows(path))
+    return cast("Iterator[RefusedRow]", ({"upstream_id": "", **row} for row in read_rows(path)))
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:

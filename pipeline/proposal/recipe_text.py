@@ -16,7 +16,7 @@ from vlmill.pipeline.proposal.seen_boxes import list_box_lines
 from vlmill.pipeline.proposal.text_marks import see_entities
 from vlmill.pipeline.sources import SOURCES
 
-Read = tuple[Proposal, Attempt]
+Chosen = tuple[Proposal, Attempt]
 """What is in a place, and the kind that reads it."""
 
 COMMENTS_FROM = 42
@@ -50,7 +50,7 @@ def name_recipe(names: Sequence[str]) -> str:
     return "_".join(names)[:LONGEST_NAME].rstrip("_")
 
 
-def write_recipe(read: Sequence[Read], path: Path) -> str:
+def write_recipe(read: Sequence[Chosen], path: Path) -> str:
     """The recipe of proposals, a source of each, for a file at `path`, where its relative paths start."""
     begin = begin_recipe(*(found.place for found, _ in read))
     lines = [
@@ -60,7 +60,7 @@ def write_recipe(read: Sequence[Read], path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _list_lines(read: Sequence[Read], path: Path) -> Iterator[tuple[str, str]]:
+def _list_lines(read: Sequence[Chosen], path: Path) -> Iterator[tuple[str, str]]:
     """Lines with their comments."""
     names = [found.name for found, _ in read]
     yield f"name: {name_recipe(names)}", "the run's folder is build/ and this name, unless --out says another"
@@ -129,7 +129,7 @@ def _list_source(found: Proposal, chosen: Attempt, path: Path) -> Iterator[tuple
     yield '    licence: ""', "say it: it travels with every sample, and into the data card"
 
 
-def _list_curation(read: Sequence[Read]) -> Iterator[tuple[str, str]]:
+def _list_curation(read: Sequence[Chosen]) -> Iterator[tuple[str, str]]:
     """The lines of filters and dedupe; those of pages also take what is no content."""
     documents = [found.name for found, chosen in read if chosen.kind in DOCUMENTS]
     yield "filters:", "what is dropped, with a reason; a changed bound takes seconds"

@@ -43,8 +43,6 @@ def group_causes(messages: Iterable[tuple[str, str]]) -> list[Cause]:
 def describe_causes(messages: Sequence[tuple[str, str]]) -> str:
     """`row 0: no turns, and 4 more rows; row 7: ...`: the first message of SAID causes. Each is about a row."""
     causes = group_causes(messages)
-    said = [
-        f"{cause.first}: {cause.message}{',' * (cause.number > 1)}{describe_more(cause.number - 1, 'row')}"
-        for cause in causes[:SAID]
-    ]
+    more = [describe_more(cause.number - 1, "row") for cause in causes[:SAID]]
+    said = [f"{one.first}: {one.message}{',' if rest else ''}{rest}" for one, rest in zip(causes, more, strict=False)]
     return "; ".join([*said, *(["..."] if len(causes) > SAID else [])])

@@ -135,7 +135,7 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
     """A line for each source."""
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     made.add_column("kept of")
-    paged = any(one.rows != one.pages for one in found)
+    paged = any(one.unit == "pages" for one in found)
     for name in ("rows", *(("pages",) if paged else ()), "samples", "of pages" if paged else "of rows"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("lost most for", overflow="fold")
@@ -189,7 +189,7 @@ def _describe_kept(one: KeptOfSource, shown: Path) -> str:
     bound = f", expected are {one.expected:.1%}" if one.expected is not None else ""
     why = f" ({one.reasons()}): {_make_command(one, shown, one.why[0][0])}" if one.why else ""
     first = f"; the first is {one.refused}" if one.refused else ""
-    kept_of = f"samples of {one.samples.kept:,} of {one.samples.came:,} {one.unit}"
+    kept_of = f"{one.samples.kept:,} of {one.samples.came:,} {one.unit} as samples"
     return f"{one.source}: kept {kept_of}, {format_share(one.samples.kept, one.samples.came)}{bound}{why}{first}"
 
 

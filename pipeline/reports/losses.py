@@ -56,7 +56,7 @@ class Loss:
     image: int | None  # that can be shown: its number in the partition
     detail: str = ""  # what the source said of a row or page; what a sample or node fell with, or which images failed
     sha256: str = ""  # of the image as it came
-    upstream_id: str = ""  # what its row calls itself
+    upstream_id: str = ""  # of its row in the input file
 
     @property
     def where(self) -> str:
@@ -87,8 +87,8 @@ def list_refused_losses(root: Path, recipe: Recipe, source: str) -> Iterator[Los
     """Every row and page of a source that left no sample, in the order of its rows. Raises StoreError as `refused`."""
     for one in read_refused_rows(root, recipe, source):
         detail = one.detail or (f"taken down by {one.taken_down}" if one.taken_down else "")
-        made = _make_refused_loss(source, one.partition, str(one.id), one.reason, one.kind, one.excerpt, detail)
-        yield replace(made, upstream_id=one.upstream_id)
+        named = str(one.id), one.reason, one.kind, one.excerpt, detail, one.upstream_id
+        yield _make_refused_loss(source, one.partition, *named)
 
 
 def list_bad_files(root: Path, source: str) -> Iterator[Loss]:
@@ -102,7 +102,7 @@ def list_bad_files(root: Path, source: str) -> Iterator[Loss]:
 
 
 def _make_refused_loss(
-    source: str, partition: str, name: str, reason: Reason, kind: str, text: str, detail: str
+    source: str, partition: str, name: str, reason: Reason, kind: str, text: str, detail: str, upstream_id: str = ""
 ) -> Loss:
     """What no sample was made of."""
     return Loss(
@@ -119,6 +119,7 @@ def _make_refused_loss(
         url="",
         image=None,
         detail=detail,
+        upstream_id=upstream_id,
     )
 
 

@@ -26,7 +26,7 @@ class Refused:
     reason: Reason  # as the funnel counts it
     detail: str  # what the source said
     excerpt: str  # how the row begins
-    upstream_id: str = ""  # what the row calls itself
+    upstream_id: str = ""  # of the row in the input file
     taken_down: str = ""  # the rule under which message and excerpt went
 
     @property

@@ -36,7 +36,7 @@ from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.holding import find_holders, list_files
 from vlmill.pipeline.reports.refused import Refused, find_refused
-from vlmill.pipeline.reports.upstream_ids import find_upstream_id
+from vlmill.pipeline.reports.upstream_ids import find_by_upstream_id
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
@@ -76,7 +76,7 @@ def find_id(root: Path, name: str) -> SampleId:
     except ValueError as error:
         path, colon, key = name.rpartition(":")
         index = _find_index(root, path) if colon else None
-        if index is None and (found := find_upstream_id(root, name)) is not None:
+        if index is None and (found := find_by_upstream_id(root, name)) is not None:
             return found
         if index is None and path.endswith(".tar"):
             raise StoreError(

@@ -63,7 +63,7 @@ class SourceRow:
     failed: tuple[tuple[Reason, str], ...] = ()  # one entry per lost page, or one for a whole row
     failed_pages: tuple[int, ...] = ()  # the page of each of these; empty where the row has none
     excerpt: str = ""  # how the row begins, where something failed
-    upstream_id: str = ""  # what the row calls itself: `trace` finds its samples by it, and exports have it
+    upstream_id: str = ""  # the id of the row in the input file: `trace` finds its samples by it, and exports have it
 
 
 class UnreadableRow(Exception):  # noqa: N818 - a verdict about a row

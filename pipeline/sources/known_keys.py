@@ -27,7 +27,7 @@ HOLDER = r"([_-]?(path|file|file[_-]?name|name|url|uri|src|clip|frame|byte|data|
 Meaning = Literal["media", "image", "address", "content", "verdict", "mark", "none", "unknown"]
 
 ID_KEYS = ("id", "uuid", "uid", "key", "__key__", "idx", "index")
-"""Keys of what a row calls itself, in lower case, the first that a row has."""
+"""Keys of the id of a row, in lower case; the first that a row has counts."""
 
 MEANINGS: tuple[tuple[str, Meaning], ...] = (
     (rf"(input[_-]?)?(video|audio|sound|speech|movie|wav|mp3|mp4)s?{HOLDER}", "media"),
@@ -136,14 +136,15 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}{advice}", REASONS[found])
         if found == "unknown" and not pictured and _names_file(row[key]):
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}", Reason.UNSUPPORTED_MEDIA)
-    return tuple(key for key in left if classify_key(key) != "none" and has_value(row[key]))
+    return tuple(
+        key for key in left if has_value(row[key]) and (classify_key(key) != "none" or not _format_id(row[key]))
+    )
 
 
-def find_upstream_id(row: Mapping[str, Any]) -> str:
-    """What a row calls itself, under the first of ID_KEYS that has a text or a whole number; else nothing."""
+def read_upstream_id(row: Mapping[str, Any]) -> str:
+    """The id of a row: a text or a whole number under the first of ID_KEYS that has one; else nothing."""
     named = {key.lower(): value for key, value in row.items() if key.lower() in ID_KEYS}
-    told = (named[key] for key in ID_KEYS if key in named)
-    return next((str(value).strip() for value in told if _is_id(value)), "")
+    return next(filter(None, (_format_id(named.get(key)) for key in ID_KEYS)), "")
 
 
 def is_number(value: Any) -> bool:
@@ -162,9 +163,11 @@ def check_withheld(place: int, message: Mapping[str, Any]) -> None:
             raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)
 
 
-def _is_id(value: Any) -> bool:
-    """Whether a value names a row: a text that is not blank, or a whole number."""
-    return bool(value.strip()) if isinstance(value, str) else isinstance(value, int) and not isinstance(value, bool)
+def _format_id(value: Any) -> str:
+    """The text of a value that can name a row: a text, or a whole number, also as 7.0; else an empty one."""
+    if is_number(value):
+        return str(int(value)) if value == value // 1 else ""
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:

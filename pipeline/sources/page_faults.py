@@ -51,7 +51,8 @@ def lose_faulty_pages(row: SourceRow, *, empty: bool = False) -> SourceRow:
     """
     if type(row.upstream_id) is not str:
         said = f"its upstream_id is {describe_value(row.upstream_id)}, expected a text"
-        return SourceRow(row.row, failed=((Reason.BAD_ROW, said),), excerpt=row.excerpt)
+        excerpt = row.excerpt or make_excerpt([_list_texts(page) for page in row.pages])
+        return SourceRow(row.row, failed=((Reason.BAD_ROW, said),), excerpt=excerpt)
     sound, failed = list[Page](), list[tuple[Reason, str]]()
     for page in row.pages:
         fault = find_page_fault(page)

@@ -50,7 +50,7 @@ MAX_CHARACTERS = 1_000_000
 """By default. Later steps hold one sample at a time, and at most about 300 bytes for each of its characters."""
 
 LONGEST_ID = 1000
-"""Characters of what a row calls itself; more are cut."""
+"""Characters of the id of a row; more are cut."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 28
+    version: ClassVar[int] = 29
 
     source: Source
     name_of_source: str
@@ -249,7 +249,7 @@ def _name_address(url: str | None) -> str | None:
 
 
 def _bound_id(upstream_id: str) -> str:
-    """What a row calls itself, as a table can hold it."""
+    """The id of a row as a table can hold it."""
     return upstream_id[:LONGEST_ID].encode("utf-8", "backslashreplace").decode()
 
 

@@ -100,11 +100,11 @@ def read_record(inputs: Inputs, table: Table) -> dict[int, str]:
 def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
     """What of a partition stands on the list and is still there; pure.
 
-    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document,
-    one that its row is called by, or its text. With a sample go the images that no other sample of the partition
+    An image falls under the sha256 of its bytes or its address, a sample under its id, the address of its document
+    or of its row's id upstream, or its text. With a sample go the images that no other sample of the partition
     shows. Of an image that could not be had the address goes, so that no retry asks for it. Texts are read only if
-    the list names any; bytes are not. A refused row falls under its id and every address in its message and
-    excerpt; where the list names texts, whatever has an excerpt does.
+    the list names any; bytes are not. A refused row falls under its id and every address in its message,
+    excerpt and id upstream; where the list names texts, whatever has an excerpt does.
     """
     address, digests = listed.address(), set(listed.sha256)
     held = {
@@ -181,9 +181,9 @@ def _make_matcher(listed: TakedownList, address: Callable[[str | None], str]) ->
 def _read_samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
     """Rows of samples.parquet, with what rules look at."""
     columns = ("kind", "image", "url", "required", *(("text",) if texts else ()))
-    return read_rows(
-        path, [*SampleId._fields, "url", "upstream_id", *(f"nodes.list.element.{name}" for name in columns)]
-    )
+    nodes = (f"nodes.list.element.{name}" for name in columns)
+    rows = read_rows(path, [*SampleId._fields, "url", "upstream_id", *nodes])
+    return ({"upstream_id": "", **row} for row in rows)  # which earlier versions of `read` did not keep
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,8 @@ class Redact:
         gone = {**read_record(inputs, self.table), **self.rows}
         schema, emptied = EMPTIED[self.table]
         for name in sorted(name for name in inputs if name.endswith(".parquet")):
-            rows = enumerate(read_rows(inputs[name], batch=32))
+            kept = {"upstream_id": ""} if "upstream_id" in schema.names else {}  # not by earlier versions of `read`
+            rows = enumerate({**kept, **row} for row in read_rows(inputs[name], batch=32))
             numbered = ((row.get("image", number), row) for number, row in rows)
             write_rows(folder / name, schema, (emptied(row) if number in gone else row for number, row in numbered))
         in_all = sum(1 for _ in read_rows(inputs[f"{self.table}.parquet"], [schema.names[0]]))

@@ -22,6 +22,7 @@ from tests.helpers.small import vlmill as vlmill_command
 from tests.helpers.upstream import json_array, picture, separated, talk
 from vlmill.pipeline.cli import app
 from vlmill.pipeline.engine.executor import Inline
+from vlmill.pipeline.reports.refused import describe_refused
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -195,7 +196,9 @@ def test_a_refused_row_is_no_sample_and_is_traced_as_what_it_is(tmp_path):
     assert run.trace_refused("s1-004") == [refused]
     assert [loss.upstream_id for loss in run.sample_losses("bad_row", examples=2)] == ["s1-004", "twice"]
     assert str(run.trace("s1-003").sample.id) == "talk/rows.json#0"
-    with pytest.raises(vlmill.StoreError, match=r"2 samples .*: talk/rows.json#2, talk/rows.json#3$"):
+    assert "  upstream id   s1-003" in run.trace("s1-003").list_parts()
+    assert "  upstream id   s1-004" in describe_refused([refused])
+    with pytest.raises(vlmill.StoreError, match=r"2 samples or lost rows .*: talk/rows.json#2, talk/rows.json#3$"):
         run.trace("twice")
     assert r"user: And\n\nthis?" in "".join(run.trace("talk/rows.json#2").list_parts())
 

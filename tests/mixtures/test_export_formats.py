@@ -188,6 +188,7 @@ EXPECTED = [
 def test_llavas_json_is_what_our_source_reads(written):
     rows = json.loads(written.path.read_text())
     assert [row["id"] for row in rows] == [record.id for record in RECORDS]
+    assert [row["upstream_id"] for row in rows] == [record.upstream_id for record in RECORDS]
     paths = [f"images/{one.sha256[:2]}/{one.name}" for one in (RED, BLUE)]
     assert [row.get("image") for row in rows] == [paths, None, paths[0]]
     assert read_page(rows[0]["conversations"], rows[0]["image"], written.folder) == EXPECTED
@@ -203,6 +204,7 @@ def test_llavas_json_is_what_our_source_reads(written):
 def test_messages_are_what_our_source_and_llama_factory_read(written):
     rows = [json.loads(line) for line in written.path.read_text().splitlines()]
     assert read_page(rows[0]["messages"], rows[0]["images"], written.folder) == EXPECTED
+    assert [row["upstream_id"] for row in rows] == [record.upstream_id for record in RECORDS]
     for row in rows:  # what LLaMA-Factory asks of a conversation
         roles = [message["role"] for message in row["messages"] if message["role"] != "system"]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
@@ -236,6 +238,7 @@ def test_datasets_reads_the_tars_by_the_card_though_pictures_differ_in_number(wr
     rows = load(written.folder)
     assert {name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)} == {"0.png", "1.jpg"}
     assert [row["json"]["id"] for row in rows] == [record.id for record in RECORDS]
+    assert [row["json"]["upstream_id"] for row in rows] == [record.upstream_id for record in RECORDS]
     assert [(row["0.png"] is None, row["1.jpg"] is None) for row in rows] == [
         (False, False),
         (True, True),

@@ -61,8 +61,8 @@ def test_the_table_shows_it_at_a_glance(stats):
     assert "align: shares in tokens" in lines
     assert "40.00%" in lines
     assert "epochs of what there is" in lines
-    marks = shorten_number(OVERHEAD * stats["total"]["segments"])
-    assert f"tokens are text, visual and {marks} marks of the chat format (BOS, EOS)" in lines
+    added = shorten_number(OVERHEAD * stats["total"]["segments"])
+    assert f"tokens are text, visual and {added} that the chat format adds, such as BOS and EOS" in lines
     assert "lost of web: samples held_out" in lines
     assert "note: quiz: 80 samples without a licence" in lines
 

@@ -62,7 +62,7 @@ def test_what_fell_with_a_required_image_is_counted_by_what_the_image_went_for(t
     assert build(tmp_path, *options, sources=sources, filters=[shape]) == 0
     words = said(capsys)
     assert "quiz 5 1 20.0% image_too_small 3, image_ratio 1 " in words
-    assert "kept samples of 1 of 5 rows, 20.0% (image_too_small 3, image_ratio 1): vlmill report" in words
+    assert "kept 1 of 5 rows as samples, 20.0% (image_too_small 3, image_ratio 1): vlmill report" in words
     assert "--source quiz --reason image_too_small" in words
     assert "required_lost" not in words
     assert vlmill("report", tmp_path / "run", "--source", "quiz", "--section", "funnel") == 0
@@ -82,7 +82,7 @@ def test_a_build_that_kept_little_says_why_and_what_to_do(folder, capsys, option
     assert build(folder, *options) == 0
     words = said(capsys)
     assert "talk 7 1 14.3% missing_file 6" in words
-    assert "warning: talk: kept samples of 1 of 7 rows, 14.3% (missing_file 6): vlmill report" in words
+    assert "warning: talk: kept 1 of 7 rows as samples, 14.3% (missing_file 6): vlmill report" in words
     assert (
         "6 images lost for files not under `images`, and with samples that need these (missing_file 6): vlmill" in words
     )
@@ -121,7 +121,7 @@ def test_a_source_of_which_nothing_was_kept_is_an_error_after_all_was_committed(
     (folder / "rows.json").write_text(json.dumps([talk("gone.png"), {"conversations": "stringified"}]))
     assert build(folder, *options) == 1
     words = said(capsys)
-    assert "error: talk: kept samples of 0 of 2 rows, 0.0% (bad_row 1, missing_file 1): vlmill report" in words
+    assert "error: talk: kept 0 of 2 rows as samples, 0.0% (bad_row 1, missing_file 1): vlmill report" in words
     assert "built" not in words
     assert vlmill("verify", folder / "run") == 0
     assert build(folder, *options, "--set", "expect.kept=0") == 0
@@ -129,7 +129,7 @@ def test_a_source_of_which_nothing_was_kept_is_an_error_after_all_was_committed(
 
 def test_less_than_expected_is_an_error_and_enough_is_no_warning(folder, capsys):
     assert build(folder, expect={"kept": 0.5}) == 1
-    assert "kept samples of 1 of 7 rows, 14.3%, expected are 50.0%" in said(capsys)
+    assert "kept 1 of 7 rows as samples, 14.3%, expected are 50.0%" in said(capsys)
     of_its_own = {"talk": {**SOURCES["talk"], "expect": {"kept": 0.1}}}
     assert build(folder, expect={"kept": 0.5}, sources=of_its_own) == 0, "and the folder is not locked to it"
     assert "warning: talk: kept" not in said(capsys)
@@ -183,7 +183,7 @@ def test_files_that_were_missing_are_found_by_a_retry_and_by_nothing_else(folder
     assert build(folder) == 0
     right = ("--set", "sources.talk.images=right")
     assert build(folder, *right) == 0
-    assert "kept samples of 1 of 7 rows" in said(capsys), "what was committed stays"
+    assert "kept 1 of 7 rows as samples" in said(capsys), "what was committed stays"
     before = {
         path: path.stat().st_mtime_ns for path in (folder / "run/steps/talk/read").iterdir() if "receipt" in path.name
     }

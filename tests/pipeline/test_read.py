@@ -18,6 +18,7 @@ from tests.helpers import upstream
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.core.excerpt import LONGEST, escape_text, find_addresses, make_excerpt
 from vlmill.pipeline.core.keys import canonicalise_value
+from vlmill.pipeline.core.names import IMAGE_STATS_FILE
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import (
     IMAGES,
@@ -26,14 +27,16 @@ from vlmill.pipeline.core.sample import (
     SAMPLES,
     Node,
     SampleId,
+    read_refused,
     read_rows,
     read_samples,
+    write_image_stats,
 )
 from vlmill.pipeline.sources import Page, Picture, SourceRow
 from vlmill.pipeline.sources.base import UnreadableRow, try_row
 from vlmill.pipeline.sources.cauldron import Cauldron
 from vlmill.pipeline.sources.idl import Idl
-from vlmill.pipeline.sources.known_keys import find_upstream_id
+from vlmill.pipeline.sources.known_keys import list_unread, read_upstream_id
 from vlmill.pipeline.sources.llava import LlavaSource
 from vlmill.pipeline.sources.obelics import Obelics
 from vlmill.pipeline.sources.pairs import PairsWdsSource
@@ -42,6 +45,8 @@ from vlmill.pipeline.sources.table import TableSource
 from vlmill.pipeline.steps.read import Read
 from vlmill.pipeline.steps.row_sample import RowRange
 from vlmill.pipeline.steps.survey import cut_rows
+from vlmill.pipeline.takedown.rules import parse_rules
+from vlmill.pipeline.takedown.steps import make_redaction, match_partition
 from vlmill.pipeline.verdicts.audit import count_read
 
 
@@ -239,18 +244,19 @@ NAMED = [
     ({"idx": 0, "ID": " a/b "}, "a/b"),
     ({"index": "x", "uuid": "u"}, "u"),
     ({"id": True, "key": 0}, "0"),
-    ({"id": "  ", "idx": None, "__key__": 1.5, "uid": ["a"]}, ""),
+    ({"id": 7.0}, "7"),
+    ({"id": "  ", "idx": None, "__key__": 1.5, "uid": ["a"], "uuid": float("nan")}, ""),
     ({"number": "5"}, ""),
 ]
 
 
 @pytest.mark.parametrize(("row", "name"), NAMED)
-def test_what_a_row_calls_itself_is_a_text_or_a_whole_number_under_the_first_key_of_an_id(row, name):
-    assert find_upstream_id(row) == name
+def test_the_id_of_a_row_is_a_text_or_a_whole_number_under_the_first_key_of_an_id(row, name):
+    assert read_upstream_id(row) == name
 
 
 @pytest.mark.parametrize("form", [upstream.json_lines, upstream.json_array, upstream.parquet, upstream.separated])
-def test_a_sample_and_a_lost_row_keep_what_their_row_calls_itself(tmp_path, form):
+def test_a_sample_and_a_lost_row_keep_the_id_of_their_row(tmp_path, form):
     rows = [{"uid": "s1-004", "q": "What is it?", "a": "A heron."}, {"uid": "s1-005", "q": "And this?", "a": ""}]
     path = form(tmp_path / "rows.csv", rows).rename(tmp_path / f"rows{SUFFIXES[form]}")
     Read(TableSource(question="q", answer="a"), "web", (RowRange("f", 0, 2),)).run({"input-0": path}, tmp_path)
@@ -267,13 +273,37 @@ SUFFIXES = {
 
 
 @pytest.mark.parametrize("name", [7, None, b"seven"])
-def test_what_a_row_calls_itself_has_to_be_a_text(read, tmp_path, name):
+def test_the_id_of_a_row_has_to_be_a_text(read, tmp_path, name):
     samples, _, books = read(Told((SourceRow(0, (Page((Node("text", text="a"),)),), upstream_id=name),)), tmp_path)
     assert not samples
     assert books["rows"]["failed"] == {"bad_row": 1}
 
 
-def test_a_row_of_a_tar_is_called_by_its_key(read, tmp_path):
+def test_an_id_of_another_form_is_noted_as_not_read():
+    row = {"id": {"$oid": "65f0"}, "index": 3, "said": "Hello"}
+    assert list_unread(row, ["said"], pictured=False) == ("id",)
+
+
+def test_tables_without_ids_of_rows_that_earlier_versions_left_are_read_and_taken_down_from(tmp_path):
+    made = (SourceRow(row, (Page((Node("text", text="a"),)),)) for row in range(2))
+    told = (*made, SourceRow(2), SourceRow(3))
+    Read(Told(told), "web", (RowRange("f", 0, 4),)).run({"input-0": tmp_path}, tmp_path)
+    for path in (tmp_path / "samples.parquet", tmp_path / "refused.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["upstream_id"]), path)
+    assert [sample.upstream_id for sample in read_samples(tmp_path / "samples.parquet")] == ["", ""]
+    assert [row["upstream_id"] for row in read_refused(tmp_path / "refused.parquet")] == ["", ""]
+    write_image_stats(tmp_path / IMAGE_STATS_FILE, [])
+    inputs = {path.name: path for path in tmp_path.glob("*.parquet")}
+    found = match_partition(parse_rules([], [], ["web/f#0", "web/f#2"], ["a.test"]), inputs)
+    assert (found.samples, found.refused) == ({0: "id web/f#0"}, {0: "id web/f#2"})
+    for table in ("samples", "refused"):
+        (tmp_path / table).mkdir()
+        step = make_redaction(table, found)
+        step.run({name: path for name, path in inputs.items() if name in step.reads}, tmp_path / table)
+        assert pq.read_table(tmp_path / table / f"{table}.parquet")["upstream_id"].to_pylist() == ["", ""]
+
+
+def test_the_id_of_a_row_of_a_tar_is_its_key(read, tmp_path):
     pair = {"in/0001.jpg": upstream.picture(1), "in/0001.txt": b"A reed."}
     ((sample,), _, _) = read(PairsWdsSource(), upstream.tar(tmp_path / "b.tar", pair))
     assert sample.upstream_id == "in/0001"

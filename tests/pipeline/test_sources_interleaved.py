@@ -221,6 +221,7 @@ def test_frames_of_a_paper_are_found_by_page_and_number_or_else_in_order(tmp_pat
     assert pixels(third) == drawn(5)
     assert first.pages[0].url == "http://a.test/1.pdf"
     assert first.pages[0].unread == (".pdf",)
+    assert [row.upstream_id for row in (first, second, third)] == ["000", "001", "002"]
 
 
 def test_frames_that_are_not_as_many_as_are_named_are_trusted_for_none(tmp_path):

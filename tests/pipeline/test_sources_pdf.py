@@ -143,6 +143,7 @@ def test_members_of_a_tar_are_read_and_what_stands_beside_them_is_noted(tmp_path
         {"pdf": b"%PDF-1.7 cut"},
     ]
     found = rows(Pdf(long_side=100), upstream.members(tmp_path / "a.tar", beside))
+    assert [row.upstream_id for row in found] == [f"{place:03d}" for place in range(len(found))]
     assert [len(row.pages) for row in found] == [1, 1, 0, 0]
     assert found[1].pages[0].unread == (".txt", "json.title")
     assert [reasons(row) for row in found[2:]] == [[Reason.UNSUPPORTED_CONTENT], [Reason.BAD_ROW]]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from vlmill.pipeline.sources.base import Page, Source, SourceRow, UnreadableRow, read_pages
-from vlmill.pipeline.sources.known_keys import classify_key, find_upstream_id, has_value, list_unread
+from vlmill.pipeline.sources.known_keys import classify_key, has_value, list_unread, read_upstream_id
 from vlmill.pipeline.sources.page_faults import find_page_fault
 
 
@@ -45,4 +45,4 @@ class KeyedSource(Source, Protocol):
                 raise UnreadableRow(find_page_fault(made) or "")
             return replace(made, unread=tuple(sorted({*made.unread, *left, *also})))
 
-        return read_pages(rows, page, find_upstream_id)
+        return read_pages(rows, page, read_upstream_id)

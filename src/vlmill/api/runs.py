@@ -157,9 +157,10 @@ class Run(RunExports):
         Raises:
             StoreError: the run has no such sample, or no sample could be made of that row.
         """
-        if self.trace_refused(sample):
+        name = str(find_id(self.folder, sample))
+        if self.trace_refused(name):
             raise StoreError(f"{sample}: no sample was made of this row or page; Run.trace_refused says why")
-        return trace_sample(self.folder, sample)
+        return trace_sample(self.folder, name)
 
     def trace_refused(self, row: str) -> list[Refused]:
         """The row or page of this id of which no sample was made, or such pages of a row; none for a sample.

@@ -79,9 +79,9 @@ class Finder:
                 continue
             # one text a sample, so that words may stand in different nodes; line ends keep nodes apart
             texts = pl.col("nodes").list.eval(pl.element().struct.field("text").fill_null("")).list.join("\n")
-            hay = pl.concat_str(
-                pl.lit(f"{source}/"), "file", pl.lit("\n"), "upstream_id", pl.lit("\n"), texts
-            ).str.to_lowercase()
+            ids = [name for name in ("file", "upstream_id") if name in scanned.collect_schema().names()]
+            hay = pl.concat_str(pl.lit(f"{source}/"), *(part for name in ids for part in (name, pl.lit("\n"))), texts)
+            hay = hay.str.to_lowercase()
             fits = pl.all_horizontal(hay.str.contains(word, literal=True) for word in wanted)
             found = scanned.select(fits).collect().to_series().to_numpy()
             mask[start : start + len(found)] = found
