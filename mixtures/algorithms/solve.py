@@ -75,7 +75,8 @@ def solve_mixture(mixture: MixtureSettings, available: Sequence[Totals], fill: f
     caps = [entry.bound for entry in mixture.resolved()]
     if not any(rates):
         raise RecipeError(
-            f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; look at the losses with: vlmill report DIR"
+            f"mixture: none of {', '.join(labels)} holds any {mixture.unit}; `vlmill report` on this run says what "
+            "their samples were lost for"
         )
     slope = sum(rate * amount for rate, amount in zip(rates, tokens, strict=True))  # tokens of one level, without caps
     budget = _compute_budget(mixture, tokens, rates, slope, fill)

@@ -15,7 +15,14 @@ from vlmill.pipeline.inputs.files import InputFile, open_input
 from vlmill.pipeline.reports.unread import count_unread_pages
 from vlmill.pipeline.sources import Source
 from vlmill.pipeline.sources.files import spell_path
-from vlmill.pipeline.sources.image_places import CUT, explain_outside, find_image_place, find_tail, tell_unpacking
+from vlmill.pipeline.sources.image_places import (
+    CUT,
+    ON_WEB,
+    explain_outside,
+    find_image_place,
+    find_tail,
+    tell_unpacking,
+)
 
 LOST = frozenset({Reason.MISSING_FILE, Reason.FORBIDDEN_ADDRESS})
 UNKNOWN = frozenset({Reason.FETCH_ERROR, Reason.NOT_FETCHED})
@@ -49,9 +56,12 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
         images: Where paths of image files start.
     """
     rows = list(read_rows(table, ["url", "reason"]))
+    web = [row["url"] for row in rows if row["reason"] == Reason.UNSUPPORTED_MEDIA and row["url"]]
+    told = f"{len(web):,} of {len(rows):,} images are lost, such as {web[0]}: {ON_WEB}" if web else ""
+    warned = (f"{source}: {told}",) if told else ()
     lost = [row["url"] for row in rows if row["reason"] in LOST and row["url"]]
     if not lost:
-        return LostFiles()
+        return LostFiles(warnings=warned)
     outside = [row["url"] for row in rows if row["reason"] == Reason.FORBIDDEN_ADDRESS and row["url"]]
     tail = find_tail(images, outside[0]) if outside else None
     told = CUT.format(path=outside[0], begin=tail[0], folder=tail[1]) if tail else ""
@@ -63,9 +73,10 @@ def find_lost_files(table: Path, source: str, images: str) -> LostFiles:
         found = f"they are in {there}" if there else "say where they are"
         found = f"a tar there has some: {unpack}, and say where they are then" if unpack else found
         told = f"none of {len(lost):,} image files that rows name, such as {lost[0]}, is under {images}"
-        return LostFiles(faults=(f"source {source!r}: {told}; {found}: {say}{'' if there else why}",))
+        return LostFiles((f"source {source!r}: {told}; {found}: {say}{'' if there else why}",), warned)
     count = f"{len(lost):,} of {len(rows):,} images that were looked for"
-    return LostFiles(warnings=(f"{source}: {count} are not there, such as {lost[0]} under {images}{why}",))
+    missing = f"{source}: {count} are not there, such as {lost[0]} under {images}{why}"
+    return LostFiles(warnings=(missing, *warned))
 
 
 def warn_of_lost_images(table: Path, source: str, *, opens: bool) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from vlmill.pipeline.boxes import ModelBoxes, SourceBoxes
 from vlmill.pipeline.checks.looked_rows import LookedFile, share_rows
 from vlmill.pipeline.checks.lost_files import LostFiles, find_lost_files, warn_of_lost_images
+from vlmill.pipeline.checks.sample_warnings import warn_of_samples
 from vlmill.pipeline.core.confined import FileRefused, open_confined, read_bounded
 from vlmill.pipeline.core.names import (
     IMAGE_STATS_FILE,
@@ -45,8 +46,6 @@ from vlmill.pipeline.fetch import Fetch
 from vlmill.pipeline.fetch.address import UNFETCHED, find_private_host
 from vlmill.pipeline.filters import Filter, FilterStep
 from vlmill.pipeline.images import Policy
-from vlmill.pipeline.proposal.seen_boxes import recognise_in_tables, warn_of_boxes
-from vlmill.pipeline.proposal.text_marks import warn_of_texts
 from vlmill.pipeline.reports.causes import describe_causes
 from vlmill.pipeline.signals import Signal
 from vlmill.pipeline.signals.ask import Ask, estimate_tokens
@@ -236,13 +235,12 @@ def _run_steps(work: SourceWork, taken: Sequence[LookedFile], folder: Path) -> M
     if work.dedupe:
         amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
-    texts = warn_of_texts(run.files[SAMPLES_FILE], work.name, unescape=work.unescape)
-    boxes = () if work.boxes else tuple(warn_of_boxes(recognise_in_tables(run.files), work.name))
+    of_samples = warn_of_samples(run.files, work.name, work.source, unescape=work.unescape, boxes=bool(work.boxes))
     return MeasuredRows(
         Costs(sum(one.rows for one in taken), dict(amounts), dict(run.seconds)),
         lost=said,
         faults=files.faults,
-        warnings=(*files.warnings, *warnings, *unusable, *texts, *boxes),
+        warnings=(*files.warnings, *warnings, *unusable, *of_samples),
     )
 
 

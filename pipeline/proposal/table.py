@@ -111,7 +111,8 @@ def _list_nodes(page: Page) -> Iterator[str]:
             yield f"{role}{make_excerpt(node.text or '')}{' (supervised)' if node.supervised else ''}"
             continue
         picture = page.pictures[node.image or 0]
-        yield f"{role}[image] {picture.path or picture.url or f'{len(picture.data or bytes()):,} bytes'}"
+        lost = f" (lost: {picture.reason})" if picture.reason else ""
+        yield f"{role}[image] {picture.path or picture.url or f'{len(picture.data or bytes()):,} bytes'}{lost}"
 
 
 def _list_ways(found: Proposal) -> list[str]:

@@ -1,6 +1,6 @@
 """What texts hold that was hardly meant to be trained on as it stands: entities of HTML, and marks of images.
 
-For `vlmill new` (text_notes.py), which has pages of rows, and `vlmill check` (sample_costs.py), which has samples.
+For `vlmill new` (text_notes.py), which has pages of rows, and `vlmill check` (sample_warnings.py), which has samples.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         lost = read["pages"].lost + outcome["samples"].lost
         wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # what was taken down is not expected
         samples = Count(wanted, outcome["samples"].kept, lost)
-        files = Count(lost=Counter({why: outcome["images"].lost[why] for why in NOT_HAD}))
+        files = Count(lost=Counter({why: outcome["images"].lost[why] for why in (*NOT_HAD, Reason.UNSUPPORTED_MEDIA)}))
         opens, fetches = recipe.source(source).opens, recipe.source(source).fetches
         images = outcome["images"] if fetches else Count()
         rows, pages = read["rows"].came, read["pages"].came
@@ -159,7 +159,13 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
                 f"warning: {one.source}: bad input files were skipped, {one.skipped:,} in all "
                 f"({_make_command(one, shown, Reason.BAD_FILE)}); the shares above count the rows of the others"
             )
-        if why := _sort_reasons(one.files.lost):
+        if media := one.files.lost[Reason.UNSUPPORTED_MEDIA]:
+            images = "image" if media == 1 else "images"
+            yield (
+                f"warning: {one.source}: {media:,} {images} lost that its kind does not read, as it opens files: "
+                f"{_make_command(one, shown, Reason.UNSUPPORTED_MEDIA)}"
+            )
+        if why := [(reason, number) for reason, number in _sort_reasons(one.files.lost) if reason in NOT_HAD]:
             total = sum(number for _, number in why)
             outside = Reason.FORBIDDEN_ADDRESS in dict(why)
             absolute = " (forbidden_address: absolute, or out of that folder)" if outside else ""

@@ -25,7 +25,7 @@ from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.refused import read_refused_rows
-from vlmill.pipeline.sources.image_places import explain_outside
+from vlmill.pipeline.sources.image_places import explain_lost_image
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts, read_verdicts_by_sample
 from vlmill.pipeline.verdicts.audit import CONSEQUENCES
 
@@ -180,7 +180,6 @@ def _make_loss(
     shown = [node.image for node in lost if node.image is not None and image_stats[node.image].reason is None]
     text = "\n".join(node.text for node in lost if node.text)
     url = (sample.url if node == WHOLE_SAMPLE else sample.nodes[node].url) or ""
-    outside = explain_outside(url) if reason is Reason.FORBIDDEN_ADDRESS and url else ""
     return Loss(
         source=tables.source,
         partition=tables.partition,
@@ -193,7 +192,7 @@ def _make_loss(
         kind="sample" if node == WHOLE_SAMPLE else sample.nodes[node].kind,
         text=text[:EXCERPT] + ("..." if len(text) > EXCERPT else ""),
         url=url,
-        detail=_name_failed(sample, reason, image_stats) if node == WHOLE_SAMPLE else outside,
+        detail=_name_failed(sample, reason, image_stats) if node == WHOLE_SAMPLE else explain_lost_image(url, reason),
         image=shown[0] if shown else None,
         sha256=image_stats[shown[0]].sha256 if shown else "",
         upstream_id=sample.upstream_id,
@@ -208,7 +207,7 @@ def _name_failed(sample: Sample, reason: Reason, image_stats: Sequence[ImageStat
         if node.image is not None and node.url and image_stats[node.image].reason is reason
     ]
     more = describe_more(len(named) - CAUSES, "image")
-    whys = dict.fromkeys(explain_outside(url) for _, url in named) if reason is Reason.FORBIDDEN_ADDRESS else {}
+    whys = dict.fromkeys(explain_lost_image(url, reason) for _, url in named)
     return "; ".join([*(said for said, _ in named[:CAUSES]), *filter(None, whys)]) + more
 
 

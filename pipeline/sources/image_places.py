@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.files import spell_path
 
 FOLDERS = 1000
@@ -32,6 +33,11 @@ CUT = (
 OUTSIDE = "its path leads out of the source's `images`, by `..` or a link: name with `images` a folder that it lies in"
 ELSEWHERE = (
     "an address of other storage, where rows name files of the source's `images`: cut it, and name its beginning"
+)
+WEB = ("http://", "https://")
+ON_WEB = (
+    "an address on the web, where the source's kind opens files and fetches nothing: download it beside the other "
+    "files, and name the file in the row"
 )
 """What to do about a path that is not looked up."""
 ARCHIVES = 20
@@ -109,11 +115,18 @@ def get_absolute(path: str) -> str | None:
 
 def explain_outside(path: str) -> str:
     """Why a path of a row is a forbidden address, and what to do; nothing of an address on the web."""
-    if path.lower().startswith(("http://", "https://")):
+    if path.lower().startswith(WEB):
         return ""
     if path.startswith(SERVED):
         return f"{ABSOLUTE}. {TASKS}"
     return ABSOLUTE if get_absolute(path) else ELSEWHERE if "://" in path else OUTSIDE
+
+
+def explain_lost_image(url: str, reason: Reason) -> str:
+    """Why an image that a row names by a path or an address is lost, and what to do; empty where the reason says it."""
+    if reason is Reason.FORBIDDEN_ADDRESS:
+        return explain_outside(url)
+    return ON_WEB if reason is Reason.UNSUPPORTED_MEDIA and url.lower().startswith(WEB) else ""
 
 
 def list_folders(start: Path) -> list[Path]:

@@ -144,9 +144,9 @@ class FileDocuments(WebDocuments):
             if isinstance(given.get(name), bool) or not isinstance(given.get(name), str | int | float):
                 raise UnreadableRow(f"{name} of image {place} is {given.get(name)!r}, expected a part of a path")
         path = fill_template(self.file, given)
-        if path.startswith(WEB):
+        if path.lower().startswith(WEB):
             why = f"image {place} lies on the web, and this kind fetches nothing; web_documents does"
-            return Picture(reason=Reason.FORBIDDEN_ADDRESS, detail=f"{why}: {path[:SHOWN]}")
+            return Picture(url=path, reason=Reason.UNSUPPORTED_MEDIA, detail=f"{why}: {path[:SHOWN]}")
         return read_picture(f"image {place}", path).picture
 
 

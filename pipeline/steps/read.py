@@ -69,7 +69,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 29
+    version: ClassVar[int] = 30
 
     source: Source
     name_of_source: str

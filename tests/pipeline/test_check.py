@@ -703,3 +703,24 @@ def test_pages_of_a_tiff_behind_its_first_are_said_before_and_after_a_build(tmp_
     pages[0].save(tmp_path / "book.tif")
     assert vlmill("check", tmp_path / "recipe.yaml") == 0
     assert "several pages" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["web_documents", "table"])
+def test_an_option_that_names_a_place_where_no_row_holds_anything_is_a_warning(kind, tmp_path, capsys):
+    row = {"texts": ["A text."], "images": [None], "meta": {"page": "http://a.test/", "score": 1}}
+    row |= {"asked": "What?", "said": "That."}
+    write_recipe(tmp_path)
+    json_lines(tmp_path / "rows.jsonl", [{**row, "meta": {}}, row])
+    named = {"url": "meta.page"} if kind == "web_documents" else {"question": "asked", "answer": "said"}
+    wrong = {**named, "signals": ["meta.skore"], **({"url": "meta.link"} if kind == "web_documents" else {})}
+    warned = [
+        f"source docs: options.{option} names 'meta.{place}', and none of the 2 samples that were looked at has {what}"
+        for option, place, what in [("url", "link", "an address there"), ("signals", "skore", "a number there")]
+        if option in wrong
+    ]
+    for options, expected in [({**named, "signals": ["meta.score"]}, []), (wrong, warned)]:
+        sources = {"docs": {"kind": kind, "files": "rows.jsonl", "options": options}}
+        changes = {"sources": sources, "stages": [], "dedupe": None, "filters": []}
+        status, found, error = read_check(capsys, write_recipe(tmp_path, **changes))
+        assert status == 0, error
+        assert [line for line in found["warnings"] if "looked at has" in line] == expected

@@ -14,7 +14,7 @@ from tests.helpers.upstream import cauldron, obelics
 from vlmill.pipeline.core.sample import IMAGES, read_rows, write_rows
 from vlmill.pipeline.page.report import render_report_page
 from vlmill.pipeline.recipe.lock import select_shaping
-from vlmill.pipeline.sources.image_places import ABSOLUTE, ELSEWHERE, OUTSIDE, explain_outside
+from vlmill.pipeline.sources.image_places import ABSOLUTE, ELSEWHERE, ON_WEB, OUTSIDE, explain_outside
 from vlmill.pipeline.steps.retry_images import RetryImages
 
 GONE = 6
@@ -256,3 +256,34 @@ def test_a_round_counts_what_it_looked_for_and_keeps_what_rounds_before_it_found
     found = [(row["image"], row["bytes"]) for row in read_rows(tmp_path / "out/supplement.parquet")]
     assert found == [(1, b"a"), (2, b"B")]
     assert counts["retried"].to_json() == {"in": 2, "kept": 1, "dropped": {}, "failed": {"forbidden_address": 1}}
+
+
+def test_an_image_on_the_web_among_files_is_told_from_a_file_that_is_not_there(tmp_path, capsys):
+    address = "HTTPS://img.test/pic.png"
+    rows = [{"texts": ["Before the image.", None], "images": [None, shown]} for shown in ("a.png", address)]
+    (tmp_path / "a.png").write_bytes(picture(1, (96, 64)))
+    (tmp_path / "docs.json").write_text(json.dumps(rows))
+    sources = {"docs": {"kind": "file_documents", "files": "docs.json"}}
+    assert vlmill("check", write_recipe(tmp_path, **{**BARE, "sources": sources})) == 0
+    assert f"docs: 1 of 2 images are lost, such as {address}: an address on the web" in said(capsys)
+    assert build(tmp_path, sources=sources) == 0
+    words = said(capsys)
+    assert "docs 2 2 100.0%" in words
+    assert "warning: docs: 1 image lost that its kind does not read" in words
+    assert "put files there" not in words
+    assert vlmill("report", tmp_path / "run", "--source", "docs", "--reason", "unsupported_media") == 0
+    words = said(capsys)
+    assert address in words
+    assert ON_WEB in words
+
+
+def test_a_mixture_that_cannot_be_made_says_why_its_source_fell_short(folder, capsys):
+    (folder / "rows.json").write_text(json.dumps([{"conversations": "stringified"}]))
+    write_tokenizer(folder / "tokenizer.json")
+    train = {"learning_rate": {"projector": 1.0e-3}, "sequences": 2, "steps": 2}
+    mixture = {"shares": {"talk": 1}, "sequence_length": 512}
+    assert build(folder, stages=[{"name": "tune", "policy": "small", "mixture": mixture, "train": train}]) == 1
+    words = said(capsys)
+    assert "error: talk: kept 0 of 1 rows as samples, 0.0% (bad_row 1): vlmill report" in words
+    assert "the first is talk/rows.json#0: " in words
+    assert "none of talk holds any samples" in words

@@ -151,8 +151,9 @@ def test_an_image_of_the_web_among_files_is_lost_alone(tmp_path):
     (page,) = found.pages
     assert [(picture.path, picture.reason) for picture in page.pictures] == [
         ("a.png", None),
-        (None, Reason.FORBIDDEN_ADDRESS),
+        (None, Reason.UNSUPPORTED_MEDIA),
     ]
+    assert page.pictures[1].url == ADDRESS.format(0)
     assert page.pictures[1].detail.startswith(
         "image 2 lies on the web, and this kind fetches nothing; web_documents does"
     )

@@ -239,14 +239,10 @@ def build(
                 outcome=count,
                 console=console,
             )
+        except RecipeError as error:  # of a mixture that cannot be made, since a source that it mixes fell short
+            raise RecipeError(*filter(None, [kept.explain_shortfall(came, shown)]), *error.faults) from error
         finally:  # a mixture that cannot be made has its reasons there
-            if came:
-                console.print(kept.make_kept_table(came))
-            for found in came:
-                log.write("kept", source=found.source, rows=found.rows, samples=found.samples.to_json())
-            for warning in kept.list_kept_warnings(came, shown):
-                _print_line(console, warning)
-                log.write("warning", message=warning)
+            _report_kept(came, shown, console, log)
         for line in _list_notes(root, loaded.recipe, until, shown):
             _print_line(console, line)
             log.write("note", message=line)
@@ -255,6 +251,17 @@ def build(
                 f"{short}\nThe data is in {shown}; `expect: {{kept: SHARE}}` in the recipe says what is enough"
             )
     return open_run(shown)
+
+
+def _report_kept(came: Sequence[kept.KeptOfSource], shown: Path, console: Console, log: EventLog) -> None:
+    """Print and log what was kept of each source, and the warnings."""
+    if came:
+        console.print(kept.make_kept_table(came))
+    for found in came:
+        log.write("kept", source=found.source, rows=found.rows, samples=found.samples.to_json())
+    for warning in kept.list_kept_warnings(came, shown):
+        _print_line(console, warning)
+        log.write("warning", message=warning)
 
 
 def _load_unchanged(recipe: RecipeName, out: str | Path | None, *, accept_changes: bool) -> LoadedRecipe:
