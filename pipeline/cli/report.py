@@ -55,8 +55,9 @@ def report(
         contamination  which items of benchmarks the training data holds
         signals        what models say, by source, with bounds of thresholds
 
-    Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. A row
-    or page of which no sample could be made is shown with the message and its first characters.
+    Percentages are of what came in. Examples are chosen by a hash of their ids, so they are the same every time. What
+    has an id in its input file is shown with it, as `upstream id`. A row or page of which no sample could be made is
+    shown with the message and its first characters.
 
         vlmill report demo
         vlmill report demo --source web
@@ -156,6 +157,7 @@ def _write_page(directory: Path, source: str | None, file: Path) -> None:
 
 def _print_losses(directory: Path, source: str | None, reason: str, number: int, *, as_json: bool) -> None:
     """Show examples of losses with one reason."""
+    from vlmill.pipeline.core.excerpt import escape_text
     from vlmill.pipeline.reports.causes import CAUSES
     from vlmill.pipeline.reports.funnel import (
         count_causes,
@@ -185,9 +187,10 @@ def _print_losses(directory: Path, source: str | None, reason: str, number: int,
     if len(causes) > CAUSES:
         console.print(f"    and {len(causes) - CAUSES:,} other causes", markup=False)
     for loss in found:
+        own = f", upstream id {escape_text(loss.upstream_id)}" if loss.upstream_id else ""
         measured = f", {loss.filter} {loss.score:.4g}" if loss.filter and loss.score is not None else ""
         because = f", because of {loss.other}" if loss.other else ""
-        console.print(f"{loss.id} ({loss.where}{measured}{because})", markup=False, soft_wrap=True)
+        console.print(f"{loss.id} ({loss.where}{own}{measured}{because})", markup=False, soft_wrap=True)
         for words in (loss.detail, loss.url, " ".join(loss.text.split())):
             if words:
                 console.print(f"    {words}", markup=False)

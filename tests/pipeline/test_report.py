@@ -161,7 +161,7 @@ def test_examples_are_the_same_in_any_order_and_fewer_are_the_first_of_more(buil
 
 def test_an_example_says_where_what_and_because_of_whom(built, capsys):
     assert vlmill("report", built, "--reason", "not_an_image") == 0
-    assert "web/web.parquet#7 (node 2, image) http://img.small.test/page.png" in said(capsys)
+    assert "web/web.parquet#7 (node 2, image, upstream id doc-07) http://img.small.test/page.png" in said(capsys)
     assert vlmill("report", built, "--reason", "exact_text", "--json") == 0
     (example,) = json.loads(capsys.readouterr().out)["examples"]
     assert (example["id"], example["other"], example["filter"]) == ("web/web.parquet#4", "web/web.parquet#0", "dedupe")
@@ -174,7 +174,7 @@ def test_what_a_custom_filter_drops_stands_under_its_name_everywhere(built, caps
     assert read_funnel(built)["web"]["nodes"]["dropped"]["filter:boats"] == 1
     assert find_steps_by_reason(built, "web")["filter:boats"] == ["boats"]
     assert vlmill("report", built, "--reason", "filter:boats") == 0
-    assert "web/web.parquet#6 (node 0, text, boats 0.75) The gardener" in said(capsys)
+    assert "web/web.parquet#6 (node 0, text, upstream id doc-06, boats 0.75) The gardener" in said(capsys)
     assert vlmill("report", built, "--reason", "boats") == 1
     assert "did you mean 'filter:boats'?" in " ".join(capsys.readouterr().err.split())
     assert vlmill("verify", built) == 0
@@ -282,7 +282,7 @@ def odd(tmp_path_factory):
     """A run with one good row, rows that no sample can be made of, and a document that loses a page."""
     folder = tmp_path_factory.mktemp("odd")
     talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
-    bad = {"conversations": [{"from": "human", "value": "What?"}, {"from": "nobody", "value": "\x1b[31mred"}]}
+    bad = {"id": "q-7\x1b", "conversations": [talk["conversations"][0], {"from": "nobody", "value": "\x1b[31mred"}]}
     rows = [json.dumps(talk), json.dumps(bad), '{"conversations": [\x07', json.dumps({"conversations": []})]
     (folder / "rows.jsonl").write_text("\n".join(rows))
     pages = [["A first page of text."], [""]]
@@ -296,7 +296,8 @@ def odd(tmp_path_factory):
 def test_a_refused_row_is_asked_why_and_begins_as_it_does_without_what_a_terminal_obeys(odd, capsys):
     assert vlmill("report", odd, "--reason", "bad_row") == 0
     out = capsys.readouterr().out
-    assert "talk/rows.jsonl#1 (the row)" in out
+    assert r"talk/rows.jsonl#1 (the row, upstream id q-7\x1b)" in out, "its own id, as its file has it"
+    assert "talk/rows.jsonl#2 (the row)" in out, "a row without an id"
     assert "message 1 is spoken by 'nobody'" in out
     assert r"\u001b[31mred" in out
     assert r'{"conversations": [\x07' in out, "a row that is no JSON too"
@@ -342,7 +343,7 @@ def test_a_page_that_is_lost_of_a_row_that_is_kept_can_be_asked_for(odd, capsys)
     assert vlmill("report", odd, "--source", "papers", "--reason", "empty_row") == 0
     assert said(capsys) == (
         "papers/00000-0000: 0 rows of which no sample was made; 1 pages in all "
-        "papers/docs.tar#0.1 (the page) page 1 has no text a.json, a.pdf"
+        "papers/docs.tar#0.1 (the page, upstream id a) page 1 has no text a.json, a.pdf"
     )
     for name in ("papers/docs.tar#0.1", "papers/docs.tar#0"):
         assert vlmill("trace", odd, name) == 0
