@@ -8,7 +8,9 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray import cloudpickle
@@ -42,8 +44,9 @@ class Worker:
     def answer(self, item):
         job, number = item
         self.asked += 1
-        if self.stage.seconds is not None:
-            time.sleep(self.stage.seconds)
+        if self.stage.present is not None:
+            (self.stage.present / str(os.getpid())).touch()
+            wait_until(lambda: len(list(self.stage.present.iterdir())) >= self.stage.needs)
             return os.getpid(), 1
         if self.stage.always or (self.stage.dies and number == 1 and not self.stage.dies.exists()):
             (self.stage.dies or Path(os.devnull)).touch()
@@ -60,7 +63,8 @@ class Stage:
     dies: Path | None = None  # is there once a worker has died
     always: bool = False
     lacks_model: bool = False
-    seconds: float | None = None  # that an answer takes; it is then the worker's process
+    present: Path | None = None  # folder where workers leave their process; it is then the answer
+    needs: int = 1  # workers that have to be present before one answers
     unit: str = "things"
     overlaps: bool = False
     resources: Resources = field(default_factory=Resources)
@@ -87,6 +91,13 @@ class Flow:
 
     def finish(self, job, answers):
         return {name: list(found) for name, found in answers.items()}
+
+
+def wait_until(condition):
+    latest = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < latest
+        time.sleep(0.02)
 
 
 FLOW = Flow({name: Stage(name) for name in ("double", "name")})
@@ -163,13 +174,31 @@ def test_workers_load_before_they_answer_and_an_error_of_it_ends_the_flow(ray_po
         run(ray_pool, flow, [Job("a", 5)])
 
 
-@pytest.mark.parametrize(("seconds", "processes"), [(0.2, {2}), (0, {1})])
-def test_a_stage_that_is_behind_gets_another_worker_and_one_that_keeps_up_does_not(
-    ray_pool, monkeypatch, seconds, processes
+@pytest.mark.parametrize(("clock", "workers"), [(count(0, ray_flow.PATIENCE), 2), (repeat(0), 1)])
+def test_a_stage_whose_items_have_waited_long_enough_gets_another_worker(
+    ray_pool, monkeypatch, tmp_path, clock, workers
 ):
-    monkeypatch.setattr(ray_flow, "PATIENCE", 0.3)
-    found, _ = run(ray_pool, Flow({"name": Stage("name", seconds=seconds)}), [Job("a", 20, ("name",))])
-    assert {len(set(found[0]["name"]))} == processes
+    monkeypatch.setattr(ray_flow, "time", SimpleNamespace(monotonic=clock.__next__))
+    stage = Stage("name", present=tmp_path, needs=workers)
+    found, _ = run(ray_pool, Flow({"name": stage}), [Job("a", 20, ("name",))])
+    assert len(list(tmp_path.iterdir())) == workers
+    assert {str(process) for process in found[0]["name"]} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_wait_that_was_broken_begins_anew(monkeypatch):
+    now, added = count(0, ray_flow.PATIENCE * 0.6), []
+    monkeypatch.setattr(ray_flow, "time", SimpleNamespace(monotonic=now.__next__))
+    run = SimpleNamespace(
+        calls=[],
+        behind={},
+        crew=SimpleNamespace(most={"name": 2}),
+        workers=[ray_flow._Worker("name", None, is_loaded=True)],
+        add_workers=lambda stage, number: added.append((stage, number)),
+    )
+    for waits, expected in [(1, []), (1, []), (0, []), (1, []), (1, []), (1, [("name", 1)])]:
+        run.calls = [SimpleNamespace(stage="name")] * waits
+        ray_flow._FlowRun._help_stages(run)
+        assert added == expected
 
 
 # -- who works on what -------------------------------------------------------------------------------------------------
