@@ -93,6 +93,19 @@ def check_result_file(folder: Path, name: str) -> None:
         ) from error
 
 
+def check_export(export: Path) -> None:
+    """Hash the files of an export that lies where it was written.
+
+    Raises:
+        StoreError: one has changed since.
+    """
+    folder = export.absolute().parent
+    if (folder / RESULT).exists():
+        for name in read_digests(folder):
+            if name.startswith(f"{export.name}/"):
+                check_result_file(folder, name)
+
+
 def _list_result_files(folder: Path) -> Iterator[str]:
     """The files of a stage that are as they will stay, but for its result."""
     for path in sorted(folder.rglob("*")):

@@ -30,7 +30,7 @@ from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.train import adapters, checkpoint, new_rows
 from vlmill.train.data import Reader, open_reader
 from vlmill.train.device import prepare_torch, take_device
-from vlmill.train.digests import RESULT, check_result_file, read_digests, read_result, write_result
+from vlmill.train.digests import RESULT, check_export, read_result, write_result
 from vlmill.train.distributed import ProcessGroup, join_process_group
 from vlmill.train.evaluate import HeldOut, Score, make_score_table, summarise_scores, write_answers
 from vlmill.train.export import export_model, load_export
@@ -284,6 +284,7 @@ def evaluate_stage(
     export: Path | None = None,
     machine: Machine | None = None,
     watcher: Watcher | None = None,
+    answers: Path | None = None,
 ) -> tuple[str, dict[str, Score]]:
     """Score a trained stage, or a model in an export's folder, on the stage's held-out samples.
 
@@ -297,6 +298,7 @@ def evaluate_stage(
         export: a folder with a model of the stage's class and tokenizer, scored in place of the trained stage.
         machine: what it runs on.
         watcher: receives its progress.
+        answers: a file to write, with a line for each sample as in `held_out.jsonl`.
 
     Returns:
         The stage's name, and its scores by source: none where nothing is held out.
@@ -318,28 +320,17 @@ def evaluate_stage(
         before = None if export else weights.parent
         network = create_model(reader.family, reader.tokenizer, mixture.chat, training.seed, before)
         if export:
-            _check_export(export)
+            check_export(export)
             network = load_export(export, network, reader.tokenizer)
         scorer = Scorer(network, reader, device, getattr(torch, training.dtype), group)
         kept = scorer.keep_scores(weights, open_stage_folder(directory, chosen.name))
         found = scorer.score_held_out(training.evaluate if samples is None else samples, kept, watcher)
         scores = summarise_scores(found, mixture, group)
         if group.leads:
+            if answers:
+                write_answers(answers, found)
             kept.path.unlink(missing_ok=True)
     return chosen.name, scores
-
-
-def _check_export(export: Path) -> None:
-    """Hash the files of an export that lies where it was written.
-
-    Raises:
-        StoreError: one has changed since.
-    """
-    folder = export.absolute().parent
-    if (folder / RESULT).exists():
-        for name in read_digests(folder):
-            if name.startswith(f"{export.name}/"):
-                check_result_file(folder, name)
 
 
 def _describe_identity(

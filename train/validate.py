@@ -283,18 +283,24 @@ def list_outdated_trainings(root: Path, recipe: Recipe, shown: Path) -> Iterator
         shown: the folder as the command line names it.
     """
     for stage in recipe.stages:
-        folder, lock = root / "train" / stage.name, root / "mixtures" / stage.name / LOCK
-        if not (folder / RESULT).exists() or not lock.exists():
-            continue
-        try:
-            trained = read_result(folder)
-        except StoreError:  # it has changed, which `vlmill verify` and `vlmill train` say
-            continue
-        if trained["identity"]["mixture"] != hash_file(lock):
+        if said := describe_outdated_training(root, stage.name):
             yield (
-                f"{stage.name}: its model was trained on an earlier plan, and is not changed. To train on this one: "
+                f"{said}, and is not changed. To train on this one: "
                 f"delete {shown / 'train' / stage.name}, then vlmill train {shown} --stage {stage.name}"
             )
+
+
+def describe_outdated_training(root: Path, stage: str) -> str:
+    """That a stage was trained to its end on another plan than there is now; empty where it was not."""
+    folder, lock = root / "train" / stage, root / "mixtures" / stage / LOCK
+    if not (folder / RESULT).exists() or not lock.exists():
+        return ""
+    try:
+        trained = read_result(folder)
+    except StoreError:  # it has changed, which `vlmill verify` and `vlmill train` say
+        return ""
+    outdated = trained["identity"]["mixture"] != hash_file(lock)
+    return f"{stage}: its model was trained on an earlier plan" if outdated else ""
 
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:

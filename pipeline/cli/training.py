@@ -141,6 +141,10 @@ def evaluate(
     metrics: Annotated[
         str, typer.Option(help="Metrics to show, separated by commas: exact, vqa, anls, relaxed.")
     ] = "exact,vqa,anls,relaxed",
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write each question, its reference and the model's answer, as JSON Lines."),
+    ] = None,
     device: Device = "auto",
     threads: Threads = 0,
     shards: Shards = None,
@@ -157,7 +161,7 @@ def evaluate(
 
         vlmill evaluate demo
         vlmill evaluate demo --stage align --samples 50 --metrics exact,anls
-        vlmill evaluate demo --export demo/train/tune/export
+        vlmill evaluate demo --export demo/train/tune/export --answers answers.jsonl
         torchrun --nproc-per-node 8 -m vlmill.pipeline.cli evaluate /shared/run
     """
     from dataclasses import asdict
@@ -168,6 +172,7 @@ def evaluate(
     from vlmill.train.metrics import METRICS
     from vlmill.train.run import evaluate_stage
     from vlmill.train.settings import Machine
+    from vlmill.train.validate import describe_outdated_training
 
     shown = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in shown:
@@ -175,7 +180,7 @@ def evaluate(
             raise RecipeError(f"--metrics {name}: there is no such metric; {suggest_names(name, list(METRICS))}")
     with ProgressBars(make_console(stderr=True) if as_json else console) as watcher:
         machine = Machine(device=device, threads=threads, shards=_resolve_shards(shards))
-        name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher)
+        name, scores = evaluate_stage(directory, stage, samples, export, machine, watcher, answers)
     if not scores:
         raise NotBuiltError(
             f"stage {name} has no held-out samples; set them in its mixture, held_out: {{SOURCE: 0.05}}, then: vlmill "
@@ -190,6 +195,16 @@ def evaluate(
         )
     else:
         console.print(make_score_table(scores, name, shown))
+    own = directory / "train" / name / "export"
+    if export in (None, own) and (said := describe_outdated_training(directory, name)):
+        make_console(stderr=True).print(
+            f"warning: {said}: of the samples that today's plan holds out, it may have been trained on some, and their "
+            f"scores are too good. To train on this plan: delete {directory / 'train' / name}, then vlmill train "
+            f"{directory} --stage {name}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
 
 def ablate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
@@ -22,6 +23,7 @@ from tests.helpers.stages import (
     write_run,
 )
 from tests.helpers.upstream import cauldron
+from vlmill import open_run
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import loop
@@ -58,12 +60,27 @@ def test_a_training_leaves_every_answer_beside_its_scores(run):
     } == result(run)
 
 
-def test_a_stage_scored_again_scores_the_same(run):
+def test_a_stage_scored_again_scores_the_same(run, tmp_path):
     name, found = evaluate_stage(run, machine=MACHINE)
     assert name == "align"
     assert {source: asdict(score) for source, score in found.items()} == result(run)
+    assert vlmill("evaluate", run, "--answers", tmp_path / "new" / "answers.jsonl") == 0
+    assert read_answers(tmp_path / "new" / "answers.jsonl") == read_answers(run / "train" / "align" / "held_out.jsonl")
+    open_run(run).evaluate(samples=2, machine=MACHINE, answers=tmp_path / "two.jsonl")
+    assert len(read_answers(tmp_path / "two.jsonl")) == 2
     _, more = evaluate_stage(run, "align", samples=50, machine=MACHINE)
     assert more["quiz"].samples == 9  # all there are
+
+
+def test_scoring_a_model_of_an_earlier_plan_warns_that_it_may_have_seen_the_samples(run, tmp_path, capsys):
+    assert vlmill("evaluate", run) == 0
+    assert "earlier plan" not in capsys.readouterr().err
+    shutil.copytree(run / "train", tmp_path / "run" / "train")
+    shutil.copyfile(run / "recipe.lock.yaml", tmp_path / "run" / "recipe.lock.yaml")
+    write_run(tmp_path / "run", {"quiz": [question(number) for number in range(40)]}, hold_out=12, length=96)
+    for more in ([], ["--json"], ["--export", tmp_path / "run" / "train" / "align" / "export"]):
+        assert vlmill("evaluate", tmp_path / "run", *more) == 0
+        assert "warning: align: its model was trained on an earlier plan: of the" in capsys.readouterr().err
 
 
 def test_an_export_scores_as_the_stage_that_it_came_from(run):

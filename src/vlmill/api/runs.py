@@ -417,6 +417,7 @@ class Run(RunExports):
         samples: int | None = None,
         export: str | Path | None = None,
         machine: Machine | None = None,
+        answers: str | Path | None = None,
     ) -> dict[str, Score]:
         """Score a trained stage on its held-out samples.
 
@@ -427,6 +428,7 @@ class Run(RunExports):
             samples: Of each source at most; None is what the recipe says.
             export: A folder with an exported model, scored in place of the trained stage.
             machine: What it runs on.
+            answers: A file to write, with a JSON line for each sample: its questions, references and answers.
 
         Returns:
             Source -> its scores; none where nothing is held out.
@@ -436,8 +438,8 @@ class Run(RunExports):
         """
         from vlmill.train.run import evaluate_stage
 
-        exported = take_local_path(export) if export else None
-        return evaluate_stage(self.folder, stage, samples, exported, machine)[1]
+        exported, kept = (take_local_path(path) if path else None for path in (export, answers))
+        return evaluate_stage(self.folder, stage, samples, exported, machine, answers=kept)[1]
 
 
 @guard_call
