@@ -1,9 +1,10 @@
 """What a changed recipe makes of a run: which steps are kept and which run again, and why, said before any work begins.
 
 The recipe that the folder is locked to is compared with the new one, step by step: a step runs again where its own
-parameters differ, or where a step that it reads from runs again. Input files are taken to be those that were read, but
-for those of sources and benchmarks that were moved: of these only their sha256 can tell, and the build computes them. A
-step that runs again may leave the bytes that it left before; what reads them is then kept after all.
+parameters differ, or where a step that it reads from runs again. Input files on this machine are compared, up to some
+size (`changed_inputs.py`); others are taken to be those that were read, but for those of sources and benchmarks that
+were moved: of these only their sha256 can tell, and the build computes them. A step that runs again may leave the bytes
+that it left before; what reads them is then kept after all.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ UNDECIDED: Final = "run again where the files differ"
 READS = "reads "
 """How the reason begins of a step that reads what is made again."""
 
-ASSUMED = "input files are taken to be those that were read, unless --source or --set moves them"
+ASSUMED = (
+    "input files elsewhere, of benchmarks, and beyond 1 GiB are taken to be those that were read, unless --source or "
+    "--set moves them"
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def forecast_steps(
     now: Sequence[ForecastStep],
     changed: Iterable[str] = (),
     moved: Collection[str] = (),
+    differ: Mapping[str, bool] | None = None,
 ) -> tuple[StepForecast, ...]:
     """What happens to each step of the new recipe, in order, then the steps that it no longer has.
 
@@ -100,15 +105,22 @@ def forecast_steps(
         now: those of the new one.
         changed: files of the folder that are others now, such as `tokenizer.json`.
         moved: sources and benchmarks whose input files lie elsewhere now.
+        differ: whether the input files of a source are others than those that were read; see `find_changed_inputs`.
     """
     earlier, remade, undecided = {step.folder: step for step in before}, {*changed}, set[str]()
+    differ = differ or {}
     found = list[StepForecast]()
     for step in now:
         tasks, then = len(_read_names(root, step.folder)), earlier.get(step.folder)
         inputs = _find_inputs(root, step)
         reasons = (*_explain_change(then, step), *step.unlocked) if then else ()
         reasons += tuple(f"{READS}{name}" for name in inputs if name in remade)
-        doubts = tuple(f"input files of {name} were moved" for name in step.inputs if name in moved)
+        if not reasons:
+            reasons = tuple(
+                f"input files of {name} are not those that were read" for name in step.inputs if differ.get(name)
+            )
+        unsure = [name for name in step.inputs if name in moved and name not in differ]
+        doubts = tuple(f"input files of {name} were moved" for name in unsure)
         doubts += tuple(f"{READS}{name}" for name in inputs if name in undecided)
         if then is None or not tasks:
             found.append(StepForecast(step.folder, "run", tasks))

@@ -97,20 +97,7 @@ class Build:
         if tokenizer.is_file():
             load_tokenizer(tokenizer, find_format(self.recipe.chat))
         OptOuts.given({file.name: self.root / file.path for file in self._lists})
-        input_sets = [
-            surveys.InputSet(
-                name,
-                f"steps/{name}",
-                self.recipe.source(name),
-                self.place(settings.root),
-                settings.files,
-                settings.subset,
-                settings.split,
-                settings.on_bad_file,
-            )
-            for name, settings in self.recipe.sources.items()
-        ]
-        for source, partitions in surveys.survey_inputs(self, "survey", input_sets).items():
+        for source, partitions in surveys.survey_inputs(self, "survey", surveys.list_input_sets(self)).items():
             limited = surveys.limit_rows(partitions, self.recipe.limit)
             if not limited:
                 raise RecipeError(

@@ -105,6 +105,23 @@ class HashInputFiles:
         return [File("input", one.url, *found) for one, found in zip(input_files, hashed, strict=True)]
 
 
+def list_input_sets(run: Build) -> list[InputSet]:
+    """The input files of each source of a build's recipe."""
+    return [
+        InputSet(
+            name,
+            f"steps/{name}",
+            run.recipe.source(name),
+            run.place(settings.root),
+            settings.files,
+            settings.subset,
+            settings.split,
+            settings.on_bad_file,
+        )
+        for name, settings in run.recipe.sources.items()
+    ]
+
+
 def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dict[str, list[PlannedPartition]]:
     """The partitions of every set by its name, in the order of their rows. Small input files share a chain.
 
@@ -125,7 +142,7 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
     every = [input_file for input_files in listed.values() for input_file in input_files]
     hashed = _hash_input_files(run, phase, every)
     files = dict(zip(every, (hashed[place] for place in range(len(every))), strict=True))
-    chains = [chain for inputs in input_sets for chain in _list_survey_chains(run, inputs, listed[inputs.name], files)]
+    chains = [chain for inputs in input_sets for chain in list_survey_chains(run, inputs, listed[inputs.name], files)]
     chunks = dict[InputFile, list[Chunk]]()
     for chain, receipts in run.run_chains(phase, chains):
         chunks |= zip(chain.input_files, read_chunks(run.root, receipts[-1][1]), strict=True)
@@ -192,7 +209,7 @@ def _group_hashed(input_files: Sequence[InputFile], places: Sequence[int]) -> li
     return groups
 
 
-def _list_survey_chains(
+def list_survey_chains(
     run: Build, inputs: InputSet, input_files: Sequence[InputFile], files: Mapping[InputFile, File]
 ) -> Iterator[Chain]:
     """A task for each file, or for neighbours that are small; files behind them change the last of these alone."""

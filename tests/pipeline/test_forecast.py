@@ -12,6 +12,7 @@ from tests.helpers.small import product, vlmill, write_recipe
 from tests.helpers.upstream import cauldron, picture
 from vlmill.api import checks
 from vlmill.api.builds import forecast_changes, load_recipe
+from vlmill.pipeline.checks import changed_inputs
 from vlmill.pipeline.checks.forecast import StepForecast, describe_causes
 from vlmill.pipeline.core.files import read_json
 from vlmill.pipeline.recipe.mapping import list_differences
@@ -161,7 +162,14 @@ def test_the_first_step_that_a_change_touches_says_why_and_no_step_before_it_run
     assert named[first]
 
 
-def test_of_moved_input_files_the_forecast_says_that_the_files_decide(recipe, run, tmp_path):
+@pytest.fixture
+def no_hashes(monkeypatch):
+    """Input files are too large to be hashed for a forecast."""
+    monkeypatch.setattr(changed_inputs, "MOST", 0)
+
+
+@pytest.mark.usefixtures("no_hashes")
+def test_of_moved_input_files_that_are_not_hashed_the_forecast_says_that_they_decide(recipe, run, tmp_path):
     (tmp_path / "moved").mkdir()
     cauldron(tmp_path / "moved/quiz.parquet", [([picture(70, (200, 90))], [("What is it?", "A garden")])])
     moves = {"quiz": f"{tmp_path}/moved/"}
@@ -196,7 +204,7 @@ def test_check_says_what_a_build_in_a_runs_folder_does_and_changes_nothing_there
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     found, said = check()
     assert (found["differences"], {step["outcome"] for step in found["forecast"]}) == ("", {"kept"})
-    assert "a run of this recipe; it keeps every step (input files are taken to be those that were read" in said
+    assert "a run of this recipe; it keeps every step (input files elsewhere, of benchmarks, and beyond" in said
     found, said = check("filters.shape.max_ratio=3")
     loaded = load_recipe(recipe, settings={"filters.shape.max_ratio": 3})
     forecasts = forecast_changes(loaded, run)
@@ -206,7 +214,7 @@ def test_check_says_what_a_build_in_a_runs_folder_does_and_changes_nothing_there
     found, said = check("stages.align.train.steps=1")
     assert {step["outcome"] for step in found["forecast"]} == {"kept"}
     assert (
-        "A build there needs --accept-changes; it keeps every step (input files are taken to be those that were read"
+        "A build there needs --accept-changes; it keeps every step (input files elsewhere, of benchmarks, and beyond"
         in said
     )
     assert vlmill("check", recipe, "--out", run.parent / "empty", "--json") == 0
@@ -214,7 +222,7 @@ def test_check_says_what_a_build_in_a_runs_folder_does_and_changes_nothing_there
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
-@pytest.mark.usefixtures("no_estimate")
+@pytest.mark.usefixtures("no_estimate", "no_hashes")
 def test_check_says_of_a_moved_source_that_the_files_decide(recipe, run, tmp_path, capsys):
     (tmp_path / "moved").mkdir()
     shutil.copyfile(recipe.parent / "quiz.parquet", tmp_path / "moved/quiz.parquet")
@@ -222,6 +230,32 @@ def test_check_says_of_a_moved_source_that_the_files_decide(recipe, run, tmp_pat
     forecasts = {step["folder"]: step["outcome"] for step in json.loads(capsys.readouterr().out)["forecast"]}
     assert forecasts["steps/quiz/survey"] == "run again where the files differ"
     assert forecasts["steps/web/survey"] == "kept"
+
+
+def test_input_files_that_have_changed_are_said_by_forecast_and_build(recipe, tmp_path, capsys):
+    shutil.copytree(recipe.parent, tmp_path / "inputs")
+    recipe, run = tmp_path / "inputs" / recipe.name, tmp_path / "run"
+    assert vlmill("build", recipe, "--out", run, "--workers", 0) == 0
+    said = "input files of quiz are not those that were read"
+    assert said not in capsys.readouterr().out
+    assert rerun(recipe, run) == ({}, set())
+    assert said not in capsys.readouterr().out
+    cauldron(tmp_path / "inputs/quiz.parquet", [([picture(70, (200, 90))], [("What is it?", "A garden")])])
+    forecasts = {found.folder: found for found in forecast_changes(load_recipe(recipe), run)}
+    assert forecasts["steps/quiz/survey"].reasons == (said,)
+    assert forecasts["steps/web/read"].outcome == "kept"
+    assert vlmill("build", recipe, "--out", shutil.copytree(run, tmp_path / "copy"), "--workers", 0) == 0
+    assert f"{said}: what follows from them runs again" in capsys.readouterr().out
+    named, ran = rerun(recipe, run)
+    assert "steps/quiz/read" in ran & {*named}
+    assert rerun(recipe, run) == ({}, set())
+
+
+def test_moved_input_files_that_are_the_same_change_nothing(recipe, run, tmp_path):
+    (tmp_path / "moved").mkdir()
+    shutil.copyfile(recipe.parent / "quiz.parquet", tmp_path / "moved/quiz.parquet")
+    loaded = load_recipe(recipe, sources={"quiz": f"{tmp_path}/moved/"})
+    assert {found.outcome for found in forecast_changes(loaded, run)} == {"kept"}
 
 
 def test_what_is_the_same_of_several_sources_is_one_line_of_the_forecast():

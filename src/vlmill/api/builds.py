@@ -26,6 +26,7 @@ from vlmill.mixtures.build import build_stages, read_stats
 from vlmill.mixtures.disclosure import read_disclosure, remove_disclosure, restore_disclosure
 from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.mixtures.report.grouped import group_notes
+from vlmill.pipeline.checks.changed_inputs import find_changed_inputs
 from vlmill.pipeline.checks.forecast import StepForecast, describe_causes
 from vlmill.pipeline.core.collector import collect_rarely
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
@@ -291,9 +292,10 @@ def forecast_changes(
 ) -> tuple[StepForecast, ...]:
     """What building a recipe in the folder of a run keeps of it and makes again, and why, before any work.
 
-    Reads the folder's lock and manifests, and compares the tokenizer and lists with the run's copies. Input files and
-    vlmill itself are taken to be those of the run. Where `load_recipe` moved a source or benchmark, what follows from
-    its files is `run again where the files differ`.
+    Reads the folder's lock and manifests, compares the tokenizer and lists with the run's copies, and input files with
+    those that were read, as far as they are on this machine and at most 1 GiB. Others, and vlmill itself, are taken to
+    be those of the run. Where `load_recipe` moved a source or benchmark, what follows from such files is `run again
+    where the files differ`.
 
     Raises:
         RecipeError: the recipe is wrong.
@@ -322,6 +324,14 @@ def _show_forecast(root: Path, recipe: Recipe, base: Path, moved: Collection[str
         console.print("what the change touches:")
         for line in describe_causes(forecasts):
             _print_line(console, f"  {line}")
+
+
+def _show_changed_inputs(root: Path, recipe: Recipe, base: Path, console: Console | None) -> None:
+    """Print which sources of a run that was built have other input files now."""
+    if console:
+        for name in (name for name, differs in find_changed_inputs(root, recipe, base).items() if differs):
+            said = f"input files of {name} are not those that were read: what follows from them runs again"
+            _print_line(console, said)
 
 
 def build_recipe(
@@ -362,6 +372,7 @@ def build_recipe(
             _show_forecast(root, recipe, base, moved, console)
         disclosed = read_disclosure(root)
         _lock_run(root, data, accept_changes=accept_changes)
+        _show_changed_inputs(root, recipe, base, None if accept_changes else console)
         recipe = pin_hub_roots(root, recipe, accept_changes=accept_changes)
         if rebuild:
             forget_versions(root)

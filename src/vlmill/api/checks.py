@@ -27,6 +27,7 @@ from vlmill.mixtures.estimate import estimate_stage_tokens, sum_by_entry
 from vlmill.mixtures.forecast import list_mixture_steps
 from vlmill.mixtures.members import list_members
 from vlmill.mixtures.report.warnings import warn_of_sums
+from vlmill.pipeline.checks.changed_inputs import find_changed_inputs
 from vlmill.pipeline.checks.check import EarlierWork, InputCheck, check_inputs, find_earlier_work
 from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, add_known, count_workers, estimate_source
 from vlmill.pipeline.checks.estimate_table import list_assumptions, list_totals, make_source_table
@@ -216,7 +217,8 @@ def forecast_build(root: Path, recipe: Recipe, base: Path, moved: Collection[str
     before, now = (
         [*list_forecast_steps(root, item), *list_mixture_steps(item)] for item in (read_locked_recipe(root), recipe)
     )
-    return forecast_steps(root, before, now, find_changed_files(root, recipe, base), moved)
+    differ = find_changed_inputs(root, recipe, base)
+    return forecast_steps(root, before, now, find_changed_files(root, recipe, base), moved, differ)
 
 
 def refuse_faults(found: ReadableRecipe, root: Path) -> None:
