@@ -244,13 +244,15 @@ def warn_of_short_plans(recipe: Recipe, tokens: Mapping[str, int | None]) -> Ite
 
 
 def is_trainable(root: Path, recipe: Recipe) -> bool:
-    """Whether the plans of a built run have sequences enough for all of its trainings.
+    """Whether the trainings of a built run can begin: its plans feed them, and no stage was trained on an earlier one.
 
     Args:
         root: the run's folder.
         recipe: that it is locked to.
     """
     for stage in recipe.stages:
+        if describe_outdated_training(root, stage.name):
+            return False
         if recipe.model and stage.train:
             planned = read_json(root / "mixtures" / stage.name / LOCK)["plan"]["sequences"]
             try:

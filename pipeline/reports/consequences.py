@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vlmill.pipeline.core.reasons import Reason
+from vlmill.pipeline.core.shown import count_things
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_counts
 from vlmill.pipeline.recipe.schema import Recipe
@@ -18,11 +19,11 @@ from vlmill.pipeline.verdicts.audit import FALLEN
 Causes = Mapping[Reason, Mapping[Reason, int]]
 """Consequence -> cause -> how many samples, or nodes, it took."""
 
-SAID = {
-    Reason.REQUIRED_LOST: "samples went with a required image, which went for",
-    Reason.NOTHING_LEFT: "samples have nothing left, most of which went for",
-    Reason.TOO_FEW_IMAGES: "samples had more images, most of which went for",
-    Reason.TURN_LOST: "texts and images went with their turn, a text of which went for",
+SAID = {  # a consequence in words, and what it takes
+    Reason.REQUIRED_LOST: ("{} went with a required image, which went for", "sample"),
+    Reason.NOTHING_LEFT: ("of {} nothing is left, most of which went for", "sample"),
+    Reason.TOO_FEW_IMAGES: ("{} had more images, most of which went for", "sample"),
+    Reason.TURN_LOST: ("{} went with a turn, a text of which went for", "node"),
 }
 
 
@@ -57,7 +58,8 @@ def describe_causes(found: Iterable[Causes]) -> Iterator[str]:
         for reason, behind in causes.items():
             total.setdefault(reason, Counter()).update(behind)
     for reason, behind in sorted(total.items(), key=lambda item: -item[1].total()):
-        yield f"{reason}: {behind.total():,} {SAID[reason]} {name_causes(behind)}"
+        said, thing = SAID[reason]
+        yield f"{reason}: {said.format(count_things(behind.total(), thing))} {name_causes(behind)}"
 
 
 def name_causes(behind: Mapping[Reason, int]) -> str:

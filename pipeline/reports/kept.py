@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.shown import describe_more
+from vlmill.pipeline.core.shown import count_things, describe_more
 from vlmill.pipeline.core.step import Count
 from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
@@ -170,8 +170,8 @@ def list_kept_warnings(found: Sequence[KeptOfSource], shown: Path) -> Iterator[s
             outside = Reason.FORBIDDEN_ADDRESS in dict(why)
             absolute = " (forbidden_address: absolute, or out of that folder)" if outside else ""
             yield (
-                f"warning: {one.source}: {total:,} {'image' if total == 1 else 'images'} lost for files not under "
-                f"`images`{absolute}, and with samples that need these ({_name_reasons(why)}): "
+                f"warning: {one.source}: {count_things(total, 'image')} lost, since their own files or those of other "
+                f"images of the same sample are not under `images`{absolute} ({_name_reasons(why)}): "
                 f"{_make_command(one, shown, why[0][0])}; "
                 f"put files there or --set sources.{one.source}.images=FOLDER, then build with --retry-failed"
             )

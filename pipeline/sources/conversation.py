@@ -311,7 +311,9 @@ def _read_message(place: int, message: Any) -> Message:
     if role is None or any(not isinstance(other, str) or SPEAKERS.get(other.lower()) != role for other in others):
         tool = isinstance(speaker, str) and TOOL.fullmatch(speaker.lower())
         reason = Reason.UNSUPPORTED_CONTENT if tool else Reason.BAD_ROW
-        advice = "" if tool else "; kind table takes others, by its options speaker, said and speakers"
+        named = isinstance(speaker, str)
+        option = f"speakers maps it: speakers: {{{speaker}: user}}" if named else "speaker names its key"
+        advice = "" if tool else f"; in kind table the option {option}"
         known = f"known are {', '.join(SPEAKERS)}{advice}"
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; {known}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN

@@ -84,7 +84,8 @@ def test_a_build_that_kept_little_says_why_and_what_to_do(folder, capsys, option
     assert "talk 7 1 14.3% missing_file 6" in words
     assert "warning: talk: kept 1 of 7 rows as samples, 14.3% (missing_file 6): vlmill report" in words
     assert (
-        "6 images lost for files not under `images`, and with samples that need these (missing_file 6): vlmill" in words
+        "6 images lost, since their own files or those of other images of the same sample are not under `images` "
+        "(missing_file 6): vlmill report" in words
     )
     assert "--retry-failed" in words
     assert vlmill("status", folder / "run") == 0
@@ -97,8 +98,8 @@ def test_files_that_were_not_had_are_named_by_the_reason_that_a_report_takes(fol
     assert build(folder) == 0
     words = said(capsys)
     assert (
-        "3 images lost for files not under `images` (forbidden_address: absolute, or out of that folder), and with "
-        "samples that need these (forbidden_address 2, missing_file 1): vlmill report"
+        "3 images lost, since their own files or those of other images of the same sample are not under `images` "
+        "(forbidden_address: absolute, or out of that folder) (forbidden_address 2, missing_file 1): vlmill report"
     ) in words
     assert f"vlmill report {folder / 'run'} --source talk --reason forbidden_address; put files there or" in words
     (line,) = (line for line in words.split("warning: ") if "not under `images`" in line)

@@ -106,11 +106,14 @@ def test_a_build_says_of_a_trained_stage_that_its_plan_is_another_now(tmp_path, 
     write_result(trained, {"identity": {"mixture": hash_file(root / "mixtures/align/mixture.lock.json")}, "scores": {}})
     capsys.readouterr()
     assert vlmill(*build) == 0
-    assert "earlier plan" not in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "earlier plan" not in said
+    assert f", vlmill train {root}" in said
     assert vlmill(*build, "--set", "stages.align.mixture.shares.web=0.3") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "align: its model was trained on an earlier plan, and is not changed." in said
     assert f"delete {trained}, then vlmill train {root} --stage align" in said
+    assert f", vlmill train {root}" not in said, "it would be refused"
     write_atomically(trained / "result.json", "{}")
     assert vlmill(*build, "--set", "stages.align.mixture.shares.web=0.3") == 0, "what verify finds ends no build"
 
