@@ -35,6 +35,12 @@ HUB_LICENCES = frozenset(
 """Identifiers that the Hub knows, of those that data sets commonly have
 (https://huggingface.co/docs/hub/repositories-licenses)."""
 
+LOADING = """## Loading
+
+The library `datasets` does not load these shards, whose samples have different numbers of images. They also hold what
+the stages keep for evaluation. `vlmill export DIR --stage STAGE --to parquet --out FOLDER` writes what it loads, with
+training and validation apart, and a card for the Hub."""
+
 SIZES = tuple(1000 * 10**power for power in range(10))
 SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
@@ -70,6 +76,7 @@ def make_card(root: Path) -> str:
         _describe_counts(funnel),
         _describe_losses(root, funnel),
         *(_describe_stage(root, stage.name) for stage in recipe.stages),
+        LOADING if recipe.stages else "",
         _describe_contamination(root, recipe),
         _describe_rebuilding(root, recipe),
     )
@@ -82,18 +89,13 @@ def _describe_metadata(root: Path, recipe: Recipe, funnel: Mapping[str, LevelCou
     samples = whole["samples"].kept if "samples" in whole else 0
     pins = _read_pins(root)
     repositories = {pins[name].removeprefix(HUB).split("@")[0] for name in recipe.sources if name in pins}
-    policies = [
-        {"config_name": name, "data_files": [{"split": "train", "path": f"shards/*/{name}/*.tar"}]}
-        for name in recipe.policies
-        if any(name in recipe.list_policies(source) for source in recipe.sources)
-    ]
     return {
         "pretty_name": recipe.name,
         **choose_licence(source.licence for source in recipe.sources.values()),
         "task_categories": ["image-text-to-text" if images else "text-generation"],
         "size_categories": [name_size(samples)],
         **({"source_datasets": sorted(repositories)} if repositories else {}),
-        **({"configs": policies} if policies else {}),
+        "viewer": False,  # see LOADING
     }
 
 

@@ -45,7 +45,7 @@ class InputCheck:
     """What was found of all that a build would open."""
 
     errors: tuple[VlmillError, ...]
-    files: Mapping[str, Sequence[InputFile]] = field(default_factory=dict)  # of each source that can be listed
+    files: Mapping[str, Sequence[InputFile]] = field(default_factory=dict)  # of each source that can be read
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,17 @@ def check_inputs(
         *(filter_.made_by for filter_ in recipe.filters if isinstance(filter_, TextQuality)),
         *(partial(check_weights, signal, f"signals.{name}", base) for name, signal in recipe.signals.items()),
         *(partial(read_key, one.api_key, f"signals.{name}") for name, one in recipe.list_asking_signals().items()),
-        *(partial(_check_folders, name, one, base) for name, one in sources.items() if name not in earlier.read),
         *(partial(_check_place, recipe, name, check) for name, check in places.items()),
     ]
+    asked = {name: one for name, one in sources.items() if name not in earlier.read}
+    checks += [partial(_check_folders, name, _list_served(one), base) for name, one in asked.items()]
+    images = {name: partial(_check_folders, name, {"images": one.images}, base) for name, one in asked.items()}
+    absent = {name: error for name, check in images.items() if (error := _find_error(check))}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = [error for error in pool.map(_find_error, checks) if error is not None]
-    return InputCheck((*found, *refused), {name: files[name] for name in sources if name in files})
+    found += absent.values()
+    readable = {name: files[name] for name in sources if name in files and name not in absent}
+    return InputCheck((*found, *refused), readable)
 
 
 def _pin_roots(roots: Mapping[str, str]) -> tuple[dict[str, str], list[VlmillError], frozenset[str]]:
@@ -231,11 +236,14 @@ def check_lists(filter_: Filter, base: Path) -> None:
     OptOuts.given(wanted)
 
 
-def _check_folders(name: str, settings: SourceSettings, base: Path) -> None:
-    """Those of images and of what is served in place of addresses, or archives of them, where they are local."""
-    places = {f"serve.{prefix}": folder for prefix, folder in settings.serve.items()}
-    places |= {"images": settings.images} if settings.images else {}
-    resolved = {key: resolve_place(place, base) for key, place in places.items()}
+def _list_served(settings: SourceSettings) -> dict[str, str]:
+    """The folders of what is served in place of addresses, by their keys."""
+    return {f"serve.{prefix}": folder for prefix, folder in settings.serve.items()}
+
+
+def _check_folders(name: str, places: Mapping[str, str | None], base: Path) -> None:
+    """Folders of images, or archives of them, that a source names by these keys, where they are local."""
+    resolved = {key: resolve_place(place, base) for key, place in places.items() if place}
     faults = list[str]()
     for key, place in resolved.items():
         outer, _, file = place.rpartition("::")

@@ -26,8 +26,12 @@ HOLDER = r"([_-]?(path|file|file[_-]?name|name|url|uri|src|clip|frame|byte|data|
 
 Meaning = Literal["media", "image", "address", "content", "verdict", "mark", "none", "unknown"]
 
-ID_KEYS = ("id", "uuid", "uid", "key", "__key__", "idx", "index")
+ID_KEYS = (
+    *("id", "uuid", "uid", "key", "__key__", "idx", "index"),
+    *("sample_id", "conversation_id", "question_id", "example_id", "item_id", "document_id", "doc_id", "data_id"),
+)
 """Keys of the id of a row, in lower case; the first that a row has counts."""
+PANDAS_INDEX = "__index_level_0__"
 
 MEANINGS: tuple[tuple[str, Meaning], ...] = (
     (rf"(input[_-]?)?(video|audio|sound|speech|movie|wav|mp3|mp4)s?{HOLDER}", "media"),
@@ -40,7 +44,7 @@ MEANINGS: tuple[tuple[str, Meaning], ...] = (
     (r"objects", "content"),  # the boxes that `<bbox>` in the turns stands for (ms-swift)
     (r"label|kto[_-]?tag", "verdict"),  # false: not to be answered like this (KTO)
     (r"loss([_-]?(mask|scale|weight))?|(sample[_-]?)?weight|train(ing|able|_on_turn)?([_-]detail)?|mask", "mark"),
-    (rf"{'|'.join(ID_KEYS)}|__index_level_0__", "none"),
+    (rf"{'|'.join(ID_KEYS)}|{PANDAS_INDEX}", "none"),
 )
 """What a key is, in lower case, by the first pattern that fits the whole of it."""
 
@@ -136,8 +140,12 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}{advice}", REASONS[found])
         if found == "unknown" and not pictured and _names_file(row[key]):
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}", Reason.UNSUPPORTED_MEDIA)
+    kept = read_upstream_id(row)
     return tuple(
-        key for key in left if has_value(row[key]) and (classify_key(key) != "none" or not _format_id(row[key]))
+        key
+        for key in left
+        if has_value(row[key])
+        and not (classify_key(key) == "none" and (key == PANDAS_INDEX or _format_id(row[key]) == kept != ""))
     )
 
 

@@ -248,6 +248,14 @@ def test_a_pretrained_tower_on_this_machine_is_compared_with_the_policy(recipe, 
     assert "model.vision.image_size is 84" in api.check_recipe(recipe, settings=settings).faults[0]
 
 
+def test_a_folder_of_images_that_is_not_there_is_said_once(tmp_path):
+    said = [{"from": "human", "value": "<image>Where?"}, {"from": "gpt", "value": "Here."}]
+    (tmp_path / "talk.json").write_text(json.dumps([{"image": "a.png", "conversations": said}]))
+    sources = {"talk": {"kind": "llava", "files": "talk.json", "images": "gone"}}
+    recipe = write_recipe(tmp_path, filters=[], stages=[], dedupe=None, sources=sources)
+    assert api.check_recipe(recipe).faults == (f"sources.talk.images: there is no folder {tmp_path}/gone",)
+
+
 # -- a build that goes on ----------------------------------------------------------------------------------------------
 
 

@@ -247,6 +247,7 @@ NAMED = [
     ({"id": 7.0}, "7"),
     ({"id": "  ", "idx": None, "__key__": 1.5, "uid": ["a"], "uuid": float("nan")}, ""),
     ({"number": "5"}, ""),
+    ({"conversation_id": "c-1", "question_id": 4, "thread_id": "t"}, "c-1"),
 ]
 
 
@@ -282,6 +283,11 @@ def test_the_id_of_a_row_has_to_be_a_text(read, tmp_path, name):
 def test_an_id_of_another_form_is_noted_as_not_read():
     row = {"id": {"$oid": "65f0"}, "index": 3, "said": "Hello"}
     assert list_unread(row, ["said"], pictured=False) == ("id",)
+
+
+def test_a_second_id_is_noted_as_not_read():
+    row = {"id": "a", "uuid": "b", "question_id": "a", "__index_level_0__": 3, "said": "Hello"}
+    assert list_unread(row, ["said"], pictured=False) == ("uuid",)
 
 
 def test_tables_without_ids_of_rows_that_earlier_versions_left_are_read_and_taken_down_from(tmp_path):
