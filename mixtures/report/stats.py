@@ -211,7 +211,7 @@ def make_schedule_table(stats: Mapping[str, Any]) -> Table:
 
 
 def format_epochs(stats: Mapping[str, Any]) -> float:
-    """Tokens planned over tokens there are."""
+    """Tokens planned over tokens that there are: the sources' passes, on average."""
     return _round_ratio(stats["total"]["tokens"], sum(source["available"]["tokens"] for source in stats["sources"]))
 
 
@@ -220,7 +220,7 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
     yield (
         f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} "
-        f"full; {format_epochs(stats):.3g} epochs of what there is"
+        f"full; {format_epochs(stats):.3g} times the tokens that there are"
     )
     total = stats["total"]
     if added := total["tokens"] - total["text"] - total["visual"]:

@@ -159,7 +159,8 @@ def summarise_repetition(found: Mapping[str, Any]) -> str:
         return "no image is shown"
     words = {"1": "once", "2": "twice"}
     often = ", ".join(
-        f"{words.get(level['times'], level['times'] + ' times')} {level['images']:,}" for level in found["distribution"]
+        f"{level['images']:,} of them {words.get(level['times'], level['times'] + ' times')}"
+        for level in found["distribution"]
     )
     return (
         f"{found['images']:,} images shown {found['shown']:,} times, {found['mean']:.2f} each and {found['most']} at "

@@ -120,5 +120,8 @@ def test_the_step_adds_repetition_to_the_statistics(tmp_path):
         {"sha256": sha256(1), "url": "http://1", "id": "shards/web/small/0.tar#0", "shown": 4, "samples": 2},
         {"sha256": sha256(2), "url": "http://2", "id": "shards/web/small/0.tar#0", "shown": 3, "samples": 1},
     ]
-    assert summarise_repetition(found["repetition"]) == "2 images shown 7 times, 3.50 each and 4 at most: 3-4 times 2"
+    assert (
+        summarise_repetition(found["repetition"])
+        == "2 images shown 7 times, 3.50 each and 4 at most: 2 of them 3-4 times"
+    )
     assert summarise_repetition({**found["repetition"], "images": 0, "shown": 0}) == "no image is shown"
