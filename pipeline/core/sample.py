@@ -309,7 +309,9 @@ def read_refused(path: Path) -> Iterator[RefusedRow]:
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
     """Write a filter's verdicts, ordered by sample and node; scores keep 4 decimals."""
     ordered = sorted(verdicts, key=lambda verdict: (verdict.sample, verdict.node))
-    rows = ({**{name: getattr(v, name) for name in Verdict.__slots__}, "score": round(v.score, 4)} for v in ordered)
+    rows = (
+        {**{name: getattr(v, name) for name in Verdict.__slots__}, "score": round(float(v.score), 4)} for v in ordered
+    )
     write_rows(path, VERDICTS, rows)
 
 

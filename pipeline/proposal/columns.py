@@ -91,10 +91,12 @@ class Cells:
             found |= {name: self.describe(name) for name in (column, *(within if nested else ()))}
         return found
 
-    def hold(self, column: str, *kinds: str) -> bool:
-        """Whether there are cells that hold anything, and all of them one of these kinds."""
-        found = self._list_kinds(column)
-        return bool(found) and {*found} <= {*kinds}
+    def hold(self, column: str, *kinds: str, mostly: bool = False) -> bool:
+        """Whether cells hold anything, and all of these, or `mostly` more than half, one of these kinds."""
+        found = [
+            _name_value(value) in kinds for value in self.list_values(column) if has_value(value) or is_number(value)
+        ]
+        return bool(found) and (2 * sum(found) > len(found) if mostly else all(found))
 
     @cached_property
     def dotted(self) -> list[str]:
@@ -142,7 +144,9 @@ def recognise_nested(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, options in recognise_columns(cells, columns):
         yield kind, _add_turns(cells, kind, options)
     for name in columns:
-        if not cells.hold(name, "list of objects", "list written as text") or _find_turns(cells, name, ()) is None:
+        # a row whose turns are no list is a bad row, and speaks against no other
+        listed = cells.hold(name, "list of objects", "list written as text", mostly=True)
+        if not listed or _find_turns(cells, name, ()) is None:
             continue
         for kind, shown in (("table", IN_ROW), ("web_table", LINKED)):
             images = [one for one in columns if cells.hold(one, *shown) and not one.startswith(f"{name}.")]
@@ -185,7 +189,7 @@ def recognise_columns(cells: Cells, names: Sequence[str] = ()) -> Iterator[tuple
         shown |= {"file": cells.ids.file} if ids and cells.ids else {}
         licence = next((name for name in columns if name.lower() in LICENCES), None)
         common = {**shown, **({"licence": licence} if licence else {})}
-        if turns := _find_column(cells, columns, TURNS, "list of objects", "list written as text"):
+        if turns := _find_column(cells, columns, TURNS, "list of objects", "list written as text", mostly=True):
             yield kind, {**common, "turns": turns}
         parts = [_find_column(cells, columns, (name,), "list of objects") for name in PARTS]
         if all(parts):
@@ -308,12 +312,14 @@ def _find_images(cells: Cells, columns: Sequence[str]) -> list[str]:
     return held if named or not inside else inside
 
 
-def _find_column(cells: Cells, columns: Sequence[str], names: Sequence[str], *kinds: str) -> str | None:
+def _find_column(
+    cells: Cells, columns: Sequence[str], names: Sequence[str], *kinds: str, mostly: bool = False
+) -> str | None:
     """The first column with one of these names, else with one of them as a word, whose cells are of these kinds."""
     by_name = {column.lower(): column for column in reversed(columns)}
     by_word = {word: column for column in reversed(columns) for word in _split_words(column)}
     found = (known[name] for known in (by_name, by_word) for name in names if name in known)
-    return next((column for column in found if cells.hold(column, *kinds)), None)
+    return next((column for column in found if cells.hold(column, *kinds, mostly=mostly)), None)
 
 
 def _list_akin(cells: Cells, columns: Sequence[str], caption: str) -> list[str]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.proposal.attempts import Attempt
 from vlmill.pipeline.proposal.columns import IN_ROW, LINKED, Cells, hold_mostly
 from vlmill.pipeline.proposal.nested_columns import measure_texts, read_list, recognise_parts, stand_together
 from vlmill.pipeline.sources.base import Page
@@ -27,6 +28,11 @@ KINDS = (("web_documents", LINKED), ("file_documents", IN_ROW))
 MARKED = re.compile(r"!\[[^\]\n]*\]\([^)\s]+|<img\s", re.IGNORECASE)
 """How an image stands in a text of Markdown or HTML."""
 
+MIXED = " holds texts and images of documents under one key"
+"""What a message about such a key begins with, behind its name."""
+IMAGE, WORDS = re.compile(r"(https?://|data:image/)\S+|\S+\.(jpe?g|png|webp|gif)", re.IGNORECASE), 3
+"""A value that is an image's, and how many words make a text."""
+
 PAGES = "docs/web-documents.md, Pages of a crawl, has how they become rows"
 OWN = "what is in another form is read by a file of yours: docs/adding.md, A custom source"
 SCANS = "docs/documents.md, Scans, has how programs and servers write the texts of scanned pages"
@@ -38,6 +44,28 @@ def recognise_documents(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
         shows = partial(hold_mostly, kinds=shown)
         if found := recognise_parts(cells.rows, shows) or _find_lists(cells, shows):
             yield kind, {**found, **_find_address(cells, found)}
+
+
+def describe_mixed_parts(best: Attempt | None, cells: Cells) -> str:
+    """Why rows are not to be read as `best` reads them: parts of a document beside it, of which one key holds both.
+
+    Empty where a kind reads documents or a conversation of them, or there are no such parts.
+    """
+    if best and (
+        best.kind.endswith("documents") or any(node.role == "user" for page in best.pages for node in page.nodes)
+    ):
+        return ""
+    for name in cells.columns:
+        parts = [part for value in cells.list_values(name) for part in read_list(value) if isinstance(part, Mapping)]
+        for key in dict.fromkeys(key for part in parts for key in part):
+            said = [value for part in parts if isinstance(value := part.get(key), str)]
+            shown = [value for value in said if IMAGE.fullmatch(value)]
+            if shown and any(len(value.split()) >= WORDS for value in said):
+                return (
+                    f"{name}.{key}{MIXED}, such as {shown[0]}: no kind reads that; make two lists of it, one of texts "
+                    "and one of images (docs/web-documents.md, Parts of other forms)"
+                )
+    return ""
 
 
 def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Any]]:

@@ -7,11 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+OWN_MARKS = (
+    r"(?i:<\|?(?:(?:photo|pic)[ _-]?\d*|(?:picture|figure)[ _-]?\d+)\|?>"
+    r"|\[\[?(?:image|img|photo|picture|pic|figure)[ _-]?\d*\]\]?)"
+)
+"""Marks of no published set: a word for an image in brackets; `<picture>` and `<figure>` alone are words of HTML."""
 READABLE = re.compile(
-    r"<\|?(?:image|img)[ _-]?(\d*)\|?>(?<!<image>)(?<!<img>)|<ImageHere>|\[IMG[ _-]?(\d*)\]|<start_of_image>"
-    r"|<image_placeholder>"
+    r"<\|?(?:image|img)[ _-]?\d*\|?>(?<!<image>)(?<!<img>)|<ImageHere>|<start_of_image>|<image_placeholder>"
+    rf"|{OWN_MARKS}"
 )
 """Marks that the option reads: those that hold no path and are one piece."""
+NUMBER = re.compile(r"\d+")
 
 MARKABLE = frozenset({"llava", "web_llava", "interleaved", "table", "web_table"})
 """Kinds that have the option."""
@@ -25,10 +31,10 @@ def find_mark(rows: Sequence[Mapping[str, Any]]) -> str:
     marks, zeros = Counter[str](), set[str]()
     for text in (text for row in rows for text in _list_texts(row, DEPTH)):
         for found in READABLE.finditer(text):
-            number = found[1] or found[2]
-            mark = found[0].replace(number, "{number}") if number else found[0]
+            number = NUMBER.search(found[0])
+            mark = NUMBER.sub("{number}", found[0])
             marks[mark] += 1
-            if number and not int(number):
+            if number and not int(number[0]):
                 zeros.add(mark)
     if not marks:
         return ""

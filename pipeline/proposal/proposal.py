@@ -38,6 +38,7 @@ from vlmill.pipeline.proposal.document_columns import (
     OWN,
     PAGES,
     SCANS,
+    describe_mixed_parts,
     hold_marked_images,
 )
 from vlmill.pipeline.proposal.joined_rows import join_rows
@@ -166,9 +167,9 @@ def examine_place(
     notes += [describe_left(left)] if left else []
     if wrapped and not best:
         notes.append(wrapped.message)
-    if speechless := describe_speakers(best, opened.cells) if named is None else "":
+    if misread := _describe_misread(best, opened.cells) if named is None else "":
         best, joined = None, None
-        notes.append(speechless)
+        notes.append(misread)
     if not best and suffix == ".json" and opened.rows and is_one_page(opened.rows[0]):
         notes.append(OF_A_PAGE)
     if best:
@@ -301,15 +302,20 @@ def _examine_pictures(
         nested = ((kind, one) for kind, one in recognise_nested(cells) if "turns" in one or not fits_rows(attempts))
         attempts += [try_rows(cells.rows, kind, one) for kind, one in nested]
     best = choose_attempt(attempts)
-    speechless = describe_speakers(best, cells) if named is None else ""
-    best = None if speechless else best
+    misread = _describe_misread(best, cells) if named is None else ""
+    best = None if misread else best
     columns = cells.describe_all()
     others = tuple(one for one in attempts if one is not best)
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
-    about_texts = list_text_notes(best, cells) if best else [speechless] if speechless else []
+    about_texts = list_text_notes(best, cells) if best else [misread] if misread else []
     notes, file = (*told, *beside.list_notes(), *about_texts, *list_box_notes(boxes, name)), f"{name}.jsonl"
     listed, count = tuple(beside.rows), len(beside.described)
     return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes, boxes)
+
+
+def _describe_misread(best: Attempt | None, cells: Cells) -> str:
+    """Why rows are not to be read as `best` reads them; empty where nothing speaks against it."""
+    return describe_speakers(best, cells) or describe_mixed_parts(best, cells)
 
 
 def _find_said(files: Sequence[InputFile]) -> tuple[Beside, list[str]]:
@@ -352,7 +358,8 @@ def _list_notes(
     if best.unread:
         yield f"columns that are not read: {', '.join(sorted(best.unread))}"
     if len(best.pages) < best.tried:
-        yield f"{best.tried - len(best.pages)} of {best.rows} give no sample; {best.why}"
+        none = best.tried - len(best.pages)
+        yield f"{none} of {best.rows} {'gives' if none == 1 else 'give'} no sample; {best.why}"
     if best.imageless:
         yield IMAGELESS
     pictures = sum(count for one, (count, _) in suffixes.items() if one in KNOWN)

@@ -12,7 +12,7 @@ from rich.table import Table
 from vlmill.pipeline.core.excerpt import make_excerpt
 from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.document_columns import SCANS
+from vlmill.pipeline.proposal.document_columns import MIXED, SCANS
 from vlmill.pipeline.proposal.page_texts import OF_A_PAGE
 from vlmill.pipeline.proposal.place_names import WHOLE
 from vlmill.pipeline.proposal.proposal import Proposal
@@ -63,7 +63,7 @@ UNSPOKEN = (
     "Conversations in other forms, has a script"
 )
 """What to do about speakers that no kind knows."""
-STRANGER = "its options speaker, said and speakers"
+STRANGER = "and in kind table what its option speaker"
 """How a kind says that it knows no speaker of this name."""
 TASK_KEYS = frozenset({"data", "annotations"})
 """How tasks are told."""
@@ -139,7 +139,7 @@ def explain_nothing(found: Proposal) -> str:
     nearest = dict.fromkeys(f"{one.kind}: {one.why or 'no rows'}" for one in found.others)
     meant = [name for name in found.columns if "." not in name and classify_key(name) in {"content", "media"}]
     whole = [note for note in found.notes if note.startswith(WHOLE) or note == OF_A_PAGE]
-    spoken = [note for note in found.notes if SAID in note]
+    spoken = [note for note in found.notes if SAID in note or MIXED in note]
     advice = [*spoken, *advice, *([f"{WITHOUT}: {', '.join(meant)}"] if meant and not spoken else [])]
     advice += [CHOSEN] if BETTER in meant else []
     if whole:  # what is no row tells nothing of columns and kinds

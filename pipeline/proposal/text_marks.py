@@ -12,12 +12,11 @@ from pathlib import Path
 
 from vlmill.pipeline.core.sample import Node, read_samples
 from vlmill.pipeline.core.yaml_format import format_yaml_inline
-from vlmill.pipeline.proposal.image_marks import find_mark
+from vlmill.pipeline.proposal.image_marks import READABLE, find_mark
 from vlmill.pipeline.sources.entities import find_entities
 
 MARKED = re.compile(
-    r"<image>|<img>[^<]+</img>|<\|?(?:image|img)[ _-]?\d*\|?>(?<!<image>)(?<!<img>)|<ImageHere>|\[IMG ?\d*\]"
-    r"|<\|vision_start\|>|<start_of_image>|<image_placeholder>"
+    rf"<image>|<img>[^<]+</img>|<\|vision_start\|>|\{{\{{?(?i:image|img|photo|picture)[ _-]?\d*\}}|{READABLE.pattern}"
 )
 """How Qwen, Phi, MMMU, InternLM and others mark an image in a text. `<img>` alone is a word of HTML."""
 

@@ -45,7 +45,7 @@ from vlmill.pipeline.steps.write_texts import TextWriter, WriteTexts
 class Expect:
     """What a build has to reach. One that does not ends with an error, and keeps what it made."""
 
-    kept: Annotated[float, pydantic.Field(ge=0, le=1)]  # least share of a source's samples
+    kept: Annotated[float, pydantic.Field(ge=0, le=1)]  # least share of a source's rows, or pages, kept as samples
 
 
 @dataclass(frozen=True, config=STRICT)

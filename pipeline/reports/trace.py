@@ -37,6 +37,7 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.holding import find_holders, list_files
 from vlmill.pipeline.reports.refused import Refused, find_refused
 from vlmill.pipeline.reports.upstream_ids import find_by_upstream_id
+from vlmill.pipeline.sources.known_keys import ID_KEYS
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
@@ -91,7 +92,7 @@ def find_id(root: Path, name: str) -> SampleId:
         if index is None:
             raise StoreError(
                 f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY. No row has this id in its "
-                "input file"
+                f"input file, under {', '.join(ID_KEYS)}"
             ) from None
         for row in read_rows(index, ["key", "id"]):
             if row["key"] == key.split(".")[0]:

@@ -318,8 +318,10 @@ def make_build_command(
     """
     named = {Path(file).name for file in files}
     unnamed = [file for file, code in held.items() if file not in named and code.sha256 not in trusted]
+    there = [file for file in unnamed if Path(file).is_file()]  # the lock holds the others
     options = [
-        *(f"--filter={file}" for file in [*unnamed, *files]),
+        *(f"--filter={file}" for file in [*there, *files]),
+        *(f"--trust-code={held[file].sha256}" for file in unnamed if file not in there),
         *(f"--trust-code={digest}" for digest in trusted),
         *(f"--set={pair}" for pair in sets),
     ]

@@ -311,10 +311,9 @@ def _read_message(place: int, message: Any) -> Message:
     if role is None or any(not isinstance(other, str) or SPEAKERS.get(other.lower()) != role for other in others):
         tool = isinstance(speaker, str) and TOOL.fullmatch(speaker.lower())
         reason = Reason.UNSUPPORTED_CONTENT if tool else Reason.BAD_ROW
-        named = isinstance(speaker, str)
-        option = f"speakers maps it: speakers: {{{speaker}: user}}" if named else "speaker names its key"
-        advice = "" if tool else f"; in kind table the option {option}"
-        known = f"known are {', '.join(SPEAKERS)}{advice}"
+        mapped = f"what its option speakers maps, as in speakers: {{{speaker}: user}}"
+        advice = mapped if isinstance(speaker, str) else "what its option speaker finds under another key"
+        known = f"known are {', '.join(SPEAKERS)}, and in kind table {advice}"
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; {known}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
     left = list_unread(message, SAID, pictured=False) if more else ()
@@ -394,5 +393,6 @@ def _list_turns(turns: Any) -> list[Any]:
     if not (turns := join_columns(turns)):
         raise UnreadableRow("no turns", Reason.EMPTY_ROW)
     if not isinstance(turns, list):
-        raise UnreadableRow(f"its turns are {type(turns).__name__}, expected a list")
+        said = f"a text that is no list in JSON: {turns[:60]!r}" if isinstance(turns, str) else type(turns).__name__
+        raise UnreadableRow(f"its turns are {said}, expected a list")
     return turns

@@ -97,7 +97,8 @@ def _rename_turn(
     pictured = any(has_value(find_place(turn, one)) for one in shown)
     for name, key in (("speaker", speaker), *(() if pictured else (("said", said),))):
         if key and find_place(turn, key) is None:
-            raise UnreadableRow(f"turn {place} has no {key}, which the option {name} names; it has {', '.join(turn)}")
+            there = "has null under" if key in turn else "has no"
+            raise UnreadableRow(f"turn {place} {there} {key}, which the option {name} names; it has {', '.join(turn)}")
     who = find_place(turn, speaker) if speaker else _get_first(turn, FROM)
     text = find_place(turn, said) if said else _get_first(turn, VALUE)
     used = {speaker, said, *FROM, *VALUE}

@@ -117,6 +117,10 @@ def test_a_run_is_read_without_its_code_and_built_with_the_file_or_the_sha256(fo
     printed = capsys.readouterr().out
     applies = "vlmill build recipe.yaml --out run --accept-changes --filter=delivery.py --set=shape.min_side=500"
     assert f"To apply it: {applies}" in printed
+    (folder / "delivery.py").rename(folder / "elsewhere.py")
+    assert vlmill("what-if", "recipe.yaml", "--out", "run", "--set", "shape.min_side=500") == 0
+    assert applies.replace("--filter=delivery.py", f"--trust-code={digest}") in capsys.readouterr().out
+    (folder / "elsewhere.py").rename(folder / "delivery.py")
     (folder / "other.py").write_text(code)
     assert vlmill(*build, "--filter", "other.py") == 1  # another file: the run is locked to the first
     assert vlmill("status", "run") == 0

@@ -45,7 +45,7 @@ def test_columns_are_recognised_in_other_languages_and_by_one_word_of_their_name
     rows = ask(question, answer, question_id="q", answer_type="short")
     found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
     assert dict(found.chosen.options) == {"image": "foto", "question": question, "answer": answer}
-    assert "columns that are not read: answer_type, question_id" in found.notes
+    assert "columns that are not read: answer_type" in found.notes
 
 
 def test_columns_whose_names_say_nothing_are_named_on_the_command_line(tmp_path, monkeypatch, capfd):

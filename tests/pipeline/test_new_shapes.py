@@ -15,8 +15,11 @@ import pytest
 
 from tests.helpers.upstream import json_array, json_lines, parquet, picture, separated, talk
 from vlmill.pipeline.core.errors import SourceError
+from vlmill.pipeline.core.sample import Node
+from vlmill.pipeline.proposal.image_marks import find_mark
 from vlmill.pipeline.proposal.proposal import IMAGELESS, examine_place
 from vlmill.pipeline.proposal.table import explain_nothing
+from vlmill.pipeline.proposal.text_marks import see_images
 from vlmill.pipeline.proposal.text_notes import EMPTY
 from vlmill.pipeline.sources.table import TableSource
 
@@ -66,6 +69,51 @@ def test_speakers_that_are_ids_are_led_to_names_and_to_a_script(tmp_path, key):
     found = examine_place(str(json_array(tmp_path / "log.json", [{"messages": one} for one in said])))
     assert found.chosen is None
     assert "where speakers are ids of many people, docs/conversations.md" in explain_nothing(found)
+
+
+@pytest.mark.parametrize("place", [0, 5])
+def test_a_row_whose_turns_are_no_list_speaks_against_no_other(tmp_path, place):
+    rows = [
+        {
+            "who": "c",
+            "log": [{"party": "user", "body": f"What is {row}?"}, {"party": "assistant", "body": f"It is {row}."}],
+        }
+        for row in ROWS
+    ]
+    rows.insert(place, {"who": "c", "log": "user: hi / assistant: hello"})
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert dict(found.chosen.options)["turns"] == "log"
+    assert len(found.chosen.pages) == len(rows) - 1
+    (note,) = (note for note in found.notes if "no sample" in note)
+    assert f"gives no sample; row {place}: its turns are a text that is no list in JSON: 'user: hi / assistant" in note
+
+
+def test_parts_of_which_one_key_holds_texts_and_images_are_no_captions(tmp_path):
+    def make_row(row, image):
+        parts = [{"kind": "text", "value": f"The rain before number {row}."}, {"kind": "image", "value": image}]
+        return {"content": parts, "address": f"https://example.org/p{row}", "title": f"Title {row}"}
+
+    rows = [make_row(row, f"https://example.org/{row}.png") for row in ROWS]
+    found = examine_place(str(json_lines(tmp_path / "a.jsonl", rows)))
+    assert found.chosen is None
+    assert "content.value holds texts and images of documents under one key" in explain_nothing(found)
+    found = examine_place(
+        str(json_lines(tmp_path / "b.jsonl", [make_row(row, "Only words are here.") for row in ROWS]))
+    )
+    assert found.chosen is not None
+
+
+@pytest.mark.parametrize(
+    ("written", "mark"),
+    [
+        *(("[[photo_1]]", "[[photo_{number}]]"), ("[Image 1]", "[Image {number}]"), ("<photo>", "<photo>")),
+        *(("<picture_0>", "<picture_{index}>"), ("{{image_1}}", ""), ("<picture>", None), ("[imagine]", None)),
+    ],
+)
+def test_marks_of_own_making_are_found(written, mark):
+    nodes = [Node("text", role="user", text=f"What is {written}?")]
+    assert see_images([nodes]).samples == (mark is not None)
+    assert find_mark([{"said": nodes[0].text}]) == (mark or "")
 
 
 def test_tars_are_each_unpacked_into_a_folder_of_its_own(tmp_path):

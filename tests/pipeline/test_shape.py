@@ -7,7 +7,17 @@ import pytest
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import RecipeError
 from vlmill.pipeline.core.reasons import Reason
-from vlmill.pipeline.core.sample import LEAST_IMAGES, WHOLE_SAMPLE, ImageStats, Node, Sample, SampleId
+from vlmill.pipeline.core.sample import (
+    LEAST_IMAGES,
+    WHOLE_SAMPLE,
+    ImageStats,
+    Node,
+    Sample,
+    SampleId,
+    Verdict,
+    read_verdicts,
+    write_verdicts,
+)
 from vlmill.pipeline.filters import Shape
 
 
@@ -35,6 +45,14 @@ def test_each_bound_has_its_reason_and_tells_the_offending_number():
         (1, Reason.IMAGE_TOO_SMALL, 99),
         (2, Reason.IMAGE_TOO_LARGE, 401),
         (3, Reason.IMAGE_RATIO, pytest.approx(300 / 101)),
+    ]
+
+
+def test_an_area_beyond_what_float32_holds_exactly_is_written(tmp_path):
+    found = [Verdict(0, 1, "shape", Reason.IMAGE_TOO_LARGE, area) for area in (5000 * 4201, 16_777_217)]
+    write_verdicts(tmp_path / "shape.verdicts.parquet", found)
+    assert [verdict.score for verdict in read_verdicts(tmp_path / "shape.verdicts.parquet")] == [
+        pytest.approx(verdict.score) for verdict in found
     ]
 
 

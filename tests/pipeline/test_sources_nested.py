@@ -110,7 +110,7 @@ def test_turns_may_name_their_keys_and_speakers_in_their_own_way(tmp_path):
     assert [node.supervised for node in row.pages[0].nodes] == [False, False, False, True]
     (row,) = read(json_lines(tmp_path / "b.jsonl", [{"log": turns}]), **options)
     assert "spoken by 'KUNDE'" in details(row)[0]
-    assert "in kind table the option speakers maps it: speakers: {KUNDE: user}" in details(row)[0]
+    assert "in kind table what its option speakers maps, as in speakers: {KUNDE: user}" in details(row)[0]
     (row,) = read(json_lines(tmp_path / "c.jsonl", [{"log": turns}]), **{**named, "said": "words"})
     assert details(row) == ["turn 0 has no words, which the option said names; it has text, who.role"]
 
