@@ -291,6 +291,12 @@ def _check_class(file: str, made: type[Any], written: Mapping[str, Mapping[str, 
             f"{file}: the kind of source {made.__name__} has to stand in its class as it is: "
             f'kind: ClassVar[str] = "{made.kind}"'
         )
+    for method in METHODS:
+        if getattr(made, method) is getattr(Source, method):
+            raise RecipeError(
+                f"{file}: source {made.__name__} has no {method}: {getattr(Source, method).__doc__.splitlines()[0]} "
+                "(docs/adding.md, A custom source)"
+            )
     for name in TRAITS:
         if bool(getattr(made, name, False)) != written[made.kind][name]:
             raise RecipeError(

@@ -98,7 +98,12 @@ def read_pages(
 
     A row that `page` breaks on is BAD_ROW; the errors of MACHINE are raised. `name` gives a row's `upstream_id`.
     """
-    for number, row in rows:
+    for given in rows:
+        if not (isinstance(given, tuple) and len(given) == 2):
+            raise TypeError(
+                f"read_pages is given a {type(given).__name__}, expected (number, row), as pick_items gives it"
+            )
+        number, row = given
         made, upstream_id = (row, "") if isinstance(row, UnreadableRow) else (try_row(page, row), name(row))
         if isinstance(made, UnreadableRow):
             raw = row.raw if isinstance(row, UnreadableRow) else row

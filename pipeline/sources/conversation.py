@@ -223,7 +223,7 @@ def _read_bytes(place: str, held: Mapping[str, Any]) -> Picture | None:
     data = held.get("bytes")
     if isinstance(data, str) and is_base64_picture(data):
         return read_base64(data)
-    if not has_value(data):
+    if not has_value(data) or (data == b"" and any(has_value(held.get(name)) for name in ("path", "url"))):
         return None
     if not isinstance(data, bytes):
         raise UnreadableRow(f"{place} has bytes that are a {type(data).__name__}, expected bytes or base64")

@@ -94,8 +94,11 @@ NOTHING = frozenset({"", "[]", "{}"})
 def has_value(value: Any) -> bool:
     """Whether a value says anything.
 
-    Null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`.
+    Null, false, zero and blank do not, nor lists and objects of these, nor a list written as `[]`. Bytes do, also none
+    of them: a picture should be there.
     """
+    if isinstance(value, bytes):
+        return True
     if isinstance(value, str):
         return (value if len(value) > LONGEST else value.strip()) not in NOTHING
     if isinstance(value, dict):

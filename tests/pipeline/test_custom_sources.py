@@ -30,7 +30,7 @@ from pydantic.dataclasses import dataclass
 
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.sample import Node
-from vlmill.pipeline.sources.base import Page, Picture
+from vlmill.pipeline.sources.base import Page, Picture, Source
 from vlmill.pipeline.sources.formats.json_rows import JsonSource
 
 
@@ -159,6 +159,14 @@ def test_it_travels_to_a_worker(folder):
         ("opens: ", "isolated: ClassVar[bool] = True\n    opens: ", "source Delivery is isolated, which"),
         ("frozen=True", "frozen=False", "source Delivery is no frozen dataclass"),
         ("def page", "def page(", "mine.py, line 27: "),
+        *(
+            (
+                "(JsonSource):",
+                f"(Source):\n    def {one}(self, *_):\n        return []\n",
+                f"Delivery has no {other}: .*adding",
+            )
+            for one, other in (("survey", "rows"), ("rows", "survey"))
+        ),
     ],
 )
 def test_a_class_that_does_not_keep_to_the_rules_is_named(old, new, message):
@@ -407,6 +415,7 @@ def test_a_reason_may_be_given_by_its_name(tmp_path):
         ("...", "raise SystemExit(3)", r"line 25\) failed at row 1 of a.bin: SystemExit: 3$"),
         ("...", "import absent", r"line 25\) failed at row 1 of a.bin: ModuleNotFoundError: .* has to be installed"),
         ("return read_pages(", "raise KeyError('x')\n        return (", r"line 20\) failed over a.bin: KeyError: 'x'$"),
+        ("((number, number) for number", "(number for number", r"expected \(number, row\), as pick_items gives it$"),
         ("(number, number) for", "(number, 1 / (number - 2)) for", r"line 20\) failed at row 2 .*ZeroDivisionError: "),
         (
             PAGES,

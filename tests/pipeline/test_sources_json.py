@@ -239,7 +239,7 @@ def test_messages_of_one_speaker_in_a_row_are_one_with_a_line_break_between_thei
         ([{"from": ["human"], "value": "<image>"}], "message 0 is spoken by"),
         ([{"from": "system", "value": "S"}], "nobody asks anything"),
         (["<image>"], "message 0 is str, expected from and value"),
-        ("<image>", "its turns are str, expected a list"),
+        ("<image>", "its turns are a text that is no list in JSON: '<image>', expected a list"),
         ([], "no turns"),
         (None, "no turns"),
     ],

@@ -52,6 +52,18 @@ def test_the_same_rows_are_the_same_samples_in_every_format(tmp_path):
     assert found["csv"][3].pages[0].pictures[0].path == "3.png"
 
 
+def test_a_picture_of_no_bytes_is_there_and_damaged_unless_a_path_leads_to_one(tmp_path):
+    said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cup."}]
+    cells = [{"bytes": b"", "path": None}, {"bytes": b"", "path": "a.png"}, {"bytes": None, "path": None}]
+    rows = [{"picture": cell, "talk": said} for cell in cells]
+    found = read(parquet(tmp_path / "a.parquet", rows), image="picture", turns="talk")
+    assert [[(one.data, one.path) for page in row.pages for one in page.pictures] for row in found] == [
+        [(b"", None)],
+        [(None, "a.png")],
+        [],
+    ]
+
+
 def test_an_image_is_bytes_an_object_a_data_uri_or_a_path_and_a_cell_may_hold_several(tmp_path):
     data = picture(1)
     uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
