@@ -176,8 +176,13 @@ def _trace_to_json(directory: Path, name: str) -> dict[str, Any]:
 
 def _print_seen(directory: Path, stage: str | None, step: int, *, as_json: bool) -> None:
     """List what a training step sees."""
+    from vlmill.pipeline.core.terminal import make_console
+    from vlmill.pipeline.recipe.lock import read_locked_recipe
     from vlmill.train.trace import list_seen
 
+    for one in read_locked_recipe(directory).stages:
+        if stage in (None, one.name) and (said := _tell_outdated(directory, one.name)):
+            make_console(stderr=True).print(f"note: stage {one.name}{said}", markup=False, soft_wrap=True)
     if as_json:
         print_json([asdict(segment) for segment in list_seen(directory, stage, step)])
         return
@@ -211,7 +216,17 @@ def _print_uses(directory: Path, sample: str, lost: str) -> None:
             said = f"{'no step sees it' if stage.train else 'not in its plan'}: {use.why}"
         if use and use.left:
             said += f"; no sequence holds its nodes {_list_ranges(use.left)}"
-        console.print(f"  stage {stage.name}: {said}", markup=False, soft_wrap=True)
+        console.print(
+            f"  stage {stage.name}: {said}{_tell_outdated(directory, stage.name)}", markup=False, soft_wrap=True
+        )
+
+
+def _tell_outdated(directory: Path, stage: str) -> str:
+    """That the model of a stage saw another plan than the one that is told of; nothing where it saw this one."""
+    from vlmill.train.validate import describe_outdated_training
+
+    said = describe_outdated_training(directory, stage).partition(": ")[2]
+    return f"; of today's plan: {said}" if said else ""
 
 
 def _list_ranges(numbers: list[int]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.helpers.small import vlmill, write_recipe
@@ -114,6 +116,13 @@ def test_a_build_says_of_a_trained_stage_that_its_plan_is_another_now(tmp_path, 
     assert "align: its model was trained on an earlier plan, and is not changed." in said
     assert f"delete {trained}, then vlmill train {root} --stage align" in said
     assert f", vlmill train {root}" not in said, "it would be refused"
+    outdated = "stage align: of today's plan: its model was trained on an earlier plan"
+    assert vlmill("trace", root, "--step", 0) == 0
+    shown = capsys.readouterr()
+    assert outdated.replace("align:", "align;") in shown.err
+    seen = re.search(r"sequence \d+: (\S+),", shown.out)[1]
+    assert vlmill("trace", root, seen) == 0
+    assert "; of today's plan: its model was trained on an earlier plan" in capsys.readouterr().out
     write_atomically(trained / "result.json", "{}")
     assert vlmill(*build, "--set", "stages.align.mixture.shares.web=0.3") == 0, "what verify finds ends no build"
 
