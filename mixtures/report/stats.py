@@ -220,7 +220,7 @@ def _write_caption(stats: Mapping[str, Any]) -> Iterator[str]:
     packing, tiles = stats["packing"], stats["packing"]["tiles_per_sequence"]
     yield (
         f"{packing['sequences']:,} sequences of {packing['sequence_length']:,} tokens, {packing['efficiency']:.2%} "
-        f"full; {format_epochs(stats):.3g} times the tokens that there are"
+        f"full; {format_epochs(stats):.3g} times the tokens there are"
     )
     total = stats["total"]
     if added := total["tokens"] - total["text"] - total["visual"]:

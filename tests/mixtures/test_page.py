@@ -255,7 +255,7 @@ def test_plots_of_a_run_have_a_place_for_each_source_none_for_groups_and_names_t
 
 def test_a_stage_says_its_epochs_and_how_often_images_are_shown(html):
     text = " ".join(re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL).split())
-    assert re.search(r"full; .* tiles a sequence \(most \d+\); [\d.]+ times the tokens that there are", text)
+    assert re.search(r"full; .* tiles a sequence \(most \d+\); [\d.]+ times the tokens there are", text)
     assert re.search(r"\d+ images shown \d+ times, [\d.]+ each and \d+ at most", text)
 
 

@@ -60,7 +60,7 @@ def test_the_table_shows_it_at_a_glance(stats):
     lines = " ".join(shown(make_stats_table(stats)).split())
     assert "align: shares in tokens" in lines
     assert "40.00%" in lines
-    assert "times the tokens that there are" in lines
+    assert "times the tokens there are" in lines
     added = shorten_number(OVERHEAD * stats["total"]["segments"])
     assert f"tokens are text, visual and {added} that the chat format adds, such as BOS and EOS" in lines
     assert "lost of web: samples held_out" in lines
