@@ -287,13 +287,13 @@ def list_outdated_trainings(root: Path, recipe: Recipe, shown: Path) -> Iterator
     for stage in recipe.stages:
         if said := describe_outdated_training(root, stage.name):
             yield (
-                f"{said}, and is not changed. To train on this one: "
+                f"{stage.name}: {said}, and is not changed. To train on this one: "
                 f"delete {shown / 'train' / stage.name}, then vlmill train {shown} --stage {stage.name}"
             )
 
 
 def describe_outdated_training(root: Path, stage: str) -> str:
-    """That a stage was trained to its end on another plan than there is now; empty where it was not."""
+    """That the model of a stage was trained on another plan than there is now; empty where it was not."""
     folder, lock = root / "train" / stage, root / "mixtures" / stage / LOCK
     if not (folder / RESULT).exists() or not lock.exists():
         return ""
@@ -302,7 +302,7 @@ def describe_outdated_training(root: Path, stage: str) -> str:
     except StoreError:  # it has changed, which `vlmill verify` and `vlmill train` say
         return ""
     outdated = trained["identity"]["mixture"] != hash_file(lock)
-    return f"{stage}: its model was trained on an earlier plan" if outdated else ""
+    return "its model was trained on an earlier plan" if outdated else ""
 
 
 def _check_budget(recipe: Recipe, stage: Stage) -> None:

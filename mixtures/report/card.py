@@ -37,9 +37,9 @@ HUB_LICENCES = frozenset(
 
 LOADING = """## Loading
 
-The library `datasets` does not load these shards, whose samples have different numbers of images. They also hold what
-the stages keep for evaluation. `vlmill export DIR --stage STAGE --to parquet --out FOLDER` writes what it loads, with
-training and validation apart, and a card for the Hub."""
+The library `datasets` refuses shards whose samples have different members, such as different numbers of images. These
+also hold what the stages keep for evaluation. `vlmill export DIR --stage STAGE --to parquet --out FOLDER` writes what
+it loads, with training and validation apart, and a card for the Hub."""
 
 SIZES = tuple(1000 * 10**power for power in range(10))
 SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")

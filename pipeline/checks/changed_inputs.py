@@ -17,7 +17,7 @@ from vlmill.pipeline.engine.build import Build
 from vlmill.pipeline.engine.chain import read_manifest
 from vlmill.pipeline.engine.executor import Inline
 from vlmill.pipeline.engine.survey import HashInputFiles, InputSet, list_input_sets, list_survey_chains
-from vlmill.pipeline.inputs.files import InputFile, list_input_files
+from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.schema import Recipe
 
 MOST = 1 << 30
@@ -53,9 +53,7 @@ def _list_local_files(inputs: InputSet) -> list[InputFile]:
     """The files of a source; none where one is not on this machine."""
     if "://" in inputs.root:
         return []
-    files = list_input_files(
-        inputs.name, inputs.root, inputs.pattern, subset=inputs.subset, split=inputs.split, ranged=inputs.source.ranged
-    )
+    files = inputs.list_files()
     return files if all(file.on_disk for file in files) else []
 
 

@@ -225,7 +225,7 @@ def _tell_outdated(directory: Path, stage: str) -> str:
     """That the model of a stage saw another plan than the one that is told of; nothing where it saw this one."""
     from vlmill.train.validate import describe_outdated_training
 
-    said = describe_outdated_training(directory, stage).partition(": ")[2]
+    said = describe_outdated_training(directory, stage)
     return f"; of today's plan: {said}" if said else ""
 
 

@@ -198,9 +198,9 @@ def evaluate(
     own = directory / "train" / name / "export"
     if export in (None, own) and (said := describe_outdated_training(directory, name)):
         make_console(stderr=True).print(
-            f"warning: {said}: of the samples that today's plan holds out, it may have been trained on some, and their "
-            f"scores are too good. To train on this plan: delete {directory / 'train' / name}, then vlmill train "
-            f"{directory} --stage {name}",
+            f"warning: {name}: {said}: of the samples that today's plan holds out, it may have been trained on some, "
+            f"and their scores are too good. To train on this plan: delete {directory / 'train' / name}, then "
+            f"vlmill train {directory} --stage {name}",
             soft_wrap=True,
             markup=False,
             highlight=False,

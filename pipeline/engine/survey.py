@@ -39,6 +39,11 @@ class InputSet:
     split: str | None = None
     on_bad_file: OnBadFile = "error"
 
+    def list_files(self) -> list[InputFile]:
+        """See list_input_files."""
+        ranged = self.source.ranged
+        return list_input_files(self.name, self.root, self.pattern, subset=self.subset, split=self.split, ranged=ranged)
+
 
 @dataclass(frozen=True, slots=True)
 class InputRows:
@@ -128,17 +133,7 @@ def survey_inputs(run: Build, phase: str, input_sets: Sequence[InputSet]) -> dic
     Raises:
         SourceError: a set has no files, they cannot be listed, or some are bad and not skipped.
     """
-    listed = {
-        inputs.name: list_input_files(
-            inputs.name,
-            inputs.root,
-            inputs.pattern,
-            subset=inputs.subset,
-            split=inputs.split,
-            ranged=inputs.source.ranged,
-        )
-        for inputs in input_sets
-    }
+    listed = {inputs.name: inputs.list_files() for inputs in input_sets}
     every = [input_file for input_files in listed.values() for input_file in input_files]
     hashed = _hash_input_files(run, phase, every)
     files = dict(zip(every, (hashed[place] for place in range(len(every))), strict=True))
