@@ -8,11 +8,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
+from typing import NoReturn
 
 from tests.helpers.killing import SPAWN
 
 DEAD = 9
 """Exit status of a rank that was told to drop dead."""
+
+_met: list[Barrier] = []
+"""Of a process that is a rank: where it meets the others before all drop dead."""
 
 
 def run_ranks(ranks: int, function: Callable[..., None], *arguments: object, status: int = 0) -> None:
@@ -25,9 +30,11 @@ def run_ranks(ranks: int, function: Callable[..., None], *arguments: object, sta
         port = probe.getsockname()[1]
     group = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with tempfile.NamedTemporaryFile("w+") as said:
+        meeting = SPAWN.Barrier(ranks)
         processes = [
             SPAWN.Process(
-                target=_run_rank, args=(said.name, {**group, "RANK": str(rank)}, function, [*map(str, arguments)])
+                target=_run_rank,
+                args=(said.name, meeting, {**group, "RANK": str(rank)}, function, [*map(str, arguments)]),
             )
             for rank in range(ranks)
         ]
@@ -43,11 +50,20 @@ def run_ranks(ranks: int, function: Callable[..., None], *arguments: object, sta
         assert ended == [status] * ranks, said.read()
 
 
-def _run_rank(said: str, environment: dict[str, str], function: Callable[..., None], arguments: list[str]) -> None:
+def die_together() -> NoReturn:
+    """Drop dead when every rank has come here: the first one holds the store, which another may still read from."""
+    _met[0].wait()
+    os._exit(DEAD)
+
+
+def _run_rank(
+    said: str, meeting: Barrier, environment: dict[str, str], function: Callable[..., None], arguments: list[str]
+) -> None:
     """One rank, with the environment of who asks, on one thread; what it prints as an error goes to a file."""
     import torch
 
     os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
+    _met[:] = [meeting]
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-from tests.helpers.ranks import DEAD, run_ranks
+from tests.helpers.ranks import DEAD, die_together, run_ranks
 from tests.helpers.stages import (
     LETTERBOX,
     MACHINE,
@@ -251,7 +250,7 @@ def child(root: str, die_before: str) -> None:
 
     def step(*arguments):
         if str(arguments[3]) == die_before:
-            os._exit(DEAD)
+            die_together()
         return update(*arguments)
 
     loop._take_step = step

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import distributed
 
-from tests.helpers.ranks import DEAD, run_ranks
+from tests.helpers.ranks import DEAD, die_together, run_ranks
 from tests.helpers.small import vlmill
 from tests.helpers.stages import MACHINE, lock_recipe, model_settings, question, write_run
 from vlmill.mixtures.reader import PlannedMixture
@@ -66,7 +66,7 @@ def score(root: str, die_before: str = "") -> None:
 
     def scoring_samples(model, reader, device, segments, dtype):
         if left and not left[0]:
-            os._exit(DEAD)
+            die_together()
         left[:] = [number - 1 for number in left]
         found = score_samples(model, reader, device, segments, dtype)
         write("scored " + " ".join(sample.id for sample in found))

@@ -20,7 +20,7 @@ from torch import distributed
 from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from transformers import AutoModelForImageTextToText
 
-from tests.helpers.ranks import DEAD, run_ranks
+from tests.helpers.ranks import DEAD, die_together, run_ranks
 from tests.helpers.stages import (
     MACHINE,
     article,
@@ -134,7 +134,7 @@ def child(root: str, die_before: str, model: str = "null", dtype: str = "float32
         if str(arguments[3]) == die_before:
             while not (Path(root) / f"train/align/checkpoints/{int(die_before):08d}").exists():
                 time.sleep(0.05)
-            os._exit(DEAD)
+            die_together()
         return update(*arguments, **named)
 
     loop._take_step = step
