@@ -16,8 +16,8 @@ from tests.helpers.killing import SPAWN
 DEAD = 9
 """Exit status of a rank that was told to drop dead."""
 
-_met: list[Barrier] = []
-"""Of a process that is a rank: where it meets the others before all drop dead."""
+_meeting: list[Barrier] = []
+"""In the process of a rank: where all ranks meet before they drop dead."""
 
 
 def run_ranks(ranks: int, function: Callable[..., None], *arguments: object, status: int = 0) -> None:
@@ -52,7 +52,7 @@ def run_ranks(ranks: int, function: Callable[..., None], *arguments: object, sta
 
 def die_together() -> NoReturn:
     """Drop dead when every rank has come here: the first one holds the store, which another may still read from."""
-    _met[0].wait()
+    _meeting[0].wait()
     os._exit(DEAD)
 
 
@@ -63,7 +63,7 @@ def _run_rank(
     import torch
 
     os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
-    _met[:] = [meeting]
+    _meeting[:] = [meeting]
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
