@@ -270,8 +270,15 @@ def parse_block(kind: type[T], values: Any, where: str, kinds: Collection[str] =
 def suggest_names(name: str, allowed: Iterable[str]) -> str:
     """`did you mean 'x'? ` where something is near, and the list of what is allowed."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(str(name)[:80], names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(names) or 'none'}"
+    return f"{suggest_nearest([name], names)}allowed: {', '.join(names) or 'none'}"
+
+
+def suggest_nearest(wanted: Iterable[str], names: Iterable[str]) -> str:
+    """`did you mean 'x'? ` where a name is near to one of those wanted, whatever its capitals; nothing else."""
+    by_letters = {name.casefold(): name for name in names}
+    asked = [str(name)[:80].casefold() for name in wanted]
+    close = [found for name in asked for found in difflib.get_close_matches(name, by_letters, n=1)]
+    return f"did you mean {by_letters[close[0]]!r}? " if close else ""
 
 
 def join_place(where: str, keys: Sequence[Any]) -> str:

@@ -36,7 +36,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT, suggest_names
+from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Role, Sample, Verdict
 from vlmill.pipeline.filters import word_lists
@@ -134,12 +134,12 @@ class TextQuality:
     def __post_init__(self) -> None:
         for code in self.languages:
             if code not in lid.list_codes():
-                raise ValueError(
-                    f"languages: {code!r} is no language code; {suggest_names(code, sorted(lid.list_codes()))}"
-                )
+                raise ValueError(f"languages: {code!r} is no language code: {lid.suggest_code(code)}")
         for code in self.flagged_words:
-            if code not in lid.list_codes() or code in word_lists.UNSPACED:
-                raise ValueError(f"flagged_words: {code!r} is no code of a language that is written with spaces")
+            if code not in lid.list_codes():
+                raise ValueError(f"flagged_words: {code!r} is no language code: {lid.suggest_code(code)}")
+            if code in word_lists.UNSPACED:
+                raise ValueError(f"flagged_words: {code} is a language that is written without spaces")
 
     def made_by(self) -> Mapping[str, str]:
         """The tables of characters; with lists of words, these and the language model.

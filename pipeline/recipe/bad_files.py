@@ -14,8 +14,8 @@ from vlmill.pipeline.core.errors import BadFileError, list_faults
 from vlmill.pipeline.inputs.files import InputFile
 from vlmill.pipeline.recipe.schema import Recipe
 
-MISSING = re.compile(r"column '(?P<column>.+?)' is missing")
-"""What formats say of a column that a file does not have."""
+MISSING = re.compile(r"(?:column|no row has) '(?P<column>.+?)'(?: or |;| is missing)")
+"""What formats say of a column, or of a key, that a file does not have."""
 
 
 @contextmanager

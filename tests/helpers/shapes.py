@@ -178,7 +178,7 @@ SHAPES: dict[str, Shape] = {
         lambda row: {"id": "twice", "image": f"{row}.png", "conversations": talk(f"<image>\n{row}?", "A")},
         {"image": "0.png", "conversations": talk("Q", "A")},
         {"image": "0.png", "conversation": talk("Q", "A")},
-        ("no row has 'conversations'", "the first has image, conversation"),
+        ("no row has 'conversations'", "did you mean 'conversation'? the first has image, conversation"),
     ),
     "web_llava": Shape(
         json_lines,
@@ -234,7 +234,7 @@ SHAPES: dict[str, Shape] = {
         lambda row: {"messages": talk(f"Question {row}?", "A", keys=("role", "content"))},
         {"messages": talk("Q", keys=("role", "content"))},
         {"turns": talk("Q", "A", keys=("role", "content"))},
-        ("it has no column conversations or messages", "it has turns"),
+        ("it has no column 'conversations' or 'messages'", "it has turns"),
     ),
     "table": Shape(
         lambda path, rows: _table(PHOTOS)(path.with_suffix(".parquet"), rows),

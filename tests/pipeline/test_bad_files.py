@@ -130,22 +130,24 @@ def test_a_missing_column_is_offered_the_option_that_names_it(tmp_path, capsys):
     table = pa.table({"URL": ["http://img.example.test/0.png"], "TEXT": ["Reeds by the river."]})
     pq.write_table(table, tmp_path / "laion.parquet")
     (tmp_path / "front.csv").write_text("front,asked,said\na.png,What?,A reed.\n")
+    (tmp_path / "front.jsonl").write_text('{"asked": "What?", "said": "A reed."}\n')
     options = {"image": ["front", "back"], "question": "asked", "answer": "said"}
+    misspelt = {"question": "askt", "answer": "said"}
     sources = {
         "pairs": {"kind": "pairs", "files": "laion.parquet"},
         "cards": {"kind": "table", "files": "front.csv", "options": options},
+        "talk": {"kind": "table", "files": "front.jsonl", "options": misspelt},
         "shots": {"kind": "websight", "files": "laion.parquet"},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"name": "cut", "sources": sources, "dedupe": None}))
     assert vlmill("check", path) == 1
     said = capsys.readouterr().err
-    assert (
-        "column 'url' is missing; it has URL, TEXT; if it is called otherwise: --set sources.pairs.options.url=COL"
-        in said
-    )
+    assert "column 'url' is missing; did you mean 'URL'? it has URL, TEXT; if it is called otherwise: --set sou" in said
+    assert "no row has 'askt'; did you mean 'asked'? the first has asked, said; if it is called otherwise: --se" in said
+    assert "--set sources.talk.options.question=COLUMN" in said
     assert "column 'back' is missing; it has front, asked, said; if it is called otherwise: --set sources.cards" in said
-    assert said.count("called otherwise") == 2, "no option of a screenshot's names its columns"
+    assert said.count("called otherwise") == 3, "no option of a screenshot's names its columns"
     named = [f"--set=sources.pairs.options.{key}={column}" for key, column in (("url", "URL"), ("caption", "TEXT"))]
     assert vlmill("check", path, *named) == 1
     assert "sources.pairs" not in capsys.readouterr().err

@@ -226,8 +226,10 @@ def test_texts_in_other_languages_keep_to_the_defaults_and_to_their_flagged_word
 
 
 def test_a_language_that_the_model_does_not_know_is_refused():
-    with pytest.raises(RecipeError, match="languages: 'english' is no language code"):
+    with pytest.raises(RecipeError, match=r"languages: 'english' is no language code: did you mean 'en'\?"):
         quality(languages=["english"])
+    with pytest.raises(RecipeError, match=r"flagged_words: 'deu' is no language code: did you mean 'de'\?"):
+        quality(flagged_words={"deu": ["pfui"]})
 
 
 def test_word_lists_are_looked_up_by_the_language_of_the_text():
@@ -299,7 +301,7 @@ def test_every_flagged_word_can_be_met():
         ({"node": {"min_words": 9, "max_words": 3}}, "min_words 9 is above max_words 3"),
         ({"node": {"max_word_repetition": 3}}, "less than or equal to 1"),
         ({"node": {"max_repetition": 0.3}}, "unknown key 'max_repetition'"),
-        ({"flagged_words": {"zh": ["x"]}}, "'zh' is no code of a language that is written with spaces"),
+        ({"flagged_words": {"zh": ["x"]}}, "zh is a language that is written without spaces"),
     ],
 )
 def test_bounds_that_make_no_sense_are_refused(values, message):

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vlmill.pipeline.core.config import STRICT, suggest_names
+from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE, ImageStats, Sample, Verdict
 from vlmill.pipeline.filters.base import Finding, Undecided, take_sources
@@ -47,8 +47,6 @@ from vlmill.pipeline.filters.language.script import HAN
 BATCH = 64  # samples read at once
 CHARACTERS = 1 << 16  # judged at once: any longer paragraph has shown its language by then
 MOST = 30.0  # nats: where the odds of a certain case are cut off
-MISTAKEN = {"cn": "zh", "tw": "zh", "hk": "zh", "jp": "ja", "kr": "ko", "cz": "cs", "gr": "el", "ua": "uk"}
-"""Codes of countries that are taken for those of languages."""
 Part = tuple[int, str]
 """The node of a paragraph, and its text."""
 HAN_LANGUAGES = {"zh": Column.ZH, "ja": Column.JA, "ko": Column.KO}
@@ -94,7 +92,7 @@ class Language:
             raise ValueError("keep names no language, so all texts would go; name those that stay, such as [en]")
         for code in (*(self.drop or ()), *(self.keep or ())):
             if code not in lid.list_codes():
-                raise ValueError(f"{code!r} is no language code: {_suggest_code(code)}")
+                raise ValueError(f"{code!r} is no language code: {lid.suggest_code(code)}")
         if self.strict and not self._unwanted("zh"):
             raise ValueError("strict keeps no Chinese, which is not unwanted here: drop zh, or leave strict out")
 
@@ -199,15 +197,6 @@ class Language:
         none = np.isneginf(worst)
         margins = np.where(none, -MOST, np.clip(np.where(none, 0, worst) - best, -MOST, MOST))
         return [float(margin) for margin in margins]
-
-
-def _suggest_code(code: str) -> str:
-    """What may be meant by a code that is none: a country's, or one with a script or region behind it."""
-    if code in lid.SINITIC:
-        return "it is part of zh"
-    start = code.lower().replace("_", "-").partition("-")[0]
-    meant = MISTAKEN.get(start, start)
-    return f"did you mean {meant!r}?" if meant in lid.list_codes() else suggest_names(code, sorted(lid.list_codes()))
 
 
 def _split_nodes(sample: Sample) -> list[Part]:

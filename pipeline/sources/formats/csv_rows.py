@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from vlmill.pipeline.core.config import suggest_nearest
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
 from vlmill.pipeline.sources.formats.keyed import KeyedSource
@@ -111,7 +112,8 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
             for name in columns:
                 if name not in header:
                     way = NO_NAMES if any(map(VALUE.fullmatch, header)) else ""
-                    raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(header) or 'none'}{way}")
+                    there = f"{suggest_nearest([name], header)}it has {', '.join(header) or 'none'}{way}"
+                    raise BadFileError(f"{path}: column {name!r} is missing; {there}")
             yield header, records, named
         except csv.Error as error:
             raise BadFileError(f"{path}: expected values separated by commas, semicolons or tabs ({error})") from error

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlmill.pipeline.core.config import suggest_nearest
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.shown import describe_more
 from vlmill.pipeline.sources.base import SourceRow, UnreadableRow, pick_items
@@ -168,7 +169,8 @@ def _check_one(path: Path, data: Buffer, keys: tuple[str, ...]) -> None:
             return
         first = row if first is None or (isinstance(first, UnreadableRow) and isinstance(row, dict)) else first
     if isinstance(first, dict):
-        raise BadFileError(f"{path}: no row has {' or '.join(map(repr, keys))}; the first has {_name_keys(first)}")
+        there = f"{suggest_nearest(keys, first)}the first has {_name_keys(first)}"
+        raise BadFileError(f"{path}: no row has {' or '.join(map(repr, keys))}; {there}")
     if first is not None:
         if packed := next((kind for mark, kind in PACKED.items() if data[: len(mark)] == mark), ""):
             raise BadFileError(f"{path}: it is packed ({packed}): unpack it, and let `files` name what comes out")

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
+from vlmill.pipeline.core.config import suggest_nearest
 from vlmill.pipeline.core.errors import BadFileError, SourceError
 from vlmill.pipeline.core.sample import DAMAGED_TABLE
 from vlmill.pipeline.sources.base import Picture, SourceRow, UnreadableRow, pick_items
@@ -236,7 +237,8 @@ def _check_columns(path: Path, schema: pa.Schema, columns: Columns) -> None:
     """Raise BadFileError where a column is missing or of another type."""
     for name, wanted in columns.items():
         if name not in schema.names:
-            raise BadFileError(f"{path}: column {name!r} is missing; it has {', '.join(schema.names) or 'none'}")
+            near = suggest_nearest([name], schema.names)
+            raise BadFileError(f"{path}: column {name!r} is missing; {near}it has {', '.join(schema.names) or 'none'}")
         found, allowed = schema.field(name).type, wanted if isinstance(wanted, tuple) else (wanted,)
         if not any(_fits_type(found, kind) for kind in allowed):
             raise BadFileError(f"{path}: column {name!r} is {found}, expected {' or '.join(map(str, allowed))}")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
+from vlmill.pipeline.core.config import suggest_nearest
 from vlmill.pipeline.core.errors import BadFileError
 from vlmill.pipeline.sources.base import Page, SourceRow
 from vlmill.pipeline.sources.formats.csv_rows import SeparatedSource, read_header
@@ -46,9 +47,8 @@ class RecordSource(ParquetSource, JsonSource, SeparatedSource, Protocol):
         names = self._list_columns(path)
         for wanted in self.keys() if names else ():
             if not {*names}.intersection(wanted):
-                raise BadFileError(
-                    f"{path}: it has no column {' or '.join(wanted)}; it has {', '.join(names) or 'none'}"
-                )
+                there = f"{suggest_nearest(wanted, names)}it has {', '.join(names) or 'none'}"
+                raise BadFileError(f"{path}: it has no column {' or '.join(map(repr, wanted))}; {there}")
         return found
 
     def _list_columns(self, path: Path) -> Sequence[str]:
