@@ -28,6 +28,9 @@ from vlmill.pipeline.dedupe.pairs import FLOORS
 from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
 
+ENOUGH = FEW + 2 * math.sqrt(FEW)
+"""Held-out samples that a proposed fraction aims at: what is held out varies by the root of it, so it seldom falls below
+FEW."""
 MORE = 0.3
 """The largest fraction that is proposed to be held out."""
 
@@ -122,7 +125,7 @@ def warn_of_few_held_out(root: Path, stage: str, lock: Mapping[str, Any]) -> Ite
     for number, entry in enumerate(lock["sources"]):
         if entry["held_out"] and first.setdefault(entry["name"], number) == number:
             held, whole = counts.get(number, 0), sum(shard["samples"] for shard in entry["shards"])
-            more = min(MORE, math.ceil(100 * FEW / max(whole, 1)) / 100)
+            more = min(MORE, math.ceil(100 * ENOUGH / max(whole, 1)) / 100)
             advice = (
                 f"; more: held_out: {{{entry['name']}: {more:g}}} in each stage" if more > entry["held_out"] else ""
             )

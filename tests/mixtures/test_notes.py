@@ -80,9 +80,9 @@ def test_an_entry_of_which_nothing_is_learned_is_noted(built):
 @pytest.mark.parametrize(
     ("held", "fraction", "said"),
     [
-        (2, 0.1, "quiz: 2 of 120 samples are held out (held_out 0.1), and a score of so few says little; more: "),
-        (1, 0.3, "quiz: 1 of 120 samples is held out (held_out 0.3), and a score of so few says little"),
-        (0, 0.3, "quiz: 0 of 120 samples are held out (held_out 0.3), and a score of so few says little"),
+        (2, 0.1, "quiz: 2 of 150 samples are held out (held_out 0.1), and a score of so few says little; more: "),
+        (1, 0.3, "quiz: 1 of 150 samples is held out (held_out 0.3), and a score of so few says little"),
+        (0, 0.3, "quiz: 0 of 150 samples are held out (held_out 0.3), and a score of so few says little"),
         (FEW, 0.1, ""),
         (0, 0.0, ""),
     ],
@@ -92,9 +92,9 @@ def test_a_source_that_holds_out_few_samples_is_noted_with_a_fraction_that_holds
 ):
     (tmp_path / "mixtures/align").mkdir(parents=True)
     pl.DataFrame({"source": [0] * held}, {"source": pl.Int16}).write_parquet(tmp_path / "mixtures/align/h.parquet")
-    entry = {"name": "quiz", "held_out": fraction, "shards": [{"samples": 100}, {"samples": 20}]}
+    entry = {"name": "quiz", "held_out": fraction, "shards": [{"samples": 100}, {"samples": 50}]}
     lock = {"held_out": {"path": "h.parquet"}, "sources": [entry, entry]}
-    advice = "held_out: {quiz: 0.25} in each stage" if said.endswith("more: ") else ""
+    advice = "held_out: {quiz: 0.28} in each stage" if said.endswith("more: ") else ""
     assert list(warn_of_few_held_out(tmp_path, "align", lock)) == ([said + advice] if said else [])
 
 
