@@ -29,8 +29,7 @@ from vlmill.pipeline.engine.chain import read_totals
 from vlmill.pipeline.recipe.schema import Recipe
 
 ENOUGH = FEW + 2 * math.sqrt(FEW)
-"""Held-out samples that a proposed fraction aims at: what is held out varies by the root of it, so it seldom falls below
-FEW."""
+"""Held-out samples that a proposed fraction aims at. Their number varies by its root, so it seldom falls below FEW."""
 MORE = 0.3
 """The largest fraction that is proposed to be held out."""
 
