@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vlmill.pipeline.sources.marks import is_numbered
+
 OWN_MARKS = (
     r"(?i:<\|?(?:(?:photo|pic)[ _-]?\d*|(?:picture|figure)[ _-]?\d+)\|?>"
-    r"|\[\[?(?:image|img|photo|picture|pic|figure)[ _-]?\d*\]\]?)"
+    r"|\[\[?(?:image|img|photo|picture|pic|figure)[ _-]?\d*\]\]?"
+    r"|\{\{(?:image|img|photo|picture|pic|figure)[ _-]?\d*\}\})"
 )
 """Marks of no published set: a word for an image in brackets; `<picture>` and `<figure>` alone are words of HTML."""
 READABLE = re.compile(
@@ -53,7 +56,7 @@ def add_mark(kind: str, options: Mapping[str, Any], mark: str) -> Iterator[tuple
 def describe_mark(mark: str) -> str:
     """What a person should know of an option `mark`."""
     place = "its number is its place in the list of its row, from "
-    told = place + ("1" if "{number}" in mark else "0") if "{" in mark else "the next of its row"
+    told = place + ("1" if "{number}" in mark else "0") if is_numbered(mark) else "the next of its row"
     return f"texts mark an image as {mark}: {told} (docs/conversations.md, Marks of images)"
 
 

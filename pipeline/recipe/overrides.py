@@ -48,6 +48,9 @@ STEP_NAMES = (
 )
 """Names of steps beside the filters, which no custom filter may take."""
 
+MARKED = "[{&*!|>%@`"
+"""What a text may not begin with in YAML."""
+
 DEFAULT_FILTERS: tuple[Mapping[str, Mapping[str, Any] | None], ...] = ({"language": None},)
 """Those of a recipe that names none."""
 
@@ -104,7 +107,7 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
     Raises:
         RecipeError: there is no such place, or the text is no YAML.
     """
-    value = parse_yaml(text, f"--set {key}={text:.80}: the value")
+    value = _read_value(key, text)
     if key.partition(".")[0] == "custom_filters":
         raise RecipeError(f"--set {key}: code of filters comes from a file, with --filter FILE")
     parts = _add_named_filter(data, key.split("."))
@@ -120,6 +123,16 @@ def set_value(data: dict[str, Any], key: str, text: str) -> None:
         place[last] = value
     else:
         raise RecipeError(f"--set {key}: {part} holds {place!r:.80}, which has no {last!r}")
+
+
+def _read_value(key: str, text: str) -> Any:
+    """What the text of a value says in YAML. Raises RecipeError."""
+    try:
+        return parse_yaml(text, f"--set {key}={text:.80}: the value")
+    except RecipeError as error:
+        if not text.startswith(tuple(MARKED)) or {*"'\""} & {*text}:
+            raise
+        raise RecipeError(f"{error}; if it is a text, put it in quotes: --set '{key}=\"{text:.80}\"'") from None
 
 
 def _add_named_filter(data: dict[str, Any], parts: list[str]) -> list[str]:

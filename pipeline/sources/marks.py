@@ -35,6 +35,8 @@ NEXT = -1
 FIRST = {"{number}": 1, "{index}": 0}
 """What stands for a number in a mark, and the number of the first image."""
 
+NUMBER_FIELD = re.compile("|".join(map(re.escape, FIRST)))
+
 
 class Named(NamedTuple):
     """An image that a text names by its number."""
@@ -45,12 +47,11 @@ class Named(NamedTuple):
 
 def check_mark(mark: str) -> str:
     """A mark as an option may have it. Raises ValueError."""
-    fields = re.findall(r"\{[^{}]*\}", mark)
-    rest = mark.replace(fields[0], "") if fields else mark
-    if len(fields) > 1 or not {*fields} <= FIRST.keys() or not rest.strip() or {"{", "}"} & {*rest}:
+    rest, fields = NUMBER_FIELD.subn("", mark)
+    if fields > 1 or not rest.strip() or {"{", "}"} & {*rest.replace("{{", "").replace("}}", "")}:
         raise ValueError(
-            f"mark is {mark!r}, expected a text such as <ImageHere>, or one with {{number}} (from 1) or {{index}} "
-            "(from 0) in it once, such as <image {number}>"
+            f"mark is {mark!r}, expected a text such as <ImageHere> or {{{{image}}}}, or one with {{number}} (from 1) "
+            "or {index} (from 0) in it once, such as <image {number}>"
         )
     return mark
 

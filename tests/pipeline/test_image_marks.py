@@ -111,7 +111,15 @@ def test_numbers_are_those_of_columns_also_where_one_is_empty_and_choices_may_sh
     assert [node.kind for node in plain.nodes] == ["image", "image", "text", "text"]
 
 
-@pytest.mark.parametrize("mark", ["", "{number}", "<image {n}>", "<{number} {index}>", "<image {number>", " "])
+@pytest.mark.parametrize(("mark", "said"), [("{{image}}", "{{image}}"), ("{{image_{number}}}", "{{image_1}}")])
+def test_a_mark_may_have_double_braces(mark, said):
+    assert parse_block(SOURCES["llava"], {"mark": mark}, "options of llava").mark == mark
+    assert read_talk(f"Like {said}?", "A.", mark=mark, images=["a.png"]) == ["Like ", "a.png", "?", "A."]
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "{number}", "<image {n}>", "<{number} {index}>", "<image {number>", " ", "{image}", "{{number}}"]
+)
 def test_a_mark_that_marks_nothing_is_refused(mark):
     with pytest.raises(ValueError, match="expected a text such as <ImageHere>"):
         check_mark(mark)

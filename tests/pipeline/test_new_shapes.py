@@ -107,7 +107,12 @@ def test_parts_of_which_one_key_holds_texts_and_images_are_no_captions(tmp_path)
     ("written", "mark"),
     [
         *(("[[photo_1]]", "[[photo_{number}]]"), ("[Image 1]", "[Image {number}]"), ("<photo>", "<photo>")),
-        *(("<picture_0>", "<picture_{index}>"), ("{{image_1}}", ""), ("<picture>", None), ("[imagine]", None)),
+        *(
+            ("<picture_0>", "<picture_{index}>"),
+            ("{{image_1}}", "{{image_{number}}}"),
+            ("<picture>", None),
+            ("[imagine]", None),
+        ),
     ],
 )
 def test_marks_of_own_making_are_found(written, mark):

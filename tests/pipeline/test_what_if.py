@@ -133,6 +133,7 @@ def test_lists_are_read_from_beside_the_recipe(folder, monkeypatch):
         ("dedupe.cap", "3", "other buckets or another cap find other pairs"),
         ("dedupe.text", "0.01", "greater than or equal to"),
         ("shape.max_ratio", "[", "the value is no YAML"),
+        ("shape.max_ratio", "[[a_{b}]]", r"in quotes: --set 'shape.max_ratio=\"\[\[a_\{b\}\]\]\"'"),
     ],
 )
 def test_what_it_cannot_answer_is_refused(folder, key, value, message):
