@@ -148,7 +148,7 @@ def make_difference_table(before: Stats, after: Stats) -> Table:
     """`difference` for a person, sources that do not differ left out."""
     rows = make_difference(before, after)
     same = [name for name, row in rows.items() if name != "total" and set(row.values()) == {0}]
-    below = [f"no difference: {', '.join(same)}"] if same else []
+    below = [f"the same amounts: {', '.join(same)}"] if same else []
     if any(amount is None for row in rows.values() for amount in row.values()):
         below.append("-: was not published")
     result = make_grid(f"{before['stage']} -> {after['stage']}", "\n".join(below))

@@ -42,7 +42,7 @@ def recognise_documents(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
     """Kinds and options that rows could be read with as documents, the likeliest first."""
     for kind, shown in KINDS:
         shows = partial(hold_mostly, kinds=shown)
-        if found := recognise_parts(cells.rows, shows) or _find_lists(cells, shows):
+        if found := recognise_parts(cells.rows, shows, _hold_images) or _find_lists(cells, shows):
             yield kind, {**found, **_find_address(cells, found)}
 
 
@@ -79,13 +79,14 @@ def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, d
         SourceError: an option is none of documents, is named twice, or names what is in no row; or no texts are found.
     """
     for option, columns in named.items():
-        if option not in NAMEABLE or len(columns) > 1:
+        if option not in NAMEABLE or (option == "url" and len(columns) > 1):
             raise SourceError(
                 f"--column {option}={columns[-1]}: beside texts, which are a list of a document, stand {NAMEABLE[0]} "
-                f"and {NAMEABLE[2]}, each once"
+                f"and {NAMEABLE[2]}, the last of them once"
             )
-        cells.check_column(option, columns[0])
-    given = {option: columns[0] for option, columns in named.items()}
+        for column in columns:
+            cells.check_column(option, column)
+    given: dict[str, Any] = {name: found[0] if len(found) == 1 else list(found) for name, found in named.items()}
     found = next(iter(recognise_documents(cells)), ("", {}))[1]
     if "texts" not in given:
         if not found:
@@ -96,7 +97,8 @@ def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, d
         given["texts"] = found["texts"]
     if "images" not in given:
         given |= {"images": found["images"]} if found.get("texts") == given["texts"] else {}
-    shown = [find_place(row, given.get("images", "images")) for row in cells.rows]
+    images = _list_named({"images": given.get("images", "images")})
+    shown = [find_place(row, image) for row in cells.rows for image in images]
     kind = "web_documents" if hold_mostly(shown, LINKED) else "file_documents"
     return kind, {**_find_address(cells, given), **given}
 
@@ -117,6 +119,7 @@ def _find_lists(cells: Cells, shows: Any) -> dict[str, str]:
             name
             for name, said in held.items()
             if name != images
+            and not _hold_images(said)
             and all(len(one) == len(other) for one, other in zip(shown, said, strict=True))
             and not stand_together(shown, said)
         ]
@@ -126,8 +129,18 @@ def _find_lists(cells: Cells, shows: Any) -> dict[str, str]:
     return {}
 
 
+def _list_named(options: Mapping[str, str | list[str]]) -> list[str]:
+    """The columns that options of documents name."""
+    return [name for value in options.values() for name in ([value] if isinstance(value, str) else value)]
+
+
+def _hold_images(values: Sequence[Any]) -> bool:
+    """Whether most of what stands in cells is images of any form."""
+    return any(map(has_value, values)) and hold_mostly(values, (*IN_ROW, *LINKED))
+
+
 def _find_address(cells: Cells, found: Mapping[str, Any]) -> dict[str, str]:
     """Where the address of a document is, if not at `url`: in a column of its own, else within an object."""
     places = (*cells.columns, *cells.dotted)
-    names = [name for name in places if cells.hold(name, "address") and name not in found.values()]
+    names = [name for name in places if cells.hold(name, "address") and name not in _list_named(found)]
     return {} if not names or "url" in names else {"url": names[0]}

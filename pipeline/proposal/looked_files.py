@@ -114,8 +114,10 @@ def open_files(root: str, files: Sequence[InputFile], suffix: str, named: Mappin
         fitting |= {name_attempt(one): one for one in looks[-1].fitting}
     cells = _join_cells(root, looks)
     together = dict[str, Attempt]()
-    if named is not None or (len(looks) > 1 and not any(one.kind in LISTS for one in fitting.values())):
-        made = (Attempt(kind, options, 0, ()) for kind, options in _list_options(cells, named))
+    if named is not None or len(looks) > 1:
+        documents = named is None and any(one.kind in LISTS for one in fitting.values())
+        options = recognise_documents(cells) if documents else _list_options(cells, named)
+        made = (Attempt(kind, one, 0, ()) for kind, one in options)
         together = {name_attempt(one): one for one in made}
     for look in looks:
         if missing := [one for name, one in {**fitting, **together}.items() if name not in look.tried]:

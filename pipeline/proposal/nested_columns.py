@@ -102,12 +102,17 @@ def recognise_turns(turns: Sequence[Any], shows: Callable[[Sequence[Any]], bool]
     return found | ({"turn_image": shown[0] if len(shown) == 1 else shown} if shown else {})
 
 
-def recognise_parts(rows: Sequence[Mapping[str, Any]], shows: Callable[[Sequence[Any]], bool]) -> dict[str, str]:
+def recognise_parts(
+    rows: Sequence[Mapping[str, Any]],
+    shows: Callable[[Sequence[Any]], bool],
+    is_shown: Callable[[Sequence[Any]], bool],
+) -> dict[str, Any]:
     """The options of kind `web_documents` for rows whose document is one list of objects; none where none is.
 
     Args:
         rows: the first ones.
         shows: whether values are addresses, or paths, as far as they are any.
+        is_shown: whether values are images of any form.
     """
     names = list_dotted(rows)
     for place in dict.fromkeys((*(name for row in rows for name in row), *names)):
@@ -116,11 +121,19 @@ def recognise_parts(rows: Sequence[Mapping[str, Any]], shows: Callable[[Sequence
         if not within or not any(cells) or recognise_turns(cells, lambda _: False) is not None:
             continue
         values = {name: [find_place(row, name) for row in rows] for name in within}
-        images = next((name for name in within if any(map(has_value, values[name])) and shows(values[name])), "")
-        apart = [name for name in within if images and not stand_together(values[images], values[name])]
+        images = list[str]()  # keys of which a part has one
+        for name in within:
+            others = any(stand_together(values[image], values[name]) for image in images)
+            if not others and any(map(has_value, values[name])) and shows(values[name]):
+                images.append(name)
+        apart = [
+            name
+            for name in within
+            if not is_shown(values[name]) and not any(stand_together(values[image], values[name]) for image in images)
+        ]
         texts = max(apart, key=lambda name: measure_texts(values[name]), default="")
-        if texts and measure_texts(values[texts]):
-            return {"images": images, "texts": texts}
+        if images and texts and measure_texts(values[texts]):
+            return {"images": images[0] if len(images) == 1 else images, "texts": texts}
     return {}
 
 

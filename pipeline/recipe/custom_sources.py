@@ -274,9 +274,14 @@ def find_source_classes(file: str, code: str) -> Mapping[str, type[Any]]:
     """
     module, written = load_module(file, code), read_source_kinds(code)
     found: dict[str, type[Any]] = {}
-    for made in vars(module).values():
-        if not (isinstance(made, type) and made.__module__ == module.__name__ and "kind" in vars(made)):
-            continue
+    classes = [one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__]
+    named = [one for one in classes if "kind" in vars(one)]
+    if nameless := [] if named else [one.__name__ for one in classes if Source in one.__mro__]:
+        raise RecipeError(
+            f"{file}: source {nameless[-1]} has no kind, by which a recipe names it: kind: ClassVar[str] = "
+            f'"{nameless[-1].lower()}"'
+        )
+    for made in named:
         if all(callable(getattr(made, method, None)) for method in METHODS):
             _check_class(file, made, written)
             if found.setdefault(made.kind, made) is not made:  # type: ignore[attr-defined]

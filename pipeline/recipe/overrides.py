@@ -139,8 +139,8 @@ def _add_named_filter(data: dict[str, Any], parts: list[str]) -> list[str]:
     """The parts of a dotted key with `filters` in front of a filter's name; a filter that is not there yet is added."""
     filters = {*FILTERS, *_list_filter_names(data)}
     if parts[0] != "filters":
-        name, settings = take_name(parts, filters)
-        if not settings or parts[0] in data or name not in filters:
+        name, _ = take_name(parts, filters)
+        if parts[0] in {*data, *Recipe.__dataclass_fields__} or name not in filters:
             _refuse_near_filter(data, parts, filters)
             return parts
         parts = ["filters", *parts]

@@ -110,7 +110,8 @@ def read_pages(
             excerpt = "" if raw is None else make_excerpt(raw)
             yield SourceRow(number, failed=((made.reason, str(made)),), excerpt=excerpt, upstream_id=upstream_id)
         else:
-            yield SourceRow(number, (made,), upstream_id=upstream_id)
+            nothing = not getattr(made, "nodes", None)  # which a check after this one says
+            yield SourceRow(number, (made,), excerpt=make_excerpt(row) if nothing else "", upstream_id=upstream_id)
 
 
 MACHINE = (VlmillError, OSError, MemoryError, ImportError)

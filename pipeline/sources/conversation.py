@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node, Role
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
-from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri, read_base64, read_data_uri
+from vlmill.pipeline.sources.data_uris import is_base64_file, is_base64_picture, is_data_uri, read_base64, read_data_uri
 from vlmill.pipeline.sources.known_keys import (
     AUDIO,
     VIDEO,
@@ -207,7 +207,7 @@ def read_picture(place: str, address: Any, *, web: bool = False) -> Conversation
         raise UnreadableRow(f"{place} is {address!r}, expected a path")
     if is_data_uri(address):
         return ConversationImage(read_data_uri(address), None)
-    if is_base64_picture(address):
+    if is_base64_picture(address) or is_base64_file(address):
         return ConversationImage(read_base64(address), None)
     if web and address.lower().startswith(WEB):
         return ConversationImage(Picture(url=address.strip()), address.strip())

@@ -20,12 +20,21 @@ BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "Qk0")
 """Of JPEG, PNG, WebP, GIF and BMP in base64."""
 LEAST = 64
 """Letters of such a picture: fewer are a name."""
+LONG, VARIED = 256, 16
+"""Letters of a file: hardly any file system allows a name of so many (NAME_MAX is 255); and different ones of them."""
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
 
 def is_base64_picture(text: str | None) -> bool:
     """Whether a text is a picture in base64 without a `data:` before it."""
     return text is not None and text.startswith(BEGINNINGS) and len(text) >= LEAST and bool(BASE64.fullmatch(text))
+
+
+def is_base64_file(text: str) -> bool:
+    """Whether a text is too long for a name, and so is a file in base64, be it a picture or not."""
+    if len(text) < LONG or not BASE64.fullmatch(text):
+        return False
+    return len({*text}) >= VARIED and not len("".join(text.split())) % 4
 
 
 def read_data_uri(address: str) -> Picture:

@@ -36,8 +36,7 @@ from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import classify_key, has_value
-
-Names = str | tuple[str, ...]
+from vlmill.pipeline.sources.names import Names, list_names
 
 PLACEHOLDER = re.compile(r"<image(?:[ _]?\d+)?>")
 """Where MMMU and MMStar show an image within the text. Copies seldom have it, or have another."""
@@ -59,7 +58,7 @@ class Evaluation(RecordSource):
 
     def columns(self) -> Columns:
         """Those that are named, whatever they hold."""
-        named = (self.question, *_list_names(self.answers), *_list_names(self.choices), *_list_names(self.images))
+        named = (self.question, *list_names(self.answers), *list_names(self.choices), *list_names(self.images))
         return {name: pa.null() for name in named}
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
@@ -74,11 +73,11 @@ class Evaluation(RecordSource):
         """One sample of one turn; BAD_ROW for values of another form, EMPTY_ROW where nothing is asked or shown."""
 
         def told(columns: Names) -> list[Any]:
-            return [value for name in _list_names(columns) for value in _flatten_value(row.get(name))]
+            return [value for name in list_names(columns) for value in _flatten_value(row.get(name))]
 
         pictures = tuple(_read_picture(value) for value in told(self.images))
         pictures += tuple(_fail_media(name) for name in self.unread(row) if classify_key(name) == "media")
-        choices = [_read_text(value) for name in _list_names(self.choices) for value in _list_places(row.get(name))]
+        choices = [_read_text(value) for name in list_names(self.choices) for value in _list_places(row.get(name))]
         question = "\n".join(_read_text(value) for value in told(self.question))
         answers = dict.fromkeys(_resolve_answer(value, choices) for value in told(self.answers))
         if not question and not pictures:
@@ -92,10 +91,6 @@ class Evaluation(RecordSource):
 def _fail_media(name: str) -> Picture:
     """What stands for a video or a sound."""
     return Picture(reason=Reason.UNSUPPORTED_MEDIA, detail=name)
-
-
-def _list_names(columns: Names) -> tuple[str, ...]:
-    return (columns,) if isinstance(columns, str) else columns
 
 
 def _flatten_value(value: Any) -> Iterator[Any]:

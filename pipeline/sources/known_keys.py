@@ -141,7 +141,7 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
                 "; kinds llava and interleaved read pictures" if found in {"image", "address"} and not pictured else ""
             )
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}{advice}", REASONS[found])
-        if found == "unknown" and not pictured and _names_file(row[key]):
+        if found == "unknown" and not pictured and names_file(row[key]):
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}", Reason.UNSUPPORTED_MEDIA)
     kept = read_upstream_id(row)
     return tuple(
@@ -193,7 +193,7 @@ def _carries_meaning(found: Meaning, value: Any, *, pictured: bool) -> bool:
     return has_value(value) and not (found == "address" and pictured)
 
 
-def _names_file(value: Any) -> bool:
+def names_file(value: Any) -> bool:
     """Whether a value is a file of a picture, a video or a sound, or a list of them, or of objects that name one."""
     listed = isinstance(value, list | tuple) and bool(value)
     values = value if listed else [value]

@@ -77,7 +77,7 @@ class MintDocuments(Source):
         if entry.size > self.max_bytes:
             raise UnreadableRow(f"{entry.key} has {entry.size} bytes, allowed {self.max_bytes}", Reason.TOO_MANY_BYTES)
         about = parse_json_object(entry.key, tars.read_member(file, entry.members["json"]))
-        images, texts = read_lists(about, "images", "texts")
+        images, texts = read_lists(about, ["images"], ["texts"])
         names = [image for image in images if image is not None]
         left = list_unread(about, ("images", "texts", "image_metadata", "url"), pictured=bool(names))
         suffix = next((suffix for suffix in FRAMES if suffix in entry.members), "")

@@ -45,19 +45,24 @@ def list_beside(row: Mapping[str, Any], names: Collection[str], *, pictured: boo
     Raises:
         UnreadableRow: one of them carries meaning, as `known_keys.list_unread`.
     """
-    read = dict[str, set[str]]()
-    for name in names:
-        keys = name.split(".") if not _is_column(row, name) else [name]
-        for depth in range(1, len(keys)):
-            read.setdefault(".".join(keys[:depth]), set()).add(keys[depth])
     left = set[str]()
-    for place, keys_read in read.items():
-        for held in _list_objects(find_place(row, place)):
+    for place, keys_read in group_keys(row, names).items():
+        for held in list_objects(find_place(row, place)):
             try:
                 left.update(f"{place}.{key}" for key in list_unread(held, keys_read, pictured=pictured))
             except UnreadableRow as unfit:
                 raise UnreadableRow(f"within {place}: {unfit}", unfit.reason) from unfit
     return tuple(sorted(left))
+
+
+def group_keys(row: Mapping[str, Any], names: Collection[str]) -> dict[str, set[str]]:
+    """The places of the objects that dotted names lead through, and of each the keys that are read in it."""
+    read = dict[str, set[str]]()
+    for name in names:
+        keys = name.split(".") if not _is_column(row, name) else [name]
+        for depth in range(1, len(keys)):
+            read.setdefault(".".join(keys[:depth]), set()).add(keys[depth])
+    return read
 
 
 def list_parents(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -84,7 +89,7 @@ def check_lists(row: Mapping[str, Any], names: Collection[str], read: Collection
             place, key = ".".join(keys[:depth]), ".".join(keys[depth:])
             if not isinstance(parse_object(find_place(row, place)), list):
                 continue
-            objects = [one for one in _list_objects(find_place(row, place)) if has_value(one)]
+            objects = [one for one in list_objects(find_place(row, place)) if has_value(one)]
             inside = [one.removeprefix(f"{place}.") for one in {name, *names, *read} if one.startswith(f"{place}.")]
             without = [one for one in objects if not any(map(_is_there, (find_place(one, other) for other in inside)))]
             if without:
@@ -123,6 +128,14 @@ def _is_there(value: Any) -> bool:
     return has_value(value) or is_number(value)  # 0 may be the id of an image
 
 
+def list_objects(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The objects in a list, or the one that a value is, also of one written as JSON."""
+    value = parse_object(value)
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, Mapping):
+            yield item
+
+
 def _enter_value(value: Any, key: str) -> Any:
     value = parse_object(value)
     if isinstance(value, list):
@@ -131,10 +144,3 @@ def _enter_value(value: Any, key: str) -> Any:
         found = [_enter_value(item, key) for item in value]
         return [one for item in found for one in (item if isinstance(item, list) else [item])]
     return value.get(key) if isinstance(value, Mapping) else None
-
-
-def _list_objects(value: Any) -> Iterator[Mapping[str, Any]]:
-    value = parse_object(value)
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, Mapping):
-            yield item

@@ -55,6 +55,7 @@ from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value, is_number
 from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
+from vlmill.pipeline.sources.names import Names, list_names
 from vlmill.pipeline.sources.nested import check_lists, join_columns, lift_places, list_beside, list_heads, list_parents
 from vlmill.pipeline.sources.page_texts import read_cell
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
@@ -62,7 +63,6 @@ from vlmill.pipeline.sources.speakers import Speaker, lift_turns, rename_turns, 
 
 PAIR = {"question", "answer"}
 """Keys of an object in turns that is a question with its answer."""
-Names = str | tuple[str, ...]
 
 ASKING = frozenset({"user", "human"})
 
@@ -132,7 +132,7 @@ class TableSource(RecordSource):
     def named(self) -> tuple[str, ...]:
         """The columns and dotted keys that the options name."""
         several = (self.image, self.caption, self.question, self.choices, self.turns)
-        named = (*(name for names in several for name in _list_names(names)), self.ocr, self.ocr_boxes, self.answer)
+        named = (*(name for names in several for name in list_names(names)), self.ocr, self.ocr_boxes, self.answer)
         return tuple(name for name in (*named, self.system, self.licence, *self.signals) if name)
 
     def columns(self) -> Columns:
@@ -150,9 +150,9 @@ class TableSource(RecordSource):
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What a row says. Not every row of JSON has all other columns."""
-        said = (self.caption, self.ocr, self.question, self.answer, *_list_names(self.turns))
-        needed = [_list_names(names) for names in said if names]
-        shown = [(name,) for name in _list_names(self.image) if "." in name and not self.turns]
+        said = (self.caption, self.ocr, self.question, self.answer, *list_names(self.turns))
+        needed = [list_names(names) for names in said if names]
+        shown = [(name,) for name in list_names(self.image) if "." in name and not self.turns]
         return tuple((*names, *(one.partition(".")[0] for one in names if "." in one)) for names in (*needed, *shown))
 
     def reads(self) -> Collection[str]:
@@ -161,13 +161,13 @@ class TableSource(RecordSource):
 
     def shows(self) -> Collection[str]:
         """The columns of images; of images within turns the turns."""
-        return _list_names(self.turns if self.turn_image else self.image)
+        return list_names(self.turns if self.turn_image else self.image)
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """See KeyedSource; also what stands beside dotted keys within the same objects."""
         lifted = lift_places(row, self.named)
         left = super().unread(lifted)
-        places = [place for place, _ in list_parents(row, _list_names(self.turns))]
+        places = [place for place, _ in list_parents(row, list_names(self.turns))]
         read = (*self.named, *(f"{place}.{name}" for place in places for name in self._prompts))
         pictured = any(has_value(lifted.get(name)) for name in self.shows())
         return tuple(one for one in (*left, *list_beside(row, read, pictured=pictured)) if one not in self.named)
@@ -186,10 +186,10 @@ class TableSource(RecordSource):
         Raises UnreadableRow as `conversation.read_marked_page` and `pairs.make_pair_page`, and for an image or a choice
         that is none.
         """
-        parents = list(list_parents(row, _list_names(self.turns)))
-        check_lists(row, _list_names(self.image), self.named)
+        parents = list(list_parents(row, list_names(self.turns)))
+        check_lists(row, list_names(self.image), self.named)
         row = lift_places(row, self.named)
-        listed = [self._read_images(name, row.get(name)) for name in _list_names(self.image)]
+        listed = [self._read_images(name, row.get(name)) for name in list_names(self.image)]
         images = [image for several in listed for image in several]
         if self.image and not images and not self.turns:
             raise UnreadableRow(say_imageless(self.image))
@@ -200,14 +200,14 @@ class TableSource(RecordSource):
                 raise UnreadableRow(
                     f"a {'caption' if self.caption else 'text of OCR'} of {len(images)} images, expected 1"
                 )
-            captions = [_take_first(row.get(name)) for name in _list_names(self.caption)]
+            captions = [_take_first(row.get(name)) for name in list_names(self.caption)]
             captions += [read_cell(self.ocr, row.get(self.ocr), row.get(self.ocr_boxes))] if self.ocr else []
             caption = next((one for one in captions if isinstance(one, str) and one.strip()), None)
             return make_pair_page(images[0].picture, caption, images[0].url, licence, signals)
         said = self._join_turns(row) if self.turns else self._make_turns(row)
         system = row.get(self.system) if self.system else _find_system(row, parents) if self.turns else None
         if self.turn_image:
-            shown = _list_names(self.turn_image)
+            shown = list_names(self.turn_image)
             said, values = show_turn_images(said, shown)
             images = [self.read_image(f"{' or '.join(shown)} {place}", one) for place, one in enumerate(values)]
             page = read_marked_page(said, images, system)
@@ -227,8 +227,8 @@ class TableSource(RecordSource):
 
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
-        parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in _list_names(self.turns)]
-        shown = _list_names(self.turn_image)
+        parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in list_names(self.turns)]
+        shown = list_names(self.turn_image)
         named = [name for name in (self.speaker, self.said, *shown) if name]
         parts = [lift_turns(part, named, shown) for part in parts]
         found = [rename_turns(part, self.speaker, self.said, self.speakers, shown) for part in parts]
@@ -239,7 +239,7 @@ class TableSource(RecordSource):
 
     def _join_questions(self, row: Mapping[str, Any]) -> Any:
         """The question, or the list of questions; of several columns the texts that are not blank, a line each."""
-        names = _list_names(self.question)
+        names = list_names(self.question)
         if len(names) == 1:
             return row.get(names[0])
         return "\n".join(said for name in names if (said := read_cell_text(name, row.get(name)).strip()))
@@ -247,7 +247,7 @@ class TableSource(RecordSource):
     def _make_turns(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Questions and answers as messages. Raises UnreadableRow."""
         questions, answers = self._join_questions(row), row.get(self.answer)
-        name = " and ".join(_list_names(self.question))
+        name = " and ".join(list_names(self.question))
         asked_list, said_list = _parse_json(questions), _parse_json(answers)
         if isinstance(asked_list, list) and isinstance(said_list, list) and len(asked_list) == len(said_list):
             questions, answers = asked_list, said_list  # else a text such as [12, 30] is a text
@@ -256,7 +256,7 @@ class TableSource(RecordSource):
         if not isinstance(answers, list) or len(answers) != len(questions):
             number = len(answers) if isinstance(answers, list) else 1
             raise UnreadableRow(f"questions: {len(questions)}, answers: {number}, expected as many of both")
-        values = list_choices([row.get(name) for name in _list_names(self.choices)])
+        values = list_choices([row.get(name) for name in list_names(self.choices)])
         choices = [read_cell_text("a choice", value) for value in values]
         chosen = any(choice.strip() for choice in choices)
         if chosen and len(questions) > 1:
@@ -295,10 +295,6 @@ def _find_system(row: Mapping[str, Any], parents: Sequence[tuple[str, Mapping[st
     named = [(f"{place}.{name}", held.get(name)) for place, held in parents for name in SYSTEM]
     given = {**{name: row.get(name) for name in SYSTEM}, **dict(named)}
     return get_given(given, given)
-
-
-def _list_names(columns: Names) -> tuple[str, ...]:
-    return ((columns,) if columns else ()) if isinstance(columns, str) else columns
 
 
 def _list_values(value: Any) -> Sequence[Any]:
@@ -372,7 +368,7 @@ def list_choices(cells: Sequence[Any]) -> list[Any]:
 
 def say_imageless(image: Names) -> str:
     """What is wrong with a row whose columns of images are empty."""
-    return f"no {' or '.join(_list_names(image))}"
+    return f"no {' or '.join(list_names(image))}"
 
 
 def _shows_image(message: Mapping[str, Any], mark: str) -> bool:

@@ -7,7 +7,8 @@ OmniCorpus (arXiv 2406.08418) and MINT-1T's HTML (arXiv 2406.11271), in Parquet,
 In each place stands a text or an image; a place in which neither stands is passed over, since OmniCorpus leaves the
 places of images that it dropped. The lists may be written as JSON, as OmniCorpus-YT has them. `url` says where the
 document's own address is, in dotted keys: `general_metadata.url` in OmniCorpus, `url` in MINT-1T. Dotted keys name the
-lists of a document that is one list of objects, too: `parts.image` and `parts.text` are as long as `parts`.
+lists of a document that is one list of objects, too: `parts.image` and `parts.text` are as long as `parts`. Where some
+parts have another key, `images` names several: `[parts.path, parts.base64]`.
 
 Images of `web_documents` are addresses. Those of `file_documents` are files, from the source's `images`: `file` makes
 a path of what stands in the list and of columns, so that `{id}/{image}.jpg` names a frame of OmniCorpus-YT.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
@@ -29,9 +30,11 @@ from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import Node
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
 from vlmill.pipeline.sources.conversation import WEB, read_picture
+from vlmill.pipeline.sources.document_parts import check_parts
 from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
+from vlmill.pipeline.sources.names import Names, list_names
 from vlmill.pipeline.sources.nested import find_place, lift_places, list_beside, list_heads, parse_object
 
 PARAGRAPH_BREAK = "\n\n"
@@ -47,25 +50,36 @@ class WebDocuments(RecordSource):
     kind: ClassVar[str] = "web_documents"
     fetches: ClassVar[bool] = True
 
-    images: str = "images"  # the list of images, in dotted keys, as long as that of texts; null where a text stands
-    texts: str = "texts"  # the list of texts, in dotted keys; null where an image stands
+    images: Names = "images"  # the list of images, in dotted keys, as long as that of texts; null where a text stands
+    texts: Names = "texts"  # the list of texts, in dotted keys; null where an image stands
     url: str = "url"  # where the document's address is, in dotted keys; a row may lack it
     signals: tuple[str, ...] = ()  # dotted keys of numbers that travel with the sample, by the last of the keys
     paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one
 
+    @model_validator(mode="after")
+    def _check_lists(self) -> Self:
+        """Refuse options that name no list."""
+        for option, names in (("images", self.images), ("texts", self.texts)):
+            if not list_names(names):
+                raise ValueError(f"{option} names no column: give one, such as {option}: content.{option[:-1]}")
+        return self
+
     def columns(self) -> Columns:
         """The two lists, of any type; but for dotted keys, of which files decide what they are."""
-        return {name: pa.null() for name in (self.images, self.texts) if "." not in name}
+        return {name: pa.null() for name in self._lists if "." not in name}
 
     def optional(self) -> Columns:
         """Where the address and the numbers are, and what dotted keys may mean."""
         named = (place.partition(".")[0] for place in (self.url, *self.signals) if place)
-        found = dict.fromkeys((*named, *list_heads((self.images, self.texts))))
+        found = dict.fromkeys((*named, *list_heads(self._lists)))
         return {name: pa.null() for name in found if name not in self.columns()}
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """The two lists."""
-        return tuple((name, *list_heads((name,))[1:]) for name in (self.images, self.texts))
+        return tuple(
+            (*names, *(head for head in list_heads(names) if head not in names))
+            for names in (list_names(self.images), list_names(self.texts))
+        )
 
     def reads(self) -> Collection[str]:
         """All of these."""
@@ -73,13 +87,21 @@ class WebDocuments(RecordSource):
 
     def shows(self) -> Collection[str]:
         """The list of images."""
-        return (self.images,)
+        return list_names(self.images)
 
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """See KeyedSource; also what stands beside dotted keys within the same objects."""
-        lists = (self.images, self.texts)
-        left = super().unread(lift_places(row, lists))
-        return (*left, *list_beside(row, lists, pictured=True)) if list_heads(lists) else left
+        left = super().unread(lift_places(row, self._lists))
+        if not list_heads(self._lists):
+            return left
+        left = (*left, *list_beside(row, self._lists, pictured=True))
+        check_parts(row, list_names(self.images), list_names(self.texts))
+        return left
+
+    @property
+    def _lists(self) -> tuple[str, ...]:
+        """The names of all lists."""
+        return (*list_names(self.images), *list_names(self.texts))
 
     def read_image(self, place: int, value: Any, row: Mapping[str, Any]) -> Picture:
         """The image in a place; lost alone where it is no address. Raises UnreadableRow where it is no text."""
@@ -92,8 +114,8 @@ class WebDocuments(RecordSource):
 
     def page(self, row: Mapping[str, Any]) -> Page:
         """The document: BAD_ROW where the lists do not match, EMPTY_ROW where nothing is in them."""
-        row = lift_places(row, (self.images, self.texts))
-        images, texts = read_lists(row, self.images, self.texts)
+        row = lift_places(row, self._lists)
+        images, texts = read_lists(row, list_names(self.images), list_names(self.texts))
         nodes, pictures = list[Node](), list[Picture]()
         for place, (image, text) in enumerate(zip(images, texts, strict=True)):
             if image is not None:
@@ -150,15 +172,19 @@ class FileDocuments(WebDocuments):
         return read_picture(f"image {place}", path).picture
 
 
-def read_lists(row: Mapping[str, Any], images: str, texts: str) -> tuple[list[Any], list[str | None]]:
+def read_lists(
+    row: Mapping[str, Any], images: Sequence[str], texts: Sequence[str]
+) -> tuple[list[Any], list[str | None]]:
     """The two lists of a row; in each place is an image, a text, or nothing where both are None.
+
+    Of several columns of images, or of texts, the first counts that has something in a place.
 
     Raises:
         UnreadableRow: they are no lists of one length, or a place holds both, or what is no text.
     """
-    shown, said = ([None if item == "" else item for item in _read_list(name, row)] for name in (images, texts))
+    shown, said = (_merge_lists(names, row) for names in (images, texts))
     if len(shown) != len(said):
-        raise UnreadableRow(f"{len(shown)} {images} beside {len(said)} {texts}")
+        raise UnreadableRow(f"{len(shown)} {' or '.join(images)} beside {len(said)} {' or '.join(texts)}")
     for place, (image, text) in enumerate(zip(shown, said, strict=True)):
         if image is not None and text is not None:
             raise UnreadableRow(f"place {place} holds an image and a text")
@@ -180,6 +206,16 @@ def _list_numbers(row: Mapping[str, Any], places: tuple[str, ...]) -> Iterator[t
         value = find_place(row, place)
         if isinstance(value, int | float) and math.isfinite(value):
             yield place, float(value)
+
+
+def _merge_lists(names: Sequence[str], row: Mapping[str, Any]) -> list[Any]:
+    """One list of several columns, of which a row may lack all but one; blank texts are None. Raises UnreadableRow."""
+    there = [name for name in names if row.get(name) is not None] or names[:1]
+    lists = [[None if item == "" else item for item in _read_list(name, row)] for name in there]
+    for name, one in zip(there, lists, strict=True):
+        if len(one) != len(lists[0]):
+            raise UnreadableRow(f"{len(lists[0])} {there[0]} beside {len(one)} {name}")
+    return [next((item for item in items if item is not None), None) for items in zip(*lists, strict=True)]
 
 
 def _read_list(name: str, row: Mapping[str, Any]) -> list[Any]:

@@ -48,7 +48,7 @@ def test_the_table_has_what_differs_and_names_what_does_not(made):
     assert "align -> align" in lines
     assert "web" in lines
     assert "+80" in lines
-    assert "no difference: quiz" in lines
+    assert "the same amounts: quiz" in lines
 
 
 def test_the_table_has_the_shares_of_both_sides_where_all_samples_are_known(made):

@@ -158,6 +158,7 @@ def test_it_travels_to_a_worker(folder):
         ),
         ("opens: ", "isolated: ClassVar[bool] = True\n    opens: ", "source Delivery is isolated, which"),
         ("frozen=True", "frozen=False", "source Delivery is no frozen dataclass"),
+        ("    kind: ", "    sort: ", 'source Delivery has no kind, .*: kind: ClassVar.str. = "delivery"'),
         ("def page", "def page(", "mine.py, line 27: "),
         *(
             (
@@ -373,6 +374,12 @@ def test_a_page_with_nothing_to_learn_is_an_empty_row(tmp_path, given, detail):
     counts, lost = read_own(tmp_path, "...", f"return {given}")
     assert counts["failed"] == ({"empty_row": 1} if detail else {})
     assert [row["detail"] for row in lost] == ([detail] if detail else [])
+
+
+@pytest.mark.parametrize("given", ["None", "Page(())", "{'nodes': 1}"])
+def test_a_row_without_a_page_is_shown_as_it_was_read(tmp_path, given):
+    _, (lost,) = read_own(tmp_path, "...", f"return {given}")
+    assert lost["excerpt"] == "1"
 
 
 def test_pages_of_a_row_without_numbers_of_their_own_are_lost_but_one(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
-from tests.helpers.upstream import json_lines
+from tests.helpers.upstream import json_lines, picture
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.proposal.proposal import examine_place
 from vlmill.pipeline.proposal.recipe_text import write_recipe
@@ -120,3 +122,38 @@ def test_the_recipe_of_pages_takes_their_menus_and_logos_and_that_of_captions_ha
     both = write_recipe([(pages, pages.chosen), (pairs, pairs.chosen)], tmp_path / "both.yaml")
     assert "text_quality: {node: {min_words: 4}, sources: [pages]}" in both
     assert "paragraphs" not in both
+
+
+def make_blocks(row, key, value):
+    return [{"type": "text", "text": f"Words of page {row}."}, {"type": "image", key: value}]
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_parts_with_other_keys_of_images_are_all_read_in_one_file_and_in_several(tmp_path, files):
+    data = base64.b64encode(picture(0)).decode()
+    (tmp_path / "pages").mkdir()
+    rows = [{"content": make_blocks(row, *(("path", "a.png"), ("data", data))[row % 2])} for row in range(12)]
+    if files == 1:
+        json_lines(tmp_path / "pages/a.jsonl", rows)
+    else:
+        json_lines(tmp_path / "pages/a.jsonl", rows[::2])
+        json_lines(tmp_path / "pages/b.jsonl", rows[1::2])
+    (tmp_path / "pages/a.png").write_bytes(picture(1))
+    found = examine_place(str(tmp_path / "pages"))
+    assert found.chosen.kind == "file_documents"
+    assert sorted(found.chosen.options["images"]) == ["content.data", "content.path"]
+    assert [len(page.pictures) for page in found.chosen.pages] == [1] * 12
+    (tmp_path / "pages.yaml").write_text(write_recipe([(found, found.chosen)], tmp_path / "pages.yaml"))
+    options = load_recipe(str(tmp_path / "pages.yaml"))[0].sources["pages"].options
+    assert sorted(options.images) == ["content.data", "content.path"]
+
+
+def test_images_in_base64_are_no_texts_however_long_they_are(tmp_path):
+    data = base64.b64encode(picture(0, (400, 300))).decode()
+    rows = [{"content": [*make_blocks(row, "path", "a.png"), *make_blocks(row, "data", data)]} for row in range(6)]
+    found = examine_place(str(json_lines(tmp_path / "pages.jsonl", rows)))
+    assert found.chosen.options["texts"] == "content.text"
+    named = examine_place(
+        str(tmp_path / "pages.jsonl"), {"texts": ["content.text"], "images": ["content.path", "content.data"]}
+    )
+    assert [len(page.pictures) for page in named.chosen.pages] == [2] * 6

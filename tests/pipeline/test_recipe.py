@@ -239,7 +239,7 @@ def test_the_limit_takes_rows_from_the_front():
     assert [[found[1:] for found in part.ranges] for part in limit_rows(shared, 6)] == [[(0, 3), (0, 3)]]
 
 
-@pytest.mark.parametrize("key", ["filters.image_quality", "filters.image_quality.min_sharpness"])
+@pytest.mark.parametrize("key", ["filters.image_quality", "image_quality", "filters.image_quality.min_sharpness"])
 def test_a_filter_that_the_recipe_does_not_name_is_asked_last_whether_it_is_set_whole_or_in_part(key):
     data = {"filters": [{"language": {"drop": ["zh"]}}]}
     set_value(data, key, "20" if key.endswith("sharpness") else "{min_sharpness: 20}")

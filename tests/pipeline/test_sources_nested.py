@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 
 import pytest
 
-from tests.helpers.upstream import arrow, json_lines, parquet, separated
+from tests.helpers.upstream import arrow, json_lines, parquet, picture, separated
 from tests.pipeline.test_sources_table import details, read, texts
 from vlmill.pipeline.core.config import parse_block
 from vlmill.pipeline.core.errors import BadFileError, RecipeError
@@ -269,3 +270,104 @@ def test_a_document_may_be_one_list_of_objects(tmp_path, form):
     assert (page.url, page.unread) == ("https://web.test/", ("page.parts.alt", "page.parts.type"))
     with pytest.raises(BadFileError, match="bits"):
         read(path, kind="web_documents", images="bits.url", texts="bits.text")
+
+
+BASE64 = base64.b64encode(picture(0)).decode()
+BLOCKS = [
+    {"type": "text", "text": "Some words here."},
+    {"type": "image", "path": "a.png", "alt": "a gate"},
+    {"type": "line", "style": "dotted"},
+]
+
+
+def read_blocks(folder, blocks, images="blocks.path", texts="blocks.text"):
+    options = {"kind": "file_documents", "images": images, "texts": texts}
+    (row,) = read(json_lines(folder / "a.jsonl", [{"blocks": blocks}]), **options)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("blocks", "images", "texts", "reason", "detail"),
+    [
+        (
+            BLOCKS,
+            "blocks.pth",
+            "blocks.text",
+            Reason.UNSUPPORTED_MEDIA,
+            "part 1 of blocks has no pth: did you mean",
+        ),
+        (
+            BLOCKS,
+            "blocks.path",
+            "blocks.txt",
+            Reason.BAD_ROW,
+            "part 0 of blocks has no txt: did you mean 'text'?",
+        ),
+        (
+            [*BLOCKS, {"type": "image", "data": BASE64}],
+            "blocks.path",
+            "blocks.text",
+            Reason.UNSUPPORTED_MEDIA,
+            "part 3 of blocks has no path: it has type, data; the option images may name several keys",
+        ),
+        (
+            [*BLOCKS, {"type": "photo", "where": "https://img.test/7"}],
+            "blocks.path",
+            "blocks.text",
+            Reason.UNSUPPORTED_MEDIA,
+            "part 3 of blocks has no path: it has type, where",
+        ),
+        (
+            [*BLOCKS, {"figure": "b.png"}],
+            ["blocks.path", "blocks.data"],
+            "blocks.text",
+            Reason.UNSUPPORTED_MEDIA,
+            "part 3 of blocks has no path or data: it has figure",
+        ),
+        (
+            [{"text": "Words."}, {"image": {"src": "a.png"}}],
+            "blocks.image.scr",
+            "blocks.text",
+            Reason.UNSUPPORTED_MEDIA,
+            "part 0 of blocks.image has no scr: did you mean 'src'?",
+        ),
+    ],
+)
+def test_a_part_whose_image_or_words_would_be_lost_in_silence_fails_its_row(
+    tmp_path, blocks, images, texts, reason, detail
+):
+    ((found, said),) = read_blocks(tmp_path, blocks, images, texts).failed
+    assert (found, said[: len(detail)]) == (reason, detail)
+
+
+def test_a_part_of_another_form_is_noted_and_several_keys_may_hold_images(tmp_path):
+    (page,) = read_blocks(tmp_path, BLOCKS).pages
+    assert page.unread == ("blocks.alt", "blocks.style", "blocks.type")
+    dropped = [*BLOCKS, {"type": "image", "path": None, "alt": "gone"}, {"type": "text", "text": " "}]
+    assert len(read_blocks(tmp_path, dropped).pages[0].pictures) == 1
+    names = ["blocks.data", "blocks.path"]
+    (page,) = read_blocks(tmp_path, [*BLOCKS, {"type": "image", "data": BASE64}], names).pages
+    assert [one.path or len(one.data) for one in page.pictures] == ["a.png", len(picture(0))]
+    (page,) = read_blocks(tmp_path, BLOCKS, names).pages
+    assert [one.path for one in page.pictures] == ["a.png"]
+
+
+def test_several_lists_of_images_are_as_long_as_each_other_and_one_at_least_is_named(tmp_path):
+    options = {"kind": "file_documents", "images": ["one", "two"]}
+    rows = [
+        {"texts": [None, "Words.", None], "one": ["a.png", None, None], "two": [None, None, "b.png"]},
+        {"texts": [None, "Words."], "two": ["b.png", None]},
+        {"texts": [None, "Words."], "one": ["a.png", None], "two": ["b.png"]},
+    ]
+    both, second, uneven = read(json_lines(tmp_path / "a.jsonl", rows), **options)
+    assert [one.path for row in (both, second) for one in row.pages[0].pictures] == ["a.png", "b.png", "b.png"]
+    assert uneven.failed == ((Reason.BAD_ROW, "2 one beside 1 two"),)
+    with pytest.raises(RecipeError, match="images names no column"):
+        parse_block(SOURCES["file_documents"], {"images": []}, "options")
+
+
+def test_base64_of_something_else_is_no_path(tmp_path):
+    html = base64.b64encode(b"<html><body>" + bytes(range(256)) + b"</body></html>").decode()
+    (row,) = read_blocks(tmp_path, [BLOCKS[0], {"type": "image", "data": html}], "blocks.data").pages
+    assert row.pictures[0].path is None
+    assert row.pictures[0].data[:6] == b"<html>"

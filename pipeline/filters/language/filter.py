@@ -85,7 +85,7 @@ class Language:
 
     def __post_init__(self) -> None:
         if self.drop is not None and self.keep is not None:
-            raise ValueError("names languages to drop and to keep; give one of the two")
+            raise ValueError("names languages to drop and to keep; give one of the two, and null for the other")
         if self.drop is None and self.keep is None:
             object.__setattr__(self, "drop", ("zh",))
         if self.keep == ():
