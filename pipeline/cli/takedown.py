@@ -47,7 +47,10 @@ def takedown(
     id_: Annotated[
         list[str] | None,
         typer.Option(
-            "--id", metavar="ID", help="A sample, with exact copies of its images and of its document's text."
+            "--id",
+            metavar="ID",
+            help="A sample, as `trace` takes it: by its id here or that of its row in the input file; with exact "
+            "copies of its images and of its document's text.",
         ),
     ] = None,
     domain: Annotated[
@@ -77,12 +80,12 @@ def takedown(
         vlmill takedown run --id web/part-0.parquet#12
         vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
     """
-    from vlmill.api.takedown import take_down
+    from vlmill.api.takedown import resolve_ids, take_down
     from vlmill.pipeline.takedown.rules import LIST, parse_rules
 
     removed = take_down(
         directory,
-        parse_rules(url or [], sha256 or [], id_ or [], domain or []),
+        parse_rules(url or [], sha256 or [], resolve_ids(directory, id_ or []), domain or []),
         dry_run=dry_run,
         workers=workers,
         ray=ray,

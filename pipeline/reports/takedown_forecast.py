@@ -5,8 +5,10 @@ The command shows this before it begins, and instead of it with `--dry-run`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from vlmill.pipeline.engine.executor import Executor
 from vlmill.pipeline.engine.partition_tables import PartitionTables, list_filtered_tables
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.ordered import map_in_order
+from vlmill.pipeline.takedown.marks import mark_content, mark_excerpt, mark_id
 from vlmill.pipeline.takedown.rules import TakedownList
 from vlmill.pipeline.takedown.steps import hash_text, match_partition
 
@@ -87,24 +90,51 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundRow:
+    """What is known of a row that is named by its id here."""
+
+    upstream_id: str  # that it has in its input file; empty where it has none
+    content: str = ""  # its mark by texts and images
+
+
+@dataclass(frozen=True, slots=True)
 class FindIds:
     """Finds samples by id, in workers."""
 
     root: Path
     ids: frozenset[str]
 
-    def __call__(self, at: PartitionTables) -> tuple[list[str], TakedownList]:
-        """The ids that a partition has, and what goes with them wherever it stands."""
+    def __call__(self, at: PartitionTables) -> tuple[dict[str, FoundRow], TakedownList]:
+        """The ids that a partition has, with what is known of their rows, and what goes with them anywhere."""
         paths = at.paths(self.root)
-        found, images, texts = list[str](), set[int](), set[str]()
-        for name, sample in _read_samples(paths, "text"):
+        found, images, texts = dict[str, FoundRow](), set[int](), set[str]()
+        held = dict(enumerate(_read_digests(paths)))
+        for name, sample in _read_samples(paths, "role", "text"):
             if name in self.ids:
-                found.append(name)
+                found[name] = FoundRow(sample["upstream_id"], mark_content(sample["nodes"], held))
                 images |= {node["image"] for node in sample["nodes"] if node["image"] is not None}
                 texts.add(hash_text(sample["nodes"]))
-        found += [name for name in _read_refused(paths) if name in self.ids]
-        digests = {_read_digests(paths)[image] for image in images} if images else set()
+        found |= {
+            name: FoundRow(row["upstream_id"], mark_excerpt(row["excerpt"]))
+            for name, row in _read_refused(paths)
+            if name in self.ids
+        }
+        digests = {held[image] for image in images}
         return found, TakedownList(sha256=tuple(digests - {""}), texts=tuple(texts - {""}))
+
+
+@dataclass(frozen=True, slots=True)
+class CountUpstreamIds:
+    """Counts rows by the id that they have in their input file, in workers."""
+
+    root: Path
+    wanted: frozenset[tuple[str, int]]  # ids, and pages of them
+
+    def __call__(self, at: PartitionTables) -> Counter[tuple[str, int]]:
+        """How many samples and refused rows of a partition have each."""
+        paths = at.paths(self.root)
+        rows = chain(_read_samples(paths), _read_refused(paths))
+        return Counter(key for _, row in rows if (key := (row["upstream_id"], row["page"])) in self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +156,9 @@ class MatchPartitions:
             str(at),
             images={digests[image]: rule for image, rule in held.items()},
             never_had=[rule for image, rule in sorted(found.images.items()) if image not in held],
-            refused={name: found.refused[row] for row, name in enumerate(_read_refused(paths)) if row in found.refused},
+            refused={
+                name: found.refused[row] for row, (name, _) in enumerate(_read_refused(paths)) if row in found.refused
+            },
         )
         for row, (name, sample) in enumerate(_read_samples(paths)):
             lost = [node["required"] for node in sample["nodes"] if node["image"] in held]
@@ -198,32 +230,56 @@ def _add_exact_copies(
         return asked
     sources = {SampleId.parse(name).source for name in asked.ids}
     asking = FindIds(root, frozenset(asked.ids))
-    rules, seen = asked, set[str]()
+    rules, seen = asked, dict[str, FoundRow]()
     held = [at for at in everywhere if at.source in sources]
     watcher.phase("takedown: ids", len(held))
     for found, more in map_in_order(executor, asking, held, watcher):
-        seen.update(found)
+        seen |= found
         rules |= more
-    if unknown := sorted(set(asked.ids) - seen):
+    if unknown := sorted(set(asked.ids) - seen.keys()):
         raise StoreError(
             f"--id {unknown[0]}: this run has no such sample or refused row; `vlmill report {root} --reason REASON` "
             "shows ids of what was lost, the index beside a shard those of what was kept"
         )
-    return rules
+    return rules | TakedownList(rows=tuple(_mark_rows(root, seen, held, executor, watcher)))
+
+
+def _mark_rows(
+    root: Path,
+    found: Mapping[str, FoundRow],
+    held: Sequence[PartitionTables],
+    executor: Executor,
+    watcher: Watcher,
+) -> Iterator[str]:
+    """The entries of the list that say by what rows are known; an id that other rows of a source have names none."""
+    keys = {name: (row.upstream_id, SampleId.parse(name).page) for name, row in found.items() if row.upstream_id}
+    counts = dict[str, Counter[tuple[str, int]]]()
+    if keys:
+        watcher.phase("takedown: rows", len(held))
+        counting = CountUpstreamIds(root, frozenset(keys.values()))
+        for at, counted in zip(held, map_in_order(executor, counting, held, watcher), strict=True):
+            counts.setdefault(at.source, Counter()).update(counted)
+    for name, row in found.items():
+        if name in keys and counts[SampleId.parse(name).source][keys[name]] == 1:
+            yield f"{name} {mark_id(*keys[name])}"
+        elif row.content:
+            yield f"{name} {row.content}"
 
 
 def _read_samples(paths: Mapping[str, Path], *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Ids and rows of samples.parquet, with what this module looks at."""
     columns = (f"nodes.list.element.{name}" for name in ("kind", "image", "required", *more))
-    for row in read_rows(paths.get(RAW_SAMPLES_FILE, paths[SAMPLES_FILE]), [*SampleId._fields, *columns]):
-        yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), row
+    names = [*SampleId._fields, "upstream_id", *columns]
+    for row in read_rows(paths.get(RAW_SAMPLES_FILE, paths[SAMPLES_FILE]), names):
+        yield str(SampleId(row["source"], row["file"], row["row"], row["page"])), {"upstream_id": "", **row}
 
 
-def _read_refused(paths: Mapping[str, Path]) -> Iterator[str]:
-    """Ids of the rows of refused.parquet, in order."""
+def _read_refused(paths: Mapping[str, Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Ids and rows of refused.parquet, in order."""
     if REFUSED_FILE in paths:
-        for row in read_rows(paths[REFUSED_FILE], SampleId._fields):
-            yield str(SampleId(**row))
+        for row in read_rows(paths[REFUSED_FILE], [*SampleId._fields, "upstream_id", "excerpt"]):
+            name = SampleId(row["source"], row["file"], row["row"], row["page"])
+            yield str(name), {"upstream_id": "", **row}
 
 
 def _read_digests(paths: Mapping[str, Path]) -> list[str]:

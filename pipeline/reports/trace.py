@@ -36,8 +36,10 @@ from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.holding import find_holders, list_files
 from vlmill.pipeline.reports.refused import Refused, find_refused
-from vlmill.pipeline.reports.upstream_ids import find_by_upstream_id
+from vlmill.pipeline.reports.upstream_ids import find_named_sample
 from vlmill.pipeline.sources.known_keys import ID_KEYS
+from vlmill.pipeline.takedown.marks import find_marked
+from vlmill.pipeline.takedown.rules import LIST, TakedownList
 from vlmill.pipeline.takedown.steps import read_record
 from vlmill.pipeline.verdicts.apply import Outcome, apply_verdicts
 
@@ -67,32 +69,34 @@ class Traced(Shown):
 
 
 def find_id(root: Path, name: str) -> SampleId:
-    """The id that `name` gives: an id itself; a shard's path and a key in it, joined with a colon; or a row's own id.
+    """The id that `name` gives.
+
+    That is an id itself; a shard's path and a key in it, joined with a colon; or what the input file has: the id of a
+    row, the address of a document, or the address or path of an image.
 
     Raises:
-        StoreError: it is none of them, the shard does not hold that key, or several samples have that id upstream.
+        StoreError: it is none of them, the shard does not hold that key, or several samples have that name upstream.
     """
     try:
         return SampleId.parse(name)
     except ValueError as error:
         path, colon, key = name.rpartition(":")
         index = _find_index(root, path) if colon else None
-        if index is None and (found := find_by_upstream_id(root, name)) is not None:
+        if index is None and (found := find_named_sample(root, name)) is not None:
             return found
+        if index is None and (gone := find_marked(TakedownList.read(root).rows, name)) is not None:
+            raise StoreError(f"{name} was taken down: it stands as {gone} on {root / LIST}") from None
         if index is None and path.endswith(".tar"):
             raise StoreError(
                 f"{path}: the run has no such shard; a changed recipe makes others in its place. Those of a sample: "
                 f"vlmill trace {root} SOURCE/FILE#ROW"
             ) from None
         if index is None and "://" in name:
-            raise StoreError(
-                f"{name} is an address, and no sample id. Ids of an address: vlmill.open_run({str(root)!r})."
-                "samples(SOURCE) has the column `url`"
-            ) from None
+            raise StoreError(f"no sample of the run has the address {name}, nor an image from there") from None
         if index is None:
             raise StoreError(
                 f"{error}; or give a shard and a key: shards/SOURCE/POLICY/NAME.tar:KEY. No row has this id in its "
-                f"input file, under {', '.join(ID_KEYS)}"
+                f"input file, under {', '.join(ID_KEYS)}, and none has an image of this path"
             ) from None
         for row in read_rows(index, ["key", "id"]):
             if row["key"] == key.split(".")[0]:

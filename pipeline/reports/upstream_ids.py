@@ -1,10 +1,14 @@
-"""Which sample, or row that was refused, has an id in its input file: for `trace`. Reads columns of the raw tables."""
+"""Which sample, or row that was refused, has an id, an address or an image in its input file: for `trace`.
+
+Reads columns of the raw tables.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmill.pipeline.core.errors import StoreError
@@ -19,33 +23,59 @@ NAMED = 3
 """Ids that an error names, of those of one id upstream."""
 
 
-def find_by_upstream_id(root: Path, upstream_id: str) -> SampleId | None:
-    """The sample or refused row whose row has this id in its input file; None where none has.
+def find_named_sample(root: Path, name: str) -> SampleId | None:
+    """The sample or refused row with this id in its input file, else the sample of this address, or with this image.
 
-    Ids upstream need not be unique: several sources may have one, and a row of several pages gives it to all of them.
+    None of these need be unique: several sources may have an id, a row of several pages gives it to all of them, and an
+    image, named by its address or path, may stand in several samples.
+
+    Args:
+        root: The run's folder.
+        name: As the input file has it.
+
+    Returns:
+        The sample's id; None where there is none.
 
     Raises:
-        StoreError: several have it, or a source was not read to its end.
+        StoreError: several have the name, or a source was not read to its end.
     """
     if not (root / LOCK).is_file():
         return None
-    found = list(dict.fromkeys(_list_named(root, upstream_id)))
-    if len(found) > 1:
-        raise StoreError(
-            f"{len(found):,} samples or lost rows have the id {upstream_id!r} in their input files; name one by its id "
-            f"here: {', '.join(map(str, found[:NAMED]))}{describe_more(len(found) - NAMED, 'id')}"
-        )
-    return found[0] if found else None
+    for what, listed in (("the id", _list_by_id), ("the address or image", _list_by_address)):
+        found = list(dict.fromkeys(listed(root, name)))
+        if len(found) > 1:
+            raise StoreError(
+                f"{len(found):,} samples or lost rows have {what} {name!r} in their input files; name one by its id "
+                f"here: {', '.join(map(str, found[:NAMED]))}{describe_more(len(found) - NAMED, 'id')}"
+            )
+        if found:
+            return found[0]
+    return None
 
 
-def _list_named(root: Path, upstream_id: str) -> Iterator[SampleId]:
+def _list_by_id(root: Path, upstream_id: str) -> Iterator[SampleId]:
+    for path in _list_tables(root, SAMPLES_FILE, REFUSED_FILE):
+        if "upstream_id" not in pq.read_schema(path).names:  # of an earlier version of `read`
+            continue
+        wanted = [("upstream_id", "==", upstream_id)]
+        rows = pq.read_table(path, columns=[*SampleId._fields], filters=wanted)
+        yield from (SampleId(**row) for row in rows.to_pylist())
+
+
+def _list_by_address(root: Path, address: str) -> Iterator[SampleId]:
+    for path in _list_tables(root, SAMPLES_FILE):
+        table = pq.ParquetFile(path).read(columns=[*SampleId._fields, "url", "nodes.list.element.url"])
+        nodes = table["nodes"].combine_chunks()
+        shown = pc.equal(pc.struct_field(pc.list_flatten(nodes), "url"), address)
+        rows = pc.list_parent_indices(nodes).filter(shown)
+        places = {*rows.to_pylist(), *pc.indices_nonzero(pc.equal(table["url"], address)).to_pylist()}
+        for place in sorted(places):
+            yield SampleId(*(table[name][place].as_py() for name in SampleId._fields))
+
+
+def _list_tables(root: Path, *names: str) -> Iterator[Path]:
+    """The raw tables of these names, of all sources."""
     recipe = read_locked_recipe(root)
     for source in recipe.sources:
         for tables in list_raw_tables(root, recipe, source):
-            for name in (SAMPLES_FILE, REFUSED_FILE):
-                path = root / tables.files[name].path
-                if "upstream_id" not in pq.read_schema(path).names:  # of an earlier version of `read`
-                    continue
-                wanted = [("upstream_id", "==", upstream_id)]
-                rows = pq.read_table(path, columns=[*SampleId._fields], filters=wanted)
-                yield from (SampleId(**row) for row in rows.to_pylist())
+            yield from (root / tables.files[name].path for name in names)

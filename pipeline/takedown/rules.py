@@ -13,6 +13,7 @@ from vlmill.pipeline.core.sample import SampleId
 from vlmill.pipeline.core.yaml_format import format_yaml, read_yaml
 from vlmill.pipeline.fetch.address import FetchFailed, parse_address
 from vlmill.pipeline.fetch.opt_outs import normalise_address
+from vlmill.pipeline.takedown.marks import parse_marked
 
 LIST = "takedowns.yaml"
 HEAD = (
@@ -29,6 +30,7 @@ class TakedownList:
 
     domains: tuple[str, ...] = ()  # of images and documents, with their sub-domains
     ids: tuple[str, ...] = ()  # of samples
+    rows: tuple[str, ...] = ()  # `ID MARK`: by what the row of a sample is known if it stands elsewhere; see `marks.py`
     sha256: tuple[str, ...] = ()  # of images' bytes as they came
     texts: tuple[str, ...] = ()  # sha256 of all text of a document whose copies go with it
     urls: tuple[str, ...] = ()  # of images and documents, in their one spelling
@@ -49,7 +51,7 @@ class TakedownList:
     def labels(self) -> list[str]:
         """What is said of things that fall under each rule, such as `domain example.org`."""
         words = {"domains": "domain", "ids": "id", "sha256": "sha256", "texts": "text", "urls": "url"}
-        return [f"{words[rule.name]} {value}" for rule in fields(self) for value in getattr(self, rule.name)]
+        return [f"{word} {value}" for name, word in words.items() for value in getattr(self, name)]
 
     @classmethod
     def read(cls, root: Path) -> TakedownList:
@@ -67,8 +69,11 @@ class TakedownList:
                 if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                     raise TypeError(f"{name}: a list of texts is expected, not {values!r}")  # noqa: TRY301
             found = cls(**{name: tuple(values) for name, values in listed.items()})
-            return cls(texts=found.texts) | parse_rules(found.urls, found.sha256, found.ids, found.domains)
-        except (RecipeError, TypeError, AttributeError, StoreError) as error:
+            for row in found.rows:
+                parse_marked(row)
+            rest = parse_rules(found.urls, found.sha256, found.ids, found.domains)
+            return cls(texts=found.texts, rows=found.rows) | rest
+        except (RecipeError, TypeError, ValueError, AttributeError, StoreError) as error:
             raise StoreError(
                 f"{path} is no list of takedowns ({error}); it has the keys "
                 f"{', '.join(f.name for f in fields(cls))}, each with a list"

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -41,6 +42,7 @@ from vlmill.pipeline.core.sample import (
     write_rows,
 )
 from vlmill.pipeline.core.step import RUNTIME, Count, Counts, Inputs
+from vlmill.pipeline.takedown.marks import mark_content, mark_excerpt, match_marks
 from vlmill.pipeline.takedown.rules import TakedownList
 
 Table = Literal["refused", "samples", "images"]
@@ -117,11 +119,11 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
             standing.add(row["image"])
         if rule := address(row["url"]):
             images.setdefault(row["image"], rule)
-    whole = _make_matcher(listed, address)
+    whole = _make_matcher(listed, address, held)
     samples, shown, orphans = dict[int, str](), set[int](), dict[int, str]()
     gone = read_record(inputs, "samples")
     raw = inputs.get(RAW_SAMPLES_FILE, inputs[SAMPLES_FILE])  # what a model wrote names no document
-    for number, row in enumerate(_read_samples(raw, texts=bool(listed.texts))):
+    for number, row in enumerate(_read_samples(raw, texts=bool(listed.texts or listed.rows))):
         if number in gone:
             continue
         numbers = [node["image"] for node in row["nodes"] if node["image"] is not None]
@@ -139,15 +141,13 @@ def match_partition(listed: TakedownList, inputs: Inputs) -> Matches:
 
 def _match_refused(listed: TakedownList, address: Callable[[str | None], str], inputs: Inputs) -> dict[int, str]:
     """Which rows of refused.parquet hold something that stands on the list; earlier versions of `read` left none."""
-    ids, plain = set(listed.ids), {url for url in listed.urls if "://" not in url}
+    match_row, plain = match_marks(listed.ids, listed.rows), {url for url in listed.urls if "://" not in url}
 
     def rule(row: Mapping[str, Any]) -> str:
-        name, told = (
-            str(SampleId(row["source"], row["file"], row["row"], row["page"])),
-            f"{row['detail']} {row['excerpt']} {row['upstream_id']}",
-        )
-        if name in ids:
-            return f"id {name}"
+        name = SampleId(row["source"], row["file"], row["row"], row["page"])
+        told = f"{row['detail']} {row['excerpt']} {row['upstream_id']}"
+        if found := match_row(name, row["upstream_id"], partial(mark_excerpt, row["excerpt"])):
+            return f"id {found}"
         if found := next(filter(None, map(address, find_addresses(told))), ""):
             return found
         if found := next((url for url in sorted(plain) if url in told), ""):
@@ -163,14 +163,16 @@ def _match_refused(listed: TakedownList, address: Callable[[str | None], str], i
     return {number: found for number, row in standing if (found := rule(row))}
 
 
-def _make_matcher(listed: TakedownList, address: Callable[[str | None], str]) -> Callable[[Mapping[str, Any]], str]:
-    """A function that says which rule a row of samples.parquet falls under as a whole."""
-    ids, texts = set(listed.ids), set(listed.texts)
+def _make_matcher(
+    listed: TakedownList, address: Callable[[str | None], str], held: Mapping[int, str]
+) -> Callable[[Mapping[str, Any]], str]:
+    """A function that says which rule a row of samples.parquet falls under as a whole; `held`: image -> its sha256."""
+    match_row, texts = match_marks(listed.ids, listed.rows), set(listed.texts)
 
     def rule(row: Mapping[str, Any]) -> str:
-        name = str(SampleId(row["source"], row["file"], row["row"], row["page"]))
-        if name in ids:
-            return f"id {name}"
+        name = SampleId(row["source"], row["file"], row["row"], row["page"])
+        if found := match_row(name, row["upstream_id"], lambda: mark_content(row["nodes"], held)):
+            return f"id {found}"
         if texts and (digest := hash_text(row["nodes"])) in texts:
             return f"text {digest}"
         return address(row["url"]) or address(row["upstream_id"])
@@ -180,7 +182,7 @@ def _make_matcher(listed: TakedownList, address: Callable[[str | None], str]) ->
 
 def _read_samples(path: Path, *, texts: bool) -> Iterator[dict[str, Any]]:
     """Rows of samples.parquet, with what rules look at."""
-    columns = ("kind", "image", "url", "required", *(("text",) if texts else ()))
+    columns = ("kind", "image", "url", "required", *(("role", "text") if texts else ()))
     nodes = (f"nodes.list.element.{name}" for name in columns)
     rows = read_rows(path, [*SampleId._fields, "url", "upstream_id", *nodes])
     return ({"upstream_id": "", **row} for row in rows)  # which earlier versions of `read` did not keep
@@ -193,7 +195,7 @@ class Match:
     rules: TakedownList
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     pure: ClassVar[bool] = True
 
     @property

@@ -281,7 +281,7 @@ def test_a_dry_takedown_of_a_run_with_models_asks_none_and_says_how_far_it_is(ru
     monkeypatch.setattr("vlmill.pipeline.engine.executor._open_ray", lambda *_, **__: pytest.fail("Ray was started"))
     said = StringIO()
     run.takedown(ids="web/web.parquet#0", dry_run=True, console=Console(file=said, width=200))
-    assert [line.split(":")[1].split()[0] for line in said.getvalue().splitlines()] == ["ids", "match"]
+    assert [line.split(":")[1].split()[0] for line in said.getvalue().splitlines()] == ["ids", "rows", "match"]
 
 
 def test_a_takedown_says_that_it_starts_ray(run, monkeypatch):

@@ -210,7 +210,7 @@ def test_paragraphs_of_help_fill_a_narrow_terminal(capfd, monkeypatch):
     ("name", "said"),
     [
         ("shards/web/small/00000-0000.0123456789ab.00.tar:000000000000000", "no such shard"),
-        ("https://img.example.org/1.jpg", "is an address, and no sample id"),
+        ("https://img.example.org/1.jpg", "no sample of the run has the address https://img"),
         ("rows.jsonl#3", "one looks like source/file.parquet#12"),
     ],
 )

@@ -500,6 +500,7 @@ def test_a_path_that_nothing_is_called_is_said_to_be_no_address(built, capsys):
         ("sha256: [abc]", "64 hexadecimal digits"),
         ("domains: {", "is no list of takedowns"),
         ("", "is no list of takedowns"),
+        ("rows: [web/a#1]", "expected the id of a sample, a space, and id:SHA256 or text:SHA256"),
     ],
 )
 def test_a_list_that_would_keep_nothing_out_is_refused(tmp_path, text, words):
@@ -517,13 +518,18 @@ def test_a_list_written_by_hand_names_what_it_means(tmp_path):
     )
     (tmp_path / LIST).write_text(text)
     assert TakedownList.read(tmp_path) == TakedownList(
-        ("a.test", "b.test"), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",)
+        ("a.test", "b.test"), (), (), ("ab" * 32,), ("cd" * 32,), ("http://a.test/1.png",)
     )
 
 
 # -- the parts
 
-NAMES = {"domains": "abcd", "ids": [f"web/a.parquet#{row}" for row in range(4)], "urls": "abcd"}
+NAMES = {
+    "domains": "abcd",
+    "ids": [f"web/a.parquet#{row}" for row in range(4)],
+    "rows": [f"web/a.parquet#{row} {mark}:{'ab' * 32}" for row in range(2) for mark in ("id", "text")],
+    "urls": "abcd",
+}
 listed = st.builds(
     TakedownList, **{name: st.lists(st.sampled_from(values)).map(tuple) for name, values in NAMES.items()}
 )
@@ -682,7 +688,8 @@ def test_a_refused_row_falls_under_its_id_and_the_addresses_that_it_shows_and_un
 def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, capsys):
     talk = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cup on a table."}]}
     bad = {"conversations": [{"from": "human", "value": "Jane Doe, 1 Sample Street"}]}
-    (tmp_path / "rows.json").write_text(json.dumps([talk, bad, bad]))
+    other = {"conversations": [{"from": "human", "value": "Jane Roe, 2 Sample Street"}]}
+    (tmp_path / "rows.json").write_text(json.dumps([talk, bad, other]))
     input_file = {"talk": {"kind": "llava", "files": "rows.json"}}
     recipe, root = write_recipe(tmp_path, sources=input_file, filters=[], stages=[], dedupe=None), tmp_path / "run"
 
@@ -704,6 +711,57 @@ def test_what_was_shown_of_a_refused_row_goes_from_the_disk_by_its_id(tmp_path, 
     capsys.readouterr()
     assert vlmill("trace", root, "talk/rows.json#1") == 0
     assert "taken down by id talk/rows.json#1" in said(capsys)
+
+
+def write_tickets(path, numbers, names):
+    """Rows of conversations: an answer in words, a turn with an image, and a row that is no conversation."""
+    rows = []
+    for number in numbers:
+        said = [
+            {"role": "user", "content": f"<image>\nWhat is wrong with lift {number}?"},
+            {"role": "assistant", "content": f"Door {number} is bent."},
+        ]
+        (path.parent / f"{number}.png").write_bytes(picture(number))
+        row = {"messages": said if number % 3 else said[:1], "image": f"{number}.png"}
+        rows.append(row | ({"id": names(number)} if names else {}))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("names", [lambda number: f"T-{number}", lambda _: "same", None], ids=["own", "shared", "none"])
+@pytest.mark.parametrize("gone", [4, 6], ids=["sample", "refused"])
+def test_a_row_stays_out_wherever_it_stands_in_a_changed_file_and_the_one_in_its_place_comes_in(tmp_path, names, gone):
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
+    write_tickets(tmp_path / "rows.jsonl", range(1, 9), names)
+    recipe, root = write_recipe(tmp_path, sources=sources, filters=[], stages=[], dedupe=None), tmp_path / "run"
+    assert build(recipe, root) == 0
+    name = f"talk/rows.jsonl#{gone - 1}" if names is None or names(1) == "same" else names(gone)
+    assert takedown(root, "--id", name) == 0
+
+    def list_held():
+        paths = [path for path in root.rglob("*.parquet") if "excerpt" in pq.read_schema(path).names]
+        excerpts = " ".join(row["excerpt"] for path in paths for row in read_rows(path))
+        texts = " ".join(contents(root)[1]) + excerpts
+        return {number for number in range(1, 12) if f"with lift {number}?" in texts}
+
+    assert list_held() == {*range(1, 9)} - {gone}
+    write_tickets(tmp_path / "rows.jsonl", [*range(2, 9), 10], names)
+    assert build(recipe, root, "--accept-changes") == 0
+    in_place = set() if name.startswith("T-") else {gone + 1}  # nothing says that it is another
+    assert list_held() == {*range(2, 9), 10} - {gone} - in_place
+    assert vlmill("verify", root) == 0
+
+
+def test_a_row_that_was_taken_down_is_said_to_be_by_its_own_id(tmp_path, capsys):
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
+    write_tickets(tmp_path / "rows.jsonl", range(1, 9), lambda number: f"T-{number}")
+    recipe, root = write_recipe(tmp_path, sources=sources, filters=[], stages=[], dedupe=None), tmp_path / "run"
+    assert build(recipe, root) == 0
+    assert takedown(root, "--id", "T-99") == 1
+    assert takedown(root, "--id", "T-4") == 0
+    capsys.readouterr()
+    assert vlmill("trace", root, "T-4") == 1
+    assert "T-4 was taken down: it stands as talk/rows.jsonl#3 on" in " ".join(capsys.readouterr().err.split())
+    assert "T-4" not in (root / LIST).read_text()
 
 
 def test_filters_are_not_shown_what_was_taken_down(tmp_path):

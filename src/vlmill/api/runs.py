@@ -350,7 +350,8 @@ class Run(RunExports):
         Args:
             urls: Addresses of images, or of documents, which go with the images that only they show.
             sha256: Of the bytes of images as they came.
-            ids: Of samples, which go with exact copies of their images and of their document's text.
+            ids: Of samples, as `trace` takes them, which go with exact copies of their images and of their document's
+                text.
             domains: Hosts, with their sub-domains.
             dry_run: Find what would go, and change nothing.
             workers: As in `build`.
@@ -363,7 +364,7 @@ class Run(RunExports):
             StoreError: a value is not of its form, an id is not in the run, or the run is not complete.
             RecipeError: code of custom filters would have to run and was not named.
         """
-        from vlmill.api.takedown import take_down
+        from vlmill.api.takedown import resolve_ids, take_down
 
         check_workers(workers)
         return take_down(
@@ -371,7 +372,7 @@ class Run(RunExports):
             parse_rules(
                 list_texts("urls", urls),
                 list_texts("sha256", sha256),
-                list_texts("ids", ids),
+                resolve_ids(self.folder, list_texts("ids", ids)),
                 list_texts("domains", domains),
             ),
             dry_run=dry_run,

@@ -29,6 +29,7 @@ from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
 from vlmill.pipeline.recipe.mapping import read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.takedown_forecast import Forecast, forecast_takedown
+from vlmill.pipeline.reports.trace import find_id
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 
 
@@ -47,6 +48,15 @@ class Takedown(Shown):
         goes = f"{count_things(len(found.samples), 'sample')} and {count_things(len(found.images), 'image')}"
         others = count_things(len(found.losing), "other sample")
         return f"{goes} {'went' if self.done else 'would go'}, {others} with fewer images"
+
+
+def resolve_ids(folder: Path, names: Sequence[str]) -> list[str]:
+    """The ids of samples that are named as for `trace`, such as by the ids that rows have in their input files.
+
+    Raises:
+        StoreError: a name is of no sample, or of several.
+    """
+    return [str(find_id(folder, name)) for name in names]
 
 
 def take_down(
