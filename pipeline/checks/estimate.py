@@ -253,6 +253,10 @@ def _measure_file(
         if kind.startswith(VlmillError.__module__):  # which says all of it already
             raise SourceError(said) from error
         raise SourceError(f"source {name!r}: the first rows of {first.name} cannot be built: {reason}") from error
+    lost = int(measured.costs.amounts.get("unreadable", 0))
+    if 2 * lost > measured.costs.rows:
+        said = f"source {name}: {lost} of the {measured.costs.rows} rows that were looked at give no sample"
+        apart = (*apart, f"{said} ({measured.lost})")
     measured = replace(measured, warnings=(*measured.warnings, *apart))
     used = len(share_rows(looked, measured.costs.rows))
     return _describe_source(recipe, name, files, first, there, measured, used)

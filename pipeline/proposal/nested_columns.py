@@ -56,6 +56,7 @@ ANSWERING = frozenset(
     {
         *("agent", "ai", "expert", "answerer", "support", "operator", "chatbot", "llm", "system_answer", "teacher"),
         *("a", "answer", "response", "doctor", "seller", "staff", "helper", "assistent", "asistente", "助手"),
+        *("technician", "techniker", "engineer", "advisor", "consultant", "specialist", "representative", "helpdesk"),
     }
 )
 """What people call who asks and who answers, in lower case."""

@@ -41,6 +41,7 @@ class KeptOfSource:
     images: Count  # places where an image is shown, of sources whose images are addresses; else none
     skipped: int  # bad input files
     expected: float | None  # the share that the recipe expects; None where it says nothing
+    taken_down: int = 0  # pages that are neither
     causes: Causes = field(default_factory=dict)  # what is behind losses that follow from others
     hosts: tuple[str, ...] = ()  # in private networks, that its fetch block allows
     refused: str = (
@@ -82,6 +83,11 @@ class KeptOfSource:
         """The reasons that lost most, in words."""
         return _name_reasons(self.why)
 
+    @property
+    def apart(self) -> str:
+        """What was taken down, of which no share is counted; nothing where nothing was."""
+        return f"{self.taken_down:,} taken down, in no share" if self.taken_down else ""
+
 
 def _sort_reasons(lost: Mapping[Reason, int]) -> list[tuple[Reason, int]]:
     """What lost something, the most first."""
@@ -107,7 +113,8 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         read = read_totals(root, f"steps/{source}/read")
         outcome = read_totals(root, folders[source])
         lost = read["pages"].lost + outcome["samples"].lost
-        wanted = read["pages"].came - lost.pop(Reason.TAKEN_DOWN, 0)  # what was taken down is not expected
+        taken_down = lost.pop(Reason.TAKEN_DOWN, 0)
+        wanted = read["pages"].came - taken_down  # which is not expected
         samples = Count(wanted, outcome["samples"].kept, lost)
         files = Count(lost=Counter({why: outcome["images"].lost[why] for why in (*NOT_HAD, Reason.UNSUPPORTED_MEDIA)}))
         opens, fetches = recipe.source(source).opens, recipe.source(source).fetches
@@ -117,7 +124,7 @@ def count_kept(root: Path, recipe: Recipe, folders: dict[str, str]) -> list[Kept
         had = files if opens else Count()
         expected, causes = recipe.expected(source), select_causes(outcome)
         hosts = recipe.fetch_step(source).allow_hosts
-        one = KeptOfSource(source, rows, pages, samples, had, images, bad, expected, causes, hosts)
+        one = KeptOfSource(source, rows, pages, samples, had, images, bad, expected, taken_down, causes, hosts)
         found.append(one if samples.kept or not one.why else replace(one, refused=_quote_refused(root, recipe, one)))
     return found
 
@@ -142,7 +149,14 @@ def make_kept_table(found: Sequence[KeptOfSource]) -> Table:
     for one in found:
         pages = (f"{one.pages:,}",) if paged else ()
         kept = format_share(one.samples.kept, one.samples.came)
-        made.add_row(one.source, f"{one.rows:,}", *pages, f"{one.samples.kept:,}", kept, one.reasons())
+        made.add_row(
+            one.source,
+            f"{one.rows:,}",
+            *pages,
+            f"{one.samples.kept:,}",
+            kept,
+            "; ".join(filter(None, (one.reasons(), one.apart))),
+        )
     return made
 
 

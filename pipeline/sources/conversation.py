@@ -27,7 +27,7 @@ from vlmill.pipeline.sources.known_keys import (
     list_unread,
 )
 from vlmill.pipeline.sources.marks import MARK, NEXT, Named, Places, find_medium, split_text
-from vlmill.pipeline.sources.message_times import check_times
+from vlmill.pipeline.sources.message_times import check_times, is_time
 from vlmill.pipeline.sources.nested import join_columns
 
 WEB, ON_WEB = ("http://", "https://"), "lies on the web, and this kind fetches nothing; web_llava and web_table do"
@@ -311,12 +311,14 @@ def _read_message(place: int, message: Any) -> Message:
     if role is None or any(not isinstance(other, str) or SPEAKERS.get(other.lower()) != role for other in others):
         tool = isinstance(speaker, str) and TOOL.fullmatch(speaker.lower())
         reason = Reason.UNSUPPORTED_CONTENT if tool else Reason.BAD_ROW
-        mapped = f"what its option speakers maps, as in speakers: {{{speaker}: user}}"
+        mapped = (
+            f"what its option speakers maps: speakers: {{{speaker}: ROLE}}, where ROLE is user, assistant or system"
+        )
         advice = mapped if isinstance(speaker, str) else "what its option speaker finds under another key"
         known = f"known are {', '.join(SPEAKERS)}, and in kind table {advice}"
         raise UnreadableRow(f"message {place} is spoken by {speaker!r}; {known}", reason)
     more = len(message) > 2 or not message.keys() <= PLAIN
-    left = list_unread(message, SAID, pictured=False) if more else ()
+    left = tuple(key for key in list_unread(message, SAID, pictured=False) if not is_time(key)) if more else ()
     if more:
         check_withheld(place, message)
     supervised = _is_supervised(place, message) if more else True

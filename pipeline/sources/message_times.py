@@ -15,12 +15,30 @@ from vlmill.pipeline.sources.base import UnreadableRow
 
 TIMES = frozenset(
     {"ts", "time", "timestamp", "date", "datetime", "created", "createdat", "createdtime", "createtime"}
-    | {"createdutc", "sent", "sentat", "senttime"}
+    | {
+        "createdutc",
+        "createdon",
+        "sent",
+        "sentat",
+        "senton",
+        "senttime",
+        "at",
+        "when",
+        "posted",
+        "postedat",
+        "postedon",
+    }
+    | {"received", "receivedat", "writtenat", "messagetime"}
 )
 """What the key of the time of a message is called, in lower case and without `_` and `-`."""
 
 EPOCH = 1e8
 """Seconds since 1970 from which on a number is taken for a time; smaller ones are durations, or seconds of a video."""
+
+
+def is_time(key: str) -> bool:
+    """Whether a key of a message is called as the time that it was sent."""
+    return key.lower().replace("_", "").replace("-", "") in TIMES
 
 
 def check_times(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -29,7 +47,7 @@ def check_times(messages: Sequence[Mapping[str, Any]]) -> None:
     What cannot be read as a time, in any of the messages, says nothing.
     """
     for key in dict.fromkeys(key for message in messages for key in message):
-        if key.lower().replace("_", "").replace("-", "") not in TIMES:
+        if not is_time(key):
             continue
         said = [message[key] for message in messages if message.get(key) not in (None, "")]
         times = [_read_time(value) for value in said]

@@ -51,7 +51,8 @@ def list_beside(row: Mapping[str, Any], names: Collection[str], *, pictured: boo
             try:
                 left.update(f"{place}.{key}" for key in list_unread(held, keys_read, pictured=pictured))
             except UnreadableRow as unfit:
-                raise UnreadableRow(f"within {place}: {unfit}", unfit.reason) from unfit
+                read = f"the options read {', '.join(sorted(keys_read))} there"
+                raise UnreadableRow(f"within {place}: {unfit}; {read}", unfit.reason) from unfit
     return tuple(sorted(left))
 
 

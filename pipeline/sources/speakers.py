@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from vlmill.pipeline.core.config import suggest_nearest
 from vlmill.pipeline.sources.base import UnreadableRow
 from vlmill.pipeline.sources.conversation import FROM, VALUE
 from vlmill.pipeline.sources.known_keys import has_value
@@ -98,7 +99,9 @@ def _rename_turn(
     for name, key in (("speaker", speaker), *(() if pictured else (("said", said),))):
         if key and find_place(turn, key) is None:
             there = "has null under" if key in turn else "has no"
-            raise UnreadableRow(f"turn {place} {there} {key}, which the option {name} names; it has {', '.join(turn)}")
+            own = [one for one in turn if "." not in one]  # others were lifted out of objects
+            has = f"{suggest_nearest([key], own)}it has {', '.join(own)}"
+            raise UnreadableRow(f"turn {place} {there} {key}, which the option {name} names; {has}")
     who = find_place(turn, speaker) if speaker else _get_first(turn, FROM)
     text = find_place(turn, said) if said else _get_first(turn, VALUE)
     used = {speaker, said, *FROM, *VALUE}

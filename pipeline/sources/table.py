@@ -251,8 +251,11 @@ class TableSource(RecordSource):
         asked_list, said_list = _parse_json(questions), _parse_json(answers)
         if isinstance(asked_list, list) and isinstance(said_list, list) and len(asked_list) == len(said_list):
             questions, answers = asked_list, said_list  # else a text such as [12, 30] is a text
-        if not isinstance(questions, list):  # one question; several answers to it are references, the first counts
-            questions, answers = [questions], answers[:1] if isinstance(answers, list) else [answers]
+        if not isinstance(
+            questions, list
+        ):  # one question; of several answers to it the first that says something counts
+            given = answers if isinstance(answers, list) else [answers]
+            questions, answers = [questions], [next((one for one in given if has_value(one) or is_number(one)), None)]
         if not isinstance(answers, list) or len(answers) != len(questions):
             number = len(answers) if isinstance(answers, list) else 1
             raise UnreadableRow(f"questions: {len(questions)}, answers: {number}, expected as many of both")

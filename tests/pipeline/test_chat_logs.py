@@ -45,6 +45,7 @@ OUT_OF_ORDER = [
     talk("created_at", "2026-04-02T10:00:00Z", "2026-04-02T10:01:00Z", "2026-04-01T10:00:00Z", "2026-04-01T10:01:00Z"),
     talk("createTime", 1760000300000, 1760000000000),
     talk("date", "2026-04-02", "2026-04-01"),
+    talk("at", "2026-04-02T08:00:00Z", "2026-04-01T08:00:00Z"),
     talk("sent_at", "2026-04-02T10:00:00", None, "2026-04-01T10:00:00", None),
 ]
 
@@ -66,6 +67,11 @@ IN_ORDER = [
     talk("age", 2e9, 1e9),
     [{"role": "system", "content": "Be brief.", "ts": 1760000900}, *talk("ts", 1760000000, 1760000060)],
 ]
+
+
+def test_the_time_of_a_message_is_not_said_to_be_unread():
+    messages = [{**message, "mood": "calm"} for message in talk("sentAt", "2026-04-01", "2026-04-02")]
+    assert read_text_page(messages).unread == ("message.mood",)
 
 
 @pytest.mark.parametrize("messages", IN_ORDER)

@@ -440,6 +440,12 @@ def test_a_first_row_that_gives_no_sample_is_named_with_its_reason(recipe, capsy
     quiz = next(one for one in found["sources"] if one["source"] == "quiz")
     assert (status, quiz["unreadable"]) == (0, 1)
     assert "1 of them give no sample (row 0: " in quiz["rests_on"]
+    assert not any("give no sample" in said for said in found["warnings"])
+    good, bad = ([picture(1, (64, 64))], [("What?", "This")]), ([b""], [("What?", "That")])
+    cauldron(tmp_path / "quiz.parquet", [bad, good, bad])
+    status, found, _ = read_check(capsys, recipe)
+    warned = "source quiz: 2 of the 3 rows that were looked at give no sample (row 0: "
+    assert (status, sum(said.startswith(warned) for said in found["warnings"])) == (0, 1)
     cauldron(tmp_path / "quiz.parquet", [([b""], [("What?", "That")])])
     status, found, _ = read_check(capsys, recipe)
     assert status == 1

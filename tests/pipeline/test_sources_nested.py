@@ -111,9 +111,20 @@ def test_turns_may_name_their_keys_and_speakers_in_their_own_way(tmp_path):
     assert [node.supervised for node in row.pages[0].nodes] == [False, False, False, True]
     (row,) = read(json_lines(tmp_path / "b.jsonl", [{"log": turns}]), **options)
     assert "spoken by 'KUNDE'" in details(row)[0]
-    assert "in kind table what its option speakers maps, as in speakers: {KUNDE: user}" in details(row)[0]
+    assert (
+        "in kind table what its option speakers maps: speakers: {KUNDE: ROLE}, where ROLE is user, " in details(row)[0]
+    )
     (row,) = read(json_lines(tmp_path / "c.jsonl", [{"log": turns}]), **{**named, "said": "words"})
-    assert details(row) == ["turn 0 has no words, which the option said names; it has text, who.role"]
+    assert details(row) == ["turn 0 has no words, which the option said names; it has text"]
+    (row,) = read(json_lines(tmp_path / "d.jsonl", [{"log": turns}]), **{**named, "said": "txt"})
+    assert details(row) == ["turn 0 has no txt, which the option said names; did you mean 'text'? it has text"]
+
+
+def test_a_misspelt_key_of_images_in_turns_is_named_beside_the_one_that_is_there(tmp_path):
+    turns = [{"by": "client", "said": "What?", "photos": [{"file": "a.png"}]}, {"by": "agent", "said": "A gate."}]
+    path = json_lines(tmp_path / "a.jsonl", [{"log": turns}])
+    (row,) = read(path, turns="log", **SPOKEN, turn_image="photos.flie")
+    assert details(row) == ["within photos: file is not read: a.png; the options read flie there"]
 
 
 def test_images_of_a_turn_stand_in_that_turn(tmp_path):

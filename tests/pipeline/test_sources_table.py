@@ -217,12 +217,19 @@ def test_lists_of_questions_and_answers_are_turns_and_several_answers_to_one_are
         {"q": "One?", "a": ["1", "one"]},
         {"q": ["One?", "Two?"], "a": ["1"]},
         {"q": 7, "a": 2.5},
+        {"q": "One?", "a": ["", None, "1"]},
+        {"q": "One?", "a": [" "]},
+        {"q": "One?", "a": []},
     ]
-    turns, references, uneven, numbers = read(json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a")
+    turns, references, uneven, numbers, later, *blank = read(
+        json_lines(tmp_path / "a.jsonl", rows), question="q", answer="a"
+    )
     assert texts(turns) == [("user", 0, "One?"), ("assistant", 0, "1"), ("user", 1, "Two?"), ("assistant", 1, "2")]
     assert texts(references) == [("user", 0, "One?"), ("assistant", 0, "1")]
     assert details(uneven) == ["questions: 2, answers: 1, expected as many of both"]
     assert texts(numbers) == [("user", 0, "7"), ("assistant", 0, "2.5")]
+    assert texts(later) == [("user", 0, "One?"), ("assistant", 0, "1")]
+    assert [row.failed for row in blank] == [((Reason.EMPTY_ROW, "no a"),)] * 2
 
 
 def test_conversations_show_images_where_they_say_and_else_before_the_first_question(tmp_path):

@@ -759,6 +759,8 @@ def test_a_row_that_was_taken_down_is_said_to_be_by_its_own_id(tmp_path, capsys)
     assert takedown(root, "--id", "T-99") == 1
     assert takedown(root, "--id", "T-4") == 0
     capsys.readouterr()
+    assert build(recipe, root) == 0
+    assert "1 taken down, in no share" in said(capsys)
     assert vlmill("trace", root, "T-4") == 1
     assert "T-4 was taken down: it stands as talk/rows.jsonl#3 on" in " ".join(capsys.readouterr().err.split())
     assert "T-4" not in (root / LIST).read_text()
