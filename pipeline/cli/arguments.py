@@ -73,13 +73,14 @@ TrustCode = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def parse_pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    """Read NAME=VALUE arguments as a mapping."""
+def parse_pairs(given: list[str] | None, option: str, *, only: bool = False) -> dict[str, str]:
+    """Read NAME=VALUE arguments as a mapping; `only`: whether the command has an option --only for one source."""
     found = {}
     for item in given or []:
         name, equals, value = item.partition("=")
         if not (name and equals):
-            raise RecipeError(f"{option} {item}: give a name, = and a value")
+            alone = f"; this source alone: --only {item}" if option == "--source" and name and only else ""
+            raise RecipeError(f"{option} {item}: give a name, = and a value{alone}")
         found[name] = value
     return found
 

@@ -48,7 +48,9 @@ def preview(
 
     name = take_recipe(recipe, writes=False)
     code = find_named_code(filter_ or [], [], read_held_code(find_recipe(name)))
-    loaded, _, base = load_recipe(name, parse_pairs(source, "--source"), sets=parse_pairs(set_, "--set"), filters=code)
+    loaded, _, base = load_recipe(
+        name, parse_pairs(source, "--source", only=True), sets=parse_pairs(set_, "--set"), filters=code
+    )
     if unknown := [one for one in only or [] if one not in loaded.sources]:
         raise RecipeError(
             f"--only {unknown[0]}: the recipe has no such source; {offer_names(loaded, unknown[0], loaded.sources)}"

@@ -7,6 +7,7 @@ Face Hub.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import posixpath
@@ -154,7 +155,9 @@ def _explain_absence(filesystem: Any, root: str, start: str, pattern: str) -> st
         return f" (there is no such folder{suggest_near(root, Path.is_dir)})"
     below = [folder for folder in sorted(Path(start).iterdir())[:BELOW] if folder.is_dir()]
     found = next((folder.name for folder in below if _match_files(filesystem, f"{folder}/", pattern)), "")
-    return f" (in {found}/ there are some: {found}/{pattern})" if found else ""
+    near = "" if glob.has_magic(pattern) else suggest_near(Path(start, pattern)).removeprefix("; ")
+    said = f"in {found}/ there are some: {found}/{pattern}" if found else near
+    return f" ({said})" if said else ""
 
 
 def _match_files(filesystem: Any, start: str, pattern: str) -> dict[str, Mapping[str, Any]]:

@@ -53,6 +53,11 @@ def test_where_nothing_is_found_the_way_to_say_where_it_is_is_named(tmp_path, me
             list_input_files("web", root, "*.parquet")
         with pytest.raises(SourceError, match=r"--source exam=PATH.* a pattern such as .*/\*\.json, which takes the"):
             list_input_files("exam.test", root, "data.json")
+    (tmp_path / "scans.jsonl").write_text("{}")
+    with pytest.raises(SourceError, match=r"scan\.jsonl \(did you mean '.*/scans\.jsonl'\?\); say where they are"):
+        list_input_files("web", str(tmp_path), "scan.jsonl")
+    with pytest.raises(SourceError, match=r"no file matches .*/scan\*\.json; say where they are"):
+        list_input_files("web", str(tmp_path), "scan*.json")
     with pytest.raises(SourceError, match="neither a pattern of files nor a split"):
         list_input_files("web", str(tmp_path), None)
 

@@ -191,6 +191,8 @@ def test_the_command_goes_on_past_a_source_that_is_not_there(small, tmp_path, mo
     said = capfd.readouterr()
     assert "papers: 1 sample of papers.tar" in said.out
     assert "source 'quiz': no file matches" in " ".join(said.err.split())
+    assert vlmill("preview", folder / "recipe.yaml", "--source", "quiz") == 1
+    assert "this source alone: --only quiz" in " ".join(capfd.readouterr().err.split())
     assert vlmill("preview", folder / "recipe.yaml", "--only", "gone") == 1
     assert list(tmp_path.iterdir()) == []
 
