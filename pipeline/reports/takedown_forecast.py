@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,8 @@ def forecast_takedown(
         StoreError: the run is not complete, or holds no sample of an id.
     """
     everywhere = [at for source in sorted(recipe.sources) for at in list_filtered_tables(root, recipe, source)]
-    rules = before | _add_exact_copies(root, asked - before, everywhere, executor, watcher)
+    new = replace(asked - before, ids=asked.ids)  # another row may stand in a place that is on the list
+    rules = before | _add_exact_copies(root, new, everywhere, executor, watcher)
     watcher.phase("takedown: match", len(everywhere))
     matched = map_in_order(executor, MatchPartitions(root, rules), everywhere, watcher)
     effects = [effect for effect in matched if effect]

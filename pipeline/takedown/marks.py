@@ -60,13 +60,13 @@ def match_marks(ids: Sequence[str], rows: Sequence[str]) -> Callable[[SampleId, 
 
     It takes what the row is called here, the id that it has in its input file, and what gives its mark by content.
     """
-    marked = dict(map(parse_marked, rows))
-    by_mark = {(name.source, mark): str(name) for name, mark in marked.items()}
-    known = {str(name) for name, mark in marked.items() if mark.startswith("id:")}
-    places, by_content = {*ids}, any(mark.startswith("text:") for mark in marked.values())
+    marked = list(map(parse_marked, rows))  # one after the other may have stood in a place
+    by_mark = {(name.source, mark): str(name) for name, mark in marked}
+    known = {str(name) for name, mark in marked if mark.startswith("id:")}
+    places, by_content = {*ids}, any(mark.startswith("text:") for _, mark in marked)
 
     def match_row(name: SampleId, upstream_id: str, mark: Callable[[], str]) -> str:
-        found = by_mark.get((name.source, mark_id(upstream_id, name.page)), "") if upstream_id else ""
+        found = by_mark.get((name.source, mark_id(upstream_id, name.page)), "") if upstream_id and known else ""
         found = found or (by_mark.get((name.source, mark()), "") if by_content else "")
         here = str(name) in places and not (upstream_id and str(name) in known)  # else another row stands there now
         return found or (str(name) if here else "")

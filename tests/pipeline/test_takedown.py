@@ -751,6 +751,25 @@ def test_a_row_stays_out_wherever_it_stands_in_a_changed_file_and_the_one_in_its
     assert vlmill("verify", root) == 0
 
 
+def test_what_stands_later_in_the_place_of_what_was_taken_down_can_be_taken_down_too(tmp_path):
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
+    recipe, root = write_recipe(tmp_path, sources=sources, filters=[], stages=[], dedupe=None), tmp_path / "run"
+
+    def list_gone(numbers, *, taken):
+        write_tickets(tmp_path / "rows.jsonl", numbers, lambda number: f"T-{number}")
+        assert build(recipe, root, "--accept-changes") == 0
+        if taken:
+            assert takedown(root, "--id", "talk/rows.jsonl#1") == 0
+        texts = " ".join(contents(root)[1])
+        return [number for number in numbers if f"Door {number} is bent." not in texts]
+
+    assert list_gone([1, 2, 4, 5], taken=True) == [2]
+    assert list_gone([2, 4, 5], taken=False) == [2]
+    assert list_gone([2, 4, 5], taken=True) == [2, 4]
+    assert list_gone([1, 2, 4, 5], taken=False) == [2, 4]
+    assert vlmill("verify", root) == 0
+
+
 def test_a_row_that_was_taken_down_is_said_to_be_by_its_own_id(tmp_path, capsys):
     sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
     write_tickets(tmp_path / "rows.jsonl", range(1, 9), lambda number: f"T-{number}")
