@@ -12,8 +12,9 @@ rows (or of the pages, where these lie elsewhere): rows with paths are of kind `
 `web_documents`, and `vlmill new` tells them apart. A row of a file names it as `file`.
 
 What gives no row (no text and no image, bytes that are no text, an answer of a server that is no page) is printed.
-Images that are neither at an absolute address nor a file there stay as they stand, so that a build loses them with a
-reason.
+An image that is not there, in a folder that is (or in one that ends in `_files`, as browsers save them), becomes a path
+as well, and other images that are neither at an absolute address nor a file stay as they stand, so that a build loses
+them with a reason.
 
 A page or record is read at a time. Extractors such as trafilatura and resiliparse know more of what the main text of a
 page is; what they return as HTML or Markdown can be given to `--column`.
@@ -140,9 +141,10 @@ def make_row(
     def name_image(what: str) -> str:
         if file and ":" not in what:
             named = unquote(urlsplit(what).path)
-            path = normpath(top / file / ".." / named if named[:1] != "/" else f"{site}{named}")
-            if Path(path).is_file() and Path(path).is_relative_to(top):
-                return Path(path).relative_to(top).as_posix()
+            path = Path(normpath(top / file / ".." / named if named[:1] != "/" else f"{site}{named}"))
+            saved = not base and named[:1] != "/" and (path.parent.is_dir() or path.parent.name.endswith("_files"))
+            if path.is_relative_to(top) and path != top and (path.is_file() or (saved and "/" in named)):
+                return path.relative_to(top).as_posix()
         return urljoin(urljoin(address, base), what)
 
     return {
@@ -259,4 +261,8 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path, help="the JSON Lines to write")
     parser.add_argument("--column", help="of JSON Lines or Parquet: the column that holds HTML or Markdown")
     given = parser.parse_args()
+    if not given.place.exists():
+        parser.error(f"there is no {given.place}")
+    if given.out.exists():
+        parser.error(f"{given.out} is there already: delete it, or give another name")
     print(f"{write_rows(given.place, given.out, given.column)} rows are in {given.out}")

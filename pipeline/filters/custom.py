@@ -155,7 +155,7 @@ def explain_refusal(where: str, held: Mapping[str, CustomCode], command: Sequenc
     return (
         f"{where} holds code that is not ours, and code runs only if it is named:\n{listed}\n"
         f"Look at it first:\n  {shlex.join(['python', '-c', SHOW, where])}\n"
-        f"Then name its file, with --filter FILE{trust}"
+        f"Then name its file, with --filter FILE (an edited one has to be called as it is here){trust}"
     )
 
 

@@ -142,7 +142,7 @@ def _list_curation(read: Sequence[Chosen]) -> Iterator[tuple[str, str]]:
     if len(documents) == len(read):
         yield "dedupe:", ""
         yield "  near_images: true", "of images of a page that are alike one is kept"
-        yield "  paragraphs: 3", "what three pages of a host have: menus and footers; null keeps it"
+        yield "  paragraphs: 3", "what three pages of a host have but for numbers: menus, footers; null keeps it"
         yield "  boilerplate: 10", "an image of more pages leaves them all: logos"
     else:
         yield (

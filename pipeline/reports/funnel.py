@@ -183,7 +183,7 @@ def select_funnel(root: Path, source: str | None, reason: str | None) -> dict[st
 def _offer_reasons(root: Path, funnel: Mapping[str, LevelCounts], name: str, occurring: Sequence[str]) -> str:
     """All reasons that occur; of a filter, another step or a signal, if that is its name, its own as those meant."""
     if name in {str(reason) for reason in Reason}:
-        return suggest_names(name, occurring)
+        return f"{suggest_names(name, occurring)}. What a stage loses of what is kept stands in: vlmill stats {root}"
     recipe = read_locked_recipe(root)
     by_source = (find_steps_by_reason(root, source) for source in funnel)
     own = {reason for steps in by_source for reason, found in steps.items() if name in found}

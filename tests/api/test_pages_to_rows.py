@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -136,6 +138,30 @@ def test_images_that_lie_beside_pages_become_paths_and_pages_without_a_row_are_n
     assert ("paths of images start from" in said) is not beside
     if beside:
         assert examine_place(str(out)).chosen.kind == "file_documents"
+
+
+def test_a_missing_image_of_a_saved_page_is_a_missing_file_and_no_address(script, tmp_path):
+    (tmp_path / "saved/page_files").mkdir(parents=True)
+    (tmp_path / "saved/page_files/1.png").write_bytes(make_picture(3))
+    head = "<link rel=canonical href=https://example.org/pages/page><p>One.</p>"
+    images = ["page_files/1.png", "page_files/2.png", "old_files/3.png", "elsewhere/4.png", "5.png", "/6.png"]
+    (tmp_path / "saved/page.html").write_text(head + "".join(f"<img src={image}>" for image in images))
+    assert script.write_rows(tmp_path / "saved", tmp_path / "rows.jsonl") == 1
+    (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert row["images"] == [
+        None,
+        *(f"saved/{image}" for image in images[:3]),
+        *(f"https://example.org/{path}" for path in ("pages/elsewhere/4.png", "pages/5.png", "6.png")),
+    ]
+
+
+def test_a_place_that_is_not_there_and_rows_that_are_are_named(tmp_path):
+    (tmp_path / "there.jsonl").touch()
+    for place, out, said in (("gone", "a.jsonl", "there is no"), (".", "there.jsonl", "is there already: delete it")):
+        command = [sys.executable, SCRIPT, tmp_path / place, tmp_path / out]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (found.returncode, said in found.stderr, "Traceback" in found.stderr) == (2, True, False)
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_a_takedown_changes_what_is_disclosed(run, tmp_path):
     text = (changed.folder / "disclosure" / "eu_public_summary.md").read_text()
     assert f"| web | samples.taken_down | {gone} [`sources.web.lost.samples.taken_down`] |" in text
     rules = yaml.safe_load((changed.folder / "takedowns.yaml").read_text())
-    said = f"takedowns that the run obeys: {sum(map(len, rules.values()))}."
+    said = f"takedowns that the run obeys: {sum(len(rule) for name, rule in rules.items() if name != 'rows')}."
     assert said in (changed.folder / "disclosure" / "california_ab_2013.md").read_text()
 
 
