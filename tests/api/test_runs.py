@@ -74,7 +74,7 @@ def test_one_file_of_code_needs_no_list_and_code_that_a_run_holds_is_named_in_py
     assert vlmill.load_recipe(recipe, filters=str(shouting)).mapping["custom_filters"].keys() == {"shouting.py"}
     held = vlmill.build(vlmill.load_recipe(recipe, filters=shouting), tmp_path / "run", until="curate", workers=0)
     with pytest.raises(
-        vlmill.VlmillError, match=r"with filters=\[FILE\], or trust .*\n  trust_code=\['[0-9a-f]{64}'\]"
+        vlmill.VlmillError, match=r"with filters=\[FILE\] .*, or trust .*\n  trust_code=\['[0-9a-f]{64}'\]"
     ):
         held.what_if({"shouting.share": 0.5})
     assert held.what_if({"shouting.share": 0.5}, filters=shouting)
