@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from vlmill.pipeline.boxes import ModelBoxes, SourceBoxes
+from vlmill.pipeline.checks.absent_columns import warn_of_absent_columns
 from vlmill.pipeline.checks.looked_rows import LookedFile, share_rows
 from vlmill.pipeline.checks.lost_files import LostFiles, find_lost_files, warn_of_lost_images
 from vlmill.pipeline.checks.sample_warnings import warn_of_samples
@@ -236,6 +237,7 @@ def _run_steps(work: SourceWork, taken: Sequence[LookedFile], folder: Path) -> M
         amounts.update(_compare_pictures(run, work.dedupe))
     amounts["table_bytes"] = run.size
     of_samples = warn_of_samples(run.files, work.name, work.source, unescape=work.unescape, boxes=bool(work.boxes))
+    of_samples += warn_of_absent_columns(taken, work.name, work.source)
     return MeasuredRows(
         Costs(sum(one.rows for one in taken), dict(amounts), dict(run.seconds)),
         lost=said,

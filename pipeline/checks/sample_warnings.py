@@ -10,7 +10,6 @@ from vlmill.pipeline.core.sample import Sample, read_samples
 from vlmill.pipeline.proposal.seen_boxes import recognise_in_tables, warn_of_boxes
 from vlmill.pipeline.proposal.text_marks import warn_of_texts
 from vlmill.pipeline.sources import Source
-from vlmill.pipeline.sources.web_documents import WebDocuments
 
 
 def warn_of_samples(
@@ -27,21 +26,13 @@ def warn_of_samples(
     """
     found = [*warn_of_texts(files[SAMPLES_FILE], name, unescape=unescape)]
     found += () if boxes else warn_of_boxes(recognise_in_tables(files), name)
-    return (*found, *_warn_of_empty_options(list(read_samples(files[SAMPLES_FILE])), name, source))
+    return (*found, *_warn_of_absent_signals(list(read_samples(files[SAMPLES_FILE])), name, source))
 
 
-def _warn_of_empty_options(samples: Sequence[Sample], name: str, source: Source) -> Iterator[str]:
-    """A line for each option that names a place where no row holds anything; those that a file must have are refused.
-
-    A row may lack each of these, so that a misspelt one would be noticed by nobody.
-    """
-    if not samples:
-        return
-    rows = f"none of the {len(samples)} samples that were looked at"
-    named = source.url if isinstance(source, WebDocuments) else ""
-    if named not in {"", WebDocuments.url} and not any(sample.url for sample in samples):
-        yield f"source {name}: options.url names {named!r}, and {rows} has an address there"
-    for place in getattr(source, "signals", ()):
+def _warn_of_absent_signals(samples: Sequence[Sample], name: str, source: Source) -> Iterator[str]:
+    """A line for each place that the option `signals` names and where no sample has a number; a row may lack it."""
+    for place in getattr(source, "signals", ()) if samples else ():
         signal = place.rpartition(".")[2]
         if not any(signal in sample.signals for sample in samples):
+            rows = f"none of the {len(samples)} samples that were looked at"
             yield f"source {name}: options.signals names {place!r}, and {rows} has a number there"

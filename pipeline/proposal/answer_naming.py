@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmill.pipeline.sources.base import UnreadableRow
+from vlmill.pipeline.sources.cells import list_choices, read_cell_text
 from vlmill.pipeline.sources.choices import USUAL, list_named
 from vlmill.pipeline.sources.known_keys import is_number
-from vlmill.pipeline.sources.table import list_choices, read_cell_text
 
 
 def tell_naming(rows: Sequence[tuple[Any, Sequence[Any]]]) -> Mapping[str, str]:

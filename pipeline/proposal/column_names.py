@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
+
 CAPTIONS = (
     *("caption", "text", "txt", "description", "alt_text", "alt", "title", "summary", "ocr", "html"),
     *("beschreibung", "bildunterschrift", "légende", "legende", "descripción", "descripcion", "descrição", "descricao"),
@@ -60,3 +62,8 @@ NAMES = frozenset({"id", "ids", "uid", "uuid", "guid", "key", "index", "idx", "s
 
 BESIDE = NAMES | {"lang", "language", "locale", "split"}
 """These, and words in the name of a column that says something of a text, and is none."""
+
+
+def split_words(column: str) -> list[str]:
+    """The words of a name such as `user_question` or `modelAnswer`, in small letters."""
+    return [word.lower() for word in WORD.findall(column)]

@@ -6,7 +6,6 @@ their columns, where cells hold texts. What lies within objects has dotted names
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ from typing import Any
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.proposal.answer_naming import tell_naming
 from vlmill.pipeline.proposal.captions import choose_captions
+from vlmill.pipeline.proposal.cell_kinds import IN_ROW, LINKED, TEXTS, describe_values, hold_mostly, name_value
 from vlmill.pipeline.proposal.column_names import (
     ABOUT,
     ANSWERS,
@@ -28,13 +28,18 @@ from vlmill.pipeline.proposal.column_names import (
     PARTS,
     QUESTIONS,
     TURNS,
+    split_words,
 )
 from vlmill.pipeline.proposal.image_ids import ImageIds
 from vlmill.pipeline.proposal.nested_columns import list_dotted, recognise_turns
 from vlmill.pipeline.proposal.ocr_columns import find_boxes, find_ocr
-from vlmill.pipeline.sources.data_uris import is_base64_picture, is_data_uri
-from vlmill.pipeline.sources.known_keys import AUDIO, LONGEST, PICTURES, VIDEO, classify_key, has_value, is_number
-from vlmill.pipeline.sources.nested import find_place, join_columns
+from vlmill.pipeline.sources.known_keys import (
+    classify_key,
+    format_id,
+    has_value,
+    is_number,
+)
+from vlmill.pipeline.sources.nested import find_place
 from vlmill.pipeline.sources.pairs import select_numbers
 
 WITHIN = ("speaker", "said", "turn_image")
@@ -43,26 +48,13 @@ READ = ("ocr", "ocr_boxes")
 """Those that name what OCR read."""
 ASKED = ("question", "answer", "choices")
 """Those of questions."""
-NAMEABLE = ("image", "caption", *READ, *ASKED, "turns", "licence", "system", "signals", *WITHIN)
+NAMEABLE = ("image", "caption", *READ, *ASKED, "turns", "id", "licence", "system", "signals", *WITHIN)
 """All that name columns or keys."""
 SEVERAL = ("image", "caption", "question", "choices", "turns", "turn_image", "signals")
 """Those that may name several."""
 QUIZ = frozenset(ASKED)
 FORMS = QUIZ | {"caption", "ocr", "turns"}
 """Those of any form that a row may have."""
-
-PATH = re.compile(rf"[^\n]+\.({'|'.join(PICTURES)})", re.IGNORECASE)
-MEDIA = re.compile(rf"[^\n]+\.({'|'.join(sorted(VIDEO | AUDIO))})", re.IGNORECASE)
-ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
-WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])")
-IN_ROW = ("picture", "path of a picture", "list of pictures", "list of paths of pictures")
-"""What cells of images hold for `table`."""
-LINKED = ("address", "list of addresses")
-"""What they hold for `web_table`."""
-TEXTS = ("text", "list written as text")
-"""What cells of texts hold: one may begin and end with brackets, as answers in JSON do."""
-PLURALS = {"address": "addresses", "path of a picture": "paths of pictures"}
-PLURALS |= {"path of a video": "paths of videos", "path of a sound": "paths of sounds"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Cells:
     def hold(self, column: str, *kinds: str, mostly: bool = False) -> bool:
         """Whether cells hold anything, and all of these, or `mostly` more than half, one of these kinds."""
         found = [
-            _name_value(value) in kinds for value in self.list_values(column) if has_value(value) or is_number(value)
+            name_value(value) in kinds for value in self.list_values(column) if has_value(value) or is_number(value)
         ]
         return bool(found) and (2 * sum(found) > len(found) if mostly else all(found))
 
@@ -117,6 +109,9 @@ class Cells:
         if option == "signals" and not any(select_numbers({"": one}, [""]) for one in self.list_values(column)):
             held = f"{self.describe(column)}{self.add_where()}"
             raise SourceError(f"--column signals={column}: it holds {held}, expected numbers")
+        if option == "id" and not any(map(format_id, self.list_values(column))):
+            held = f"{self.describe(column)}{self.add_where()}"
+            raise SourceError(f"--column id={column}: it holds {held}, expected texts or whole numbers")
 
     def add_where(self) -> str:
         """What was looked at, at the end of a message; nothing where that is not known."""
@@ -124,18 +119,6 @@ class Cells:
 
     def _list_kinds(self, column: str) -> list[str]:
         return describe_values(self.list_values(column))
-
-
-def describe_values(values: Sequence[Any]) -> list[str]:
-    """What values are, for people; empty ones are none."""
-    return list(dict.fromkeys(_name_value(value) for value in values if has_value(value) or is_number(value)))
-
-
-def hold_mostly(values: Sequence[Any], kinds: Sequence[str]) -> bool:
-    """Whether most of what stands in cells, each item of a list by itself, is of these kinds."""
-    items = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
-    found = [_name_value(item) in kinds for item in items if has_value(item)]
-    return 2 * sum(found) > len(found)
 
 
 def recognise_nested(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -229,7 +212,7 @@ def name_columns(cells: Cells, named: Mapping[str, Sequence[str]]) -> Iterator[t
             said = f"{option}={', '.join(columns)}" if any(columns) else option
             raise SourceError(
                 f"--column {said}: expected ROLE=COLUMN, where ROLE is {', '.join(NAMEABLE)}; or, of "
-                "documents, texts, images, url"
+                "documents, texts, images, url, id"
             )
         if len(columns) > 1 and option not in SEVERAL:
             raise SourceError(
@@ -330,14 +313,14 @@ def _list_akin(cells: Cells, columns: Sequence[str], caption: str) -> list[str]:
 
 
 def _split_words(column: str) -> list[str]:
-    """The words of a name such as `user_question` or `modelAnswer`; none where it says something about one."""
-    words = [word.lower() for word in WORD.findall(column)]
+    """The words of a name; none where it says something about a question or an answer."""
+    words = split_words(column)
     return [] if ABOUT.intersection(words) else words
 
 
 def _is_name(column: str) -> bool:
     """Whether a column by its own name names the row or its file, or says something of a text, and is none."""
-    return bool(BESIDE.intersection(word.lower() for word in WORD.findall(column)))
+    return bool(BESIDE.intersection(split_words(column)))
 
 
 def _is_constant(cells: Cells, column: str) -> bool:
@@ -361,38 +344,3 @@ def _tell_naming(cells: Cells, answer: str, choices: Sequence[str]) -> Mapping[s
     """See answer_naming.py."""
     values = [cells.list_values(name) for name in (answer, *choices)]
     return tell_naming([(said, among) for said, *among in zip(*values, strict=True)])
-
-
-def _name_value(value: Any) -> str:
-    """What a value is, for people."""
-    if isinstance(value, bytes):
-        return "picture"
-    if isinstance(value, Mapping):
-        whole = join_columns(value)
-        return "picture" if {"bytes", "path"} <= value.keys() else "object" if whole is value else "list of objects"
-    if isinstance(value, list | tuple):
-        kinds = list(dict.fromkeys(_name_value(item) for item in value if item is not None))
-        return f"list of {_name_several(kinds[0])}" if len(kinds) == 1 else "list"
-    if isinstance(value, bool):
-        return "true or false"
-    return "number" if is_number(value) else _name_text(str(value).strip())
-
-
-def _name_several(kind: str) -> str:
-    """A kind of values in the plural; of a list within a list, `lists of numbers`."""
-    if kind.startswith("list"):
-        return f"lists{kind.removeprefix('list')}"
-    return PLURALS.get(kind, f"{kind}s")
-
-
-def _name_text(text: str) -> str:
-    """What a text is, for people."""
-    if is_data_uri(text) or is_base64_picture(text):
-        return "picture"
-    if ADDRESS.fullmatch(text):
-        return "address"
-    if PATH.fullmatch(text):
-        return "path of a picture"
-    if (found := MEDIA.fullmatch(text)) and len(text) <= LONGEST:
-        return "path of a video" if found[1].lower() in VIDEO else "path of a sound"
-    return "list written as text" if text.startswith("[") and text.endswith("]") else "text"

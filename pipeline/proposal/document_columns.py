@@ -13,13 +13,14 @@ from typing import Any
 
 from vlmill.pipeline.core.errors import SourceError
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.columns import IN_ROW, LINKED, Cells, hold_mostly
+from vlmill.pipeline.proposal.cell_kinds import IN_ROW, LINKED, hold_mostly
+from vlmill.pipeline.proposal.columns import Cells
 from vlmill.pipeline.proposal.nested_columns import measure_texts, read_list, recognise_parts, stand_together
 from vlmill.pipeline.sources.base import Page
 from vlmill.pipeline.sources.known_keys import has_value
 from vlmill.pipeline.sources.nested import find_place
 
-NAMEABLE = ("images", "texts", "url")
+NAMEABLE = ("images", "texts", "url", "id")
 """Options of kind `web_documents` that name columns, or what lies within objects."""
 
 KINDS = (("web_documents", LINKED), ("file_documents", IN_ROW))
@@ -44,6 +45,12 @@ def recognise_documents(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:
         shows = partial(hold_mostly, kinds=shown)
         if found := recognise_parts(cells.rows, shows, _hold_images) or _find_lists(cells, shows):
             yield kind, {**found, **_find_address(cells, found)}
+
+
+def recognise_with_id(cells: Cells, column: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same, of rows of which somebody names nothing but the column of their id."""
+    for kind, options in recognise_documents(cells):
+        yield kind, {**options, "id": column}
 
 
 def describe_mixed_parts(best: Attempt | None, cells: Cells) -> str:
@@ -79,10 +86,10 @@ def name_lists(cells: Cells, named: Mapping[str, Sequence[str]]) -> tuple[str, d
         SourceError: an option is none of documents, is named twice, or names what is in no row; or no texts are found.
     """
     for option, columns in named.items():
-        if option not in NAMEABLE or (option == "url" and len(columns) > 1):
+        if option not in NAMEABLE or (option in {"url", "id"} and len(columns) > 1):
             raise SourceError(
-                f"--column {option}={columns[-1]}: beside texts, which are a list of a document, stand {NAMEABLE[0]} "
-                f"and {NAMEABLE[2]}, the last of them once"
+                f"--column {option}={columns[-1]}: beside texts, which are a list of a document, stand images, url and "
+                "id, the last two of them once"
             )
         for column in columns:
             cells.check_column(option, column)

@@ -29,7 +29,7 @@ from vlmill.pipeline.proposal.attempts import (
     try_kinds,
 )
 from vlmill.pipeline.proposal.columns import Cells, name_columns, recognise_columns, recognise_nested
-from vlmill.pipeline.proposal.document_columns import name_lists, recognise_documents
+from vlmill.pipeline.proposal.document_columns import name_lists, recognise_documents, recognise_with_id
 from vlmill.pipeline.proposal.image_ids import find_image_ids
 from vlmill.pipeline.proposal.image_marks import add_mark, find_mark
 from vlmill.pipeline.proposal.place_names import describe_splits, find_split_column, spread_names
@@ -249,6 +249,8 @@ def _list_options(cells: Cells, named: Mapping[str, Sequence[str]] | None) -> It
     found = recognise_columns(cells) if named is None else name_columns(cells, named)
     if named is not None and not {"texts", "url"}.isdisjoint(named):
         found = iter([name_lists(cells, named)])
+    elif named is not None and named.keys() == {"id"}:
+        found = iter([*found, *recognise_with_id(cells, named["id"][0])])
     mark = find_mark(cells.rows)
     return [pair for kind, options in found for pair in add_mark(kind, options, mark)]
 

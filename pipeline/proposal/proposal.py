@@ -55,6 +55,7 @@ from vlmill.pipeline.proposal.place_names import (
     read_whole,
     split_names,
 )
+from vlmill.pipeline.proposal.row_ids import add_row_id
 from vlmill.pipeline.proposal.seen_boxes import list_box_notes, recognise_in_pages
 from vlmill.pipeline.proposal.sidecars import (
     KNOWN,
@@ -149,7 +150,7 @@ def examine_place(
     found = [file.name for file in files if get_suffix(file.name) == suffix]
     names, left = split_names([one for one in found if PurePosixPath(one).name not in ABOUT] or found)
     opened = open_files(root, [file for file in files if file.name in {*names}], suffix, named)
-    best = opened.best
+    best = opened.best and add_row_id(opened.best, opened.cells.rows)
     names = [one for one in names if one not in opened.refused]
     wrapped = _find_wrapped(place, opened, names, found) if suffix == ".json" else None
     if wrapped and best and named is None and wrapped.holds(best.options, best.unread):
@@ -304,8 +305,9 @@ def _examine_pictures(
     best = choose_attempt(attempts)
     misread = _describe_misread(best, cells) if named is None else ""
     best = None if misread else best
-    columns = cells.describe_all()
     others = tuple(one for one in attempts if one is not best)
+    best = best and add_row_id(best, cells.rows)
+    columns = cells.describe_all()
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
     about_texts = list_text_notes(best, cells) if best else [misread] if misread else []
     notes, file = (*told, *beside.list_notes(), *about_texts, *list_box_notes(boxes, name)), f"{name}.jsonl"

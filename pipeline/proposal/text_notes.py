@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from vlmill.pipeline.core.sample import Sample, SampleId, Verdict
 from vlmill.pipeline.filters.language.filter import Language
 from vlmill.pipeline.proposal.attempts import Attempt
-from vlmill.pipeline.proposal.column_names import BEFORE, BESIDE, CAPTIONS, LISTED
-from vlmill.pipeline.proposal.columns import TEXTS, WORD, Cells
+from vlmill.pipeline.proposal.cell_kinds import TEXTS
+from vlmill.pipeline.proposal.column_names import BEFORE, BESIDE, CAPTIONS, LISTED, WORD
+from vlmill.pipeline.proposal.columns import Cells
 from vlmill.pipeline.proposal.image_marks import describe_mark
 from vlmill.pipeline.proposal.text_marks import advise_mark, see_entities, see_images
 from vlmill.pipeline.sources import Page

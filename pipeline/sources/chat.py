@@ -30,6 +30,8 @@ class Chat(RecordSource):
 
     kind: ClassVar[str] = "chat"
 
+    id: str = ""  # the column with the id of each row, also in dotted keys: samples keep it; else id, uuid or key
+
     def columns(self) -> Columns:
         """None that every table has."""
         return {}

@@ -31,6 +31,7 @@ class Instructions(RecordSource):
     question: str = "instruction"  # the column with what is asked
     answer: str = "output"  # the column with the answer
     context: str | None = None  # what the question is about, where a row has it
+    id: str = ""  # the column with the id of each row, also in dotted keys: samples keep it; else id, uuid or key
 
     def columns(self) -> Columns:
         """Those that the options name."""

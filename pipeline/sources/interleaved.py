@@ -44,6 +44,7 @@ class Interleaved(ParquetSource):
     images: str = "images"  # the column with a list of images, in the order of `<image>` in the turns
     turns: str = "conversation"  # the column with a list of turns
     mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
+    id: str = ""  # the column with the id of each row, also in dotted keys: samples keep it; else id, uuid or key
 
     def columns(self) -> Columns:
         """Those that the options name."""

@@ -122,13 +122,16 @@ def get_given(row: Mapping[str, Any], names: Collection[str]) -> Any:
     return row[found[0]] if found else None
 
 
-def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: bool) -> tuple[str, ...]:
+def list_unread(
+    row: Mapping[str, Any], reads: Collection[str], *, pictured: bool, kept: str | None = None
+) -> tuple[str, ...]:
     """The keys of a row that have a value and are not among those that its source reads, sorted.
 
     Args:
         row: A row, or a message of one.
         reads: The keys that are read.
         pictured: Whether what is read has pictures; then a further address may be that of the same picture.
+        kept: The id that the row keeps; by default that under the first of ID_KEYS.
 
     Raises:
         UnreadableRow: one of them carries meaning, so that without it the row would be another.
@@ -143,19 +146,19 @@ def list_unread(row: Mapping[str, Any], reads: Collection[str], *, pictured: boo
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}{advice}", REASONS[found])
         if found == "unknown" and not pictured and names_file(row[key]):
             raise UnreadableRow(f"{key} is not read: {_show_value(row[key])}", Reason.UNSUPPORTED_MEDIA)
-    kept = read_upstream_id(row)
+    kept = read_upstream_id(row) if kept is None else kept
     return tuple(
         key
         for key in left
         if has_value(row[key])
-        and not (classify_key(key) == "none" and (key == PANDAS_INDEX or _format_id(row[key]) == kept != ""))
+        and not (classify_key(key) == "none" and (key == PANDAS_INDEX or format_id(row[key]) == kept != ""))
     )
 
 
 def read_upstream_id(row: Mapping[str, Any]) -> str:
     """The id of a row: a text or a whole number under the first of ID_KEYS that has one; else nothing."""
     named = {key.lower(): value for key, value in row.items() if key.lower() in ID_KEYS}
-    return next(filter(None, (_format_id(named.get(key)) for key in ID_KEYS)), "")
+    return next(filter(None, (format_id(named.get(key)) for key in ID_KEYS)), "")
 
 
 def is_number(value: Any) -> bool:
@@ -174,7 +177,7 @@ def check_withheld(place: int, message: Mapping[str, Any]) -> None:
             raise UnreadableRow(detail, Reason.UNSUPPORTED_CONTENT)
 
 
-def _format_id(value: Any) -> str:
+def format_id(value: Any) -> str:
     """The text of a value that can name a row: a text, or a whole number, also as 7.0; else an empty one."""
     if is_number(value):
         return str(int(value)) if value == value // 1 else ""

@@ -41,6 +41,7 @@ class LlavaSource(JsonSource):
     opens: ClassVar[bool] = True
 
     mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
+    id: str = ""  # the column with the id of each row, also in dotted keys: samples keep it; else id, uuid or key
 
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """The turns, as either calls them."""

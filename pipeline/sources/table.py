@@ -25,11 +25,6 @@ What lies within objects is named by dotted keys (nested.py).
 
 from __future__ import annotations
 
-import ast
-import json
-import math
-import re
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property
@@ -42,6 +37,7 @@ from pydantic.dataclasses import dataclass
 from vlmill.pipeline.core.config import STRICT
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.sources.base import Page, Picture, UnreadableRow
+from vlmill.pipeline.sources.cells import list_choices, list_values, parse_list, read_cell_text, take_first
 from vlmill.pipeline.sources.choices import Naming, letter_choices
 from vlmill.pipeline.sources.conversation import (
     SYSTEM,
@@ -56,7 +52,14 @@ from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.known_keys import get_given, has_value, is_number
 from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
 from vlmill.pipeline.sources.names import Names, list_names
-from vlmill.pipeline.sources.nested import check_lists, join_columns, lift_places, list_beside, list_heads, list_parents
+from vlmill.pipeline.sources.nested import (
+    check_lists,
+    join_columns,
+    lift_places,
+    list_beside,
+    list_heads,
+    list_parents,
+)
 from vlmill.pipeline.sources.page_texts import read_cell
 from vlmill.pipeline.sources.pairs import NO_LICENCE, make_pair_page, select_numbers
 from vlmill.pipeline.sources.speakers import Speaker, lift_turns, rename_turns, show_turn_images
@@ -65,10 +68,6 @@ PAIR = {"question", "answer"}
 """Keys of an object in turns that is a question with its answer."""
 
 ASKING = frozenset({"user", "human"})
-
-LITERAL = 10_000
-"""Characters of a list in Python that is read."""
-GAP = re.compile(r"""['"]\s+['"]""")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -94,6 +93,7 @@ class TableSource(RecordSource):
     turn_image: Names = ()  # the key of a turn that holds its images, or several
     mark: Mark = MARK  # where an image stands in a text, beside <image>; with a number <image {number}>
     system: str = ""  # the system prompt beside the turns; else system or system_prompt
+    id: str = ""  # the column with the id of each row, also in dotted keys: samples keep it; else id, uuid or key
     licence: str = ""  # of each row; else all have the source's
     signals: tuple[str, ...] = ()  # columns of numbers that travel with the sample, by the last of dotted keys
 
@@ -133,7 +133,7 @@ class TableSource(RecordSource):
         """The columns and dotted keys that the options name."""
         several = (self.image, self.caption, self.question, self.choices, self.turns)
         named = (*(name for names in several for name in list_names(names)), self.ocr, self.ocr_boxes, self.answer)
-        return tuple(name for name in (*named, self.system, self.licence, *self.signals) if name)
+        return tuple(name for name in (*named, self.id, self.system, self.licence, *self.signals) if name)
 
     def columns(self) -> Columns:
         """Those that the options name, whatever they hold; but for dotted keys, of which files decide what they are."""
@@ -170,7 +170,8 @@ class TableSource(RecordSource):
         places = [place for place, _ in list_parents(row, list_names(self.turns))]
         read = (*self.named, *(f"{place}.{name}" for place in places for name in self._prompts))
         pictured = any(has_value(lifted.get(name)) for name in self.shows())
-        return tuple(one for one in (*left, *list_beside(row, read, pictured=pictured)) if one not in self.named)
+        left = (*left, *list_beside(row, read, pictured=pictured))
+        return tuple(one for one in left if one not in self.named or one == self.id)
 
     def read_image(self, place: str, value: Any) -> ConversationImage:
         """An image in a cell: its bytes, or the file that it names. Raises UnreadableRow."""
@@ -200,7 +201,7 @@ class TableSource(RecordSource):
                 raise UnreadableRow(
                     f"a {'caption' if self.caption else 'text of OCR'} of {len(images)} images, expected 1"
                 )
-            captions = [_take_first(row.get(name)) for name in list_names(self.caption)]
+            captions = [take_first(row.get(name)) for name in list_names(self.caption)]
             captions += [read_cell(self.ocr, row.get(self.ocr), row.get(self.ocr_boxes))] if self.ocr else []
             caption = next((one for one in captions if isinstance(one, str) and one.strip()), None)
             return make_pair_page(images[0].picture, caption, images[0].url, licence, signals)
@@ -223,11 +224,11 @@ class TableSource(RecordSource):
 
     def _read_images(self, name: str, cell: Any) -> list[ConversationImage]:
         """The images in a cell. Raises UnreadableRow."""
-        return [self.read_image(f"{name} {n}" if n else name, value) for n, value in enumerate(_list_values(cell))]
+        return [self.read_image(f"{name} {n}" if n else name, value) for n, value in enumerate(list_values(cell))]
 
     def _join_turns(self, row: Mapping[str, Any]) -> Any:
         """The conversation in its columns; answers in others than the last are not supervised, as in TRL."""
-        parts = [_split_pairs(join_columns(_parse_json(row.get(name)))) for name in list_names(self.turns)]
+        parts = [_split_pairs(join_columns(parse_list(row.get(name)))) for name in list_names(self.turns)]
         shown = list_names(self.turn_image)
         named = [name for name in (self.speaker, self.said, *shown) if name]
         parts = [lift_turns(part, named, shown) for part in parts]
@@ -248,7 +249,7 @@ class TableSource(RecordSource):
         """Questions and answers as messages. Raises UnreadableRow."""
         questions, answers = self._join_questions(row), row.get(self.answer)
         name = " and ".join(list_names(self.question))
-        asked_list, said_list = _parse_json(questions), _parse_json(answers)
+        asked_list, said_list = parse_list(questions), parse_list(answers)
         if isinstance(asked_list, list) and isinstance(said_list, list) and len(asked_list) == len(said_list):
             questions, answers = asked_list, said_list  # else a text such as [12, 30] is a text
         if not isinstance(
@@ -300,47 +301,6 @@ def _find_system(row: Mapping[str, Any], parents: Sequence[tuple[str, Mapping[st
     return get_given(given, given)
 
 
-def _list_values(value: Any) -> Sequence[Any]:
-    """The values in a cell: one, a list of them, or none."""
-    value = _parse_json(value)
-    listed = value if isinstance(value, list) else [value]
-    return [one for one in listed if has_value(one) or isinstance(one, int | float)]
-
-
-def _parse_json(value: Any) -> Any:
-    """The list that a cell of text writes as JSON, or as Python's `str` does; any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return _parse_literal(value)
-    return value
-
-
-def _parse_literal(text: str) -> Any:
-    """The texts that a list in Python is of, such as `['red', 'blue']`; else the text.
-
-    Texts without a comma between them, as numpy prints an array, would be one: such a text is left as it is.
-    """
-    if len(text) > LITERAL or GAP.search(text):
-        return text
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about escapes in what is no Python
-            found = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else text
-
-
-def _take_first(captions: Any) -> Any:
-    """The first caption of several that is not blank; any other value as it is."""
-    listed = _parse_json(captions)
-    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        return captions
-    return next((one for one in listed if one.strip()), "")
-
-
 def _split_pairs(turns: Any) -> Any:
     """Turns whose objects hold a question with its answer each, as messages; others as they are."""
     listed = isinstance(turns, list) and bool(turns)
@@ -352,21 +312,6 @@ def _split_pairs(turns: Any) -> Any:
         said.append({"role": "user", "content": read_cell_text("question", one["question"])})
         said.append({**more, "role": "assistant", "content": read_cell_text("answer", one["answer"])})
     return said
-
-
-def read_cell_text(name: str, value: Any) -> str:
-    """A text, or a number as one; empty for null. Raises UnreadableRow."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UnreadableRow(f"{name} is {type(value).__name__}, expected a text")
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def list_choices(cells: Sequence[Any]) -> list[Any]:
-    """What may be chosen, as the cells of one or several columns have it; one that is empty keeps its place."""
-    parsed = [_parse_json(cell) for cell in cells]
-    return [value for cell in parsed for value in (cell if isinstance(cell, list) else [cell])]
 
 
 def say_imageless(image: Names) -> str:

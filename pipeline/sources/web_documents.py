@@ -35,7 +35,13 @@ from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
 from vlmill.pipeline.sources.names import Names, list_names
-from vlmill.pipeline.sources.nested import find_place, lift_places, list_beside, list_heads, parse_object
+from vlmill.pipeline.sources.nested import (
+    find_place,
+    lift_places,
+    list_beside,
+    list_heads,
+    parse_object,
+)
 
 PARAGRAPH_BREAK = "\n\n"
 
@@ -53,6 +59,7 @@ class WebDocuments(RecordSource):
     images: Names = "images"  # the list of images, in dotted keys, as long as that of texts; null where a text stands
     texts: Names = "texts"  # the list of texts, in dotted keys; null where an image stands
     url: str = "url"  # where the document's address is, in dotted keys; a row may lack it
+    id: str = ""  # the column with the id of each row, also in dotted keys: samples keep it; else id, uuid or key
     signals: tuple[str, ...] = ()  # dotted keys of numbers that travel with the sample, by the last of the keys
     paragraphs: bool = True  # whether each paragraph is a node; else each text between two images is one
 
@@ -92,11 +99,10 @@ class WebDocuments(RecordSource):
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """See KeyedSource; also what stands beside dotted keys within the same objects."""
         left = super().unread(lift_places(row, self._lists))
-        if not list_heads(self._lists):
-            return left
-        left = (*left, *list_beside(row, self._lists, pictured=True))
-        check_parts(row, list_names(self.images), list_names(self.texts))
-        return left
+        if list_heads(self._lists):
+            left += tuple(one for one in list_beside(row, self._lists, pictured=True) if one != self.id)
+            check_parts(row, list_names(self.images), list_names(self.texts))
+        return tuple(one for one in left if one not in {*self._lists, self.url, *self.signals})
 
     @property
     def _lists(self) -> tuple[str, ...]:

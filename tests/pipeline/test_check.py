@@ -728,8 +728,11 @@ def test_an_option_that_names_a_place_where_no_row_holds_anything_is_a_warning(k
     named = {"url": "meta.page"} if kind == "web_documents" else {"question": "asked", "answer": "said"}
     wrong = {**named, "signals": ["meta.skore"], **({"url": "meta.link"} if kind == "web_documents" else {})}
     warned = [
-        f"source docs: options.{option} names 'meta.{place}', and none of the 2 samples that were looked at has {what}"
-        for option, place, what in [("url", "link", "an address there"), ("signals", "skore", "a number there")]
+        f"source docs: options.{option} names 'meta.{place}', and none of the 2 {what} there"
+        for option, place, what in [
+            ("signals", "skore", "samples that were looked at has a number"),
+            ("url", "link", "rows that were looked at has an address"),
+        ]
         if option in wrong
     ]
     for options, expected in [({**named, "signals": ["meta.score"]}, []), (wrong, warned)]:

@@ -63,7 +63,7 @@ class SeparatedSource(KeyedSource, Protocol):
 
     def survey(self, path: Path) -> list[int]:
         """Characters of each row. Raises BadFileError where a column is missing."""
-        with _open_file(path, self.columns()) as (_, records, _):
+        with _open_file(path, (*self.columns(), *self.id_columns())) as (_, records, _):
             return [sum(map(len, record)) for record in records]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
@@ -71,11 +71,11 @@ class SeparatedSource(KeyedSource, Protocol):
 
         Raises as `survey`.
         """
-        with _open_file(path, self.columns()) as (header, records, _):
+        with _open_file(path, (*self.columns(), *self.id_columns())) as (header, records, _):
             yield from self.made((number, _make_row(header, record)) for number, record in pick_items(records, numbers))
 
 
-def read_header(path: Path, columns: Columns) -> list[str]:
+def read_header(path: Path, columns: Collection[str]) -> list[str]:
     """The names of a file's columns. Raises BadFileError where one of `columns` is missing."""
     with _open_file(path, columns) as (header, _, _):
         return header
@@ -88,7 +88,7 @@ def has_header(path: Path) -> bool:
 
 
 @contextmanager
-def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterator[list[str]], bool]]:
+def _open_file(path: Path, columns: Collection[str]) -> Iterator[tuple[list[str], Iterator[list[str]], bool]]:
     """The names of the columns, the records, blank lines left out, and whether the first of the file is a header.
 
     What is no UTF-8 stays as half of a surrogate pair.
@@ -119,14 +119,14 @@ def _open_file(path: Path, columns: Columns) -> Iterator[tuple[list[str], Iterat
             raise BadFileError(f"{path}: expected values separated by commas, semicolons or tabs ({error})") from error
 
 
-def _lacks_names(first: Sequence[str], columns: Columns) -> bool:
+def _lacks_names(first: Sequence[str], columns: Collection[str]) -> bool:
     """Whether the first record is a row and no header."""
     if not columns:
         return any(map(VALUE.fullmatch, first))
     return any(map(NUMBERED.fullmatch, columns)) and not any(map(NUMBERED.fullmatch, first))
 
 
-def _choose_delimiter(file: TextIO, possible: Sequence[str], columns: Columns) -> str:
+def _choose_delimiter(file: TextIO, possible: Sequence[str], columns: Collection[str]) -> str:
     """What separates the values of a header; the file is left where it began. Raises csv.Error."""
     if len(possible) == 1:
         return possible[0]

@@ -116,7 +116,7 @@ class ParquetSource(KeyedSource, Protocol):
         Raises:
             BadFileError: it is no such file, or a column is missing or of another type.
         """
-        with open_table(path, self.columns(), self.optional()) as (table, _):
+        with open_table(path, *self._all_columns()) as (table, _):
             return [size // rows for rows, size in table.groups for _ in range(rows)]
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
@@ -127,14 +127,20 @@ class ParquetSource(KeyedSource, Protocol):
         Raises:
             BadFileError: as `survey`, and where the file is damaged.
         """
-        with open_table(path, self.columns(), self.optional()) as (table, names):
-            missing = dict.fromkeys(name for name in self.optional() if name not in names)
+        needed, optional = self._all_columns()
+        with open_table(path, needed, optional) as (table, names):
+            missing = dict.fromkeys(name for name in optional if name not in names)
             left = {name: classify_key(name) for name in table.schema.names if name not in {*names, *self.reads()}}
             also = (name for name, found in left.items() if found in REASONS or name.lower() in ID_KEYS)
             looked_at = [*names, *also]
             rows = _read_rows(path, table, looked_at, numbers)
             filled = ((number, row if isinstance(row, UnreadableRow) else {**missing, **row}) for number, row in rows)
             yield from self.made(filled, [name for name, found in left.items() if found == "unknown"])
+
+    def _all_columns(self) -> tuple[Columns, Columns]:
+        """Those that it cannot do without, and those that are read where they are; with the id of each row."""
+        needed = {**dict.fromkeys(self.id_columns(), pa.null()), **self.columns()}
+        return needed, {**dict.fromkeys(self.id_heads(), pa.null()), **self.optional()}
 
 
 def read_picture(place: int, image: Mapping[str, Any] | None, *, paths: bool = False) -> Picture:

@@ -56,7 +56,7 @@ class RecordSource(ParquetSource, JsonSource, SeparatedSource, Protocol):
         if is_table(str(path)):
             with open_table(path, {}, {}) as (table, _):
                 return list[str](table.schema.names)
-        return read_header(path, self.columns()) if find_format(path) is SeparatedSource else ()
+        return read_header(path, (*self.columns(), *self.id_columns())) if find_format(path) is SeparatedSource else ()
 
     def rows(self, path: Path, numbers: Sequence[int]) -> Iterator[SourceRow]:
         """As the format does. Raises SourceError as the format."""
@@ -126,6 +126,21 @@ def read_column(path: Path, column: str) -> list[Any]:
     starts = (place * max(0, total - run) // (RUNS - 1) for place in range(RUNS))
     numbers = sorted({number for start in starts for number in range(start, min(start + run, total))})
     return [row.get(column) for row in reader.list_rows(path, numbers)]
+
+
+def read_places(path: Path, places: Sequence[str], numbers: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+    """Rows of these numbers, for people; of a table with the columns alone that dotted names begin with.
+
+    Names of the other columns stand in each row, too, with nothing in them. Rows that cannot be read are left out.
+    Raises BadFileError where the file is of none of the formats.
+    """
+    heads = {head for place in places for head in (place, place.partition(".")[0])}
+    names: Sequence[str] = ()
+    if is_table(str(path)):
+        with open_table(path, {}, {}) as (table, _):
+            names = table.schema.names
+    for row in _Collector([name for name in names if name in heads]).list_rows(path, numbers):
+        yield {**dict.fromkeys(names), **row}
 
 
 def find_format(path: Path) -> Format:
