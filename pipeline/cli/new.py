@@ -32,10 +32,10 @@ def new(
         typer.Option(
             metavar="ROLE=COLUMN",
             help="What a column holds, where its name does not say it: image, caption, ocr, ocr_boxes, question, "
-            "answer, choices, turns, system, licence or signals (numbers that travel along); of turns, the key that "
-            "names the speaker (speaker), the text (said) or images (turn_image); of web documents, the lists texts "
-            "and images, and url. Dotted keys lead into objects: turns=talk.turns. May be given several times; for "
-            "one PATH.",
+            "answer, choices, turns, system, id (of the row), licence or signals (numbers that travel along); of "
+            "turns, the key that names the speaker (speaker), the text (said) or images (turn_image); of web "
+            "documents, the lists texts and images, and url and id. Dotted keys lead into objects: turns=talk.turns. "
+            "May be given several times; for one PATH.",
         ),
     ] = None,
     as_json: JsonFlag = False,

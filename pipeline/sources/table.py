@@ -49,7 +49,7 @@ from vlmill.pipeline.sources.conversation import (
 from vlmill.pipeline.sources.file_names import fill_template, list_fields
 from vlmill.pipeline.sources.formats.parquet import Columns
 from vlmill.pipeline.sources.formats.records import RecordSource
-from vlmill.pipeline.sources.known_keys import get_given, has_value, is_number
+from vlmill.pipeline.sources.known_keys import get_given, has_value, is_number, names_file
 from vlmill.pipeline.sources.marks import MARK, Mark, holds_mark, is_numbered
 from vlmill.pipeline.sources.names import Names, list_names
 from vlmill.pipeline.sources.nested import (
@@ -66,6 +66,9 @@ from vlmill.pipeline.sources.speakers import Speaker, lift_turns, rename_turns, 
 
 PAIR = {"question", "answer"}
 """Keys of an object in turns that is a question with its answer."""
+
+PICTURE = frozenset({"bytes", "path", "url"})
+"""Keys of an object that is an image."""
 
 ASKING = frozenset({"user", "human"})
 
@@ -179,6 +182,8 @@ class TableSource(RecordSource):
             return ConversationImage(Picture(data=value), None)
         if self.file and isinstance(value, str | int) and (name := str(value).strip()):
             value = name if "." in name else fill_template(self.file, {"image": name})
+        if isinstance(value, Mapping) and not PICTURE.intersection(value):
+            raise UnreadableRow(_describe_object(place, value, "image"))
         return read_picture(place, value)
 
     def page(self, row: Mapping[str, Any]) -> Page:
@@ -287,11 +292,20 @@ class WebTableSource(TableSource):
 
     def read_image(self, place: str, value: Any) -> ConversationImage:
         """An image at an address. Raises UnreadableRow."""
+        if isinstance(value, Mapping):
+            raise UnreadableRow(_describe_object(place, value, "address"))
         if not isinstance(value, str) or not value.strip():
             raise UnreadableRow(
                 f"{place} is {type(value).__name__}, expected an address; kind table reads images in rows"
             )
         return ConversationImage(Picture(url=value.strip()), value.strip())
+
+
+def _describe_object(place: str, held: Mapping[str, Any], expected: str) -> str:
+    """What is wrong with an object in place of an image, and which dotted name may lead to one in it."""
+    found = next((key for key, value in held.items() if names_file(value)), next(iter(held), ""))
+    within = f"; dotted keys lead to what is in it, such as {place.partition(' ')[0]}.{found}" if found else ""
+    return f"{place} is an object of {', '.join(held) or 'nothing'}, expected an {expected}{within}"
 
 
 def _find_system(row: Mapping[str, Any], parents: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:

@@ -69,7 +69,7 @@ class Read:
     """
 
     name: ClassVar[str] = "read"
-    version: ClassVar[int] = 36
+    version: ClassVar[int] = 37
 
     source: Source
     name_of_source: str

@@ -127,6 +127,41 @@ def test_a_misspelt_key_of_images_in_turns_is_named_beside_the_one_that_is_there
     assert details(row) == ["within photos: file is not read: a.png; the options read flie there"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "row", "options", "message"),
+    [
+        (
+            "table",
+            {"talk": [{**TURNS[0], "pics": [{"n": 1, "file": "a.jpg"}]}, TURNS[1]]},
+            {"turns": "talk", **SPOKEN, "turn_image": "pics"},
+            "pics 0 is an object of n, file, expected an image; dotted keys lead to what is in it, such as pics.file",
+        ),
+        (
+            "table",
+            {"shot": {"id": 7}, "text": "A gate."},
+            {"image": "shot", "caption": "text"},
+            "shot is an object of id, expected an image; dotted keys lead to what is in it, such as shot.id",
+        ),
+        (
+            "web_table",
+            {"shot": {"url": "https://img.test/a.jpg"}, "text": "A gate."},
+            {"image": "shot", "caption": "text"},
+            "shot is an object of url, expected an address; dotted keys lead to what is in it, such as shot.url",
+        ),
+    ],
+)
+def test_an_object_in_place_of_an_image_is_refused_with_the_name_of_what_is_in_it(
+    tmp_path, kind, row, options, message
+):
+    (found,) = read(json_lines(tmp_path / "a.jsonl", [row]), kind, **options)
+    assert details(found) == [message]
+    where = message.rpartition(" ")[2]
+    inner = {name: where if where.startswith(f"{value}.") else value for name, value in options.items()}
+    if kind == "web_table" or "turn_image" in options:  # which says the same with the name that the message gives
+        (found,) = read(tmp_path / "a.jsonl", kind, **inner)
+        assert len(found.pages) == 1
+
+
 def test_images_of_a_turn_stand_in_that_turn(tmp_path):
     log = [
         {"role": "user", "content": "First?", "files": ["a.png", "b.png"]},
