@@ -78,7 +78,7 @@ def _read_lists(file: InputFile) -> dict[str, list[Mapping[str, Any]]]:
     """The lists of objects in a file, by key."""
     try:
         with open_input(file) as path:
-            held = json.loads(path.read_text("utf-8", "replace"))
+            held = json.loads(path.read_bytes())  # in UTF-8, UTF-16 or UTF-32
     except (ValueError, RecursionError):
         return {}
     lists = {key: value for key, value in held.items() if isinstance(value, list)}

@@ -64,6 +64,7 @@ from vlmill.pipeline.proposal.sidecars import (
     has_sidecars,
     list_described,
     list_pages,
+    list_undecoded,
     list_unread_files,
     name_by_folders,
 )
@@ -295,7 +296,8 @@ def _examine_pictures(
             + "".join(f"; unpack {one} first, such as with: {_tell_unpacking(place, one)}" for one in packed[:1])
         )
         numbers = f"; {describe_numeric(beside.numeric)}" if beside.numeric else ""
-        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}; {advice}")
+        unread = "".join(f"; {one}" for one in list_undecoded({one: number for one, (number, _) in suffixes.items()}))
+        raise SourceError(f"{place}: no kind reads what is there ({said}){numbers}{unread}; {advice}")
     cells = Cells(beside.described[:TRIED], where=place)
     options = recognise_columns(cells) if named is None else name_columns(cells, named)
     attempts = [try_rows(cells.rows, kind, one) for kind, one in options]
@@ -310,7 +312,8 @@ def _examine_pictures(
     columns = cells.describe_all()
     boxes = tuple(recognise_in_pages(best.pages, root)) if best else ()
     about_texts = list_text_notes(best, cells) if best else [misread] if misread else []
-    notes, file = (*told, *beside.list_notes(), *about_texts, *list_box_notes(boxes, name)), f"{name}.jsonl"
+    lost = list(_note_lost_rows(best)) if best else []
+    notes, file = (*told, *beside.list_notes(), *lost, *about_texts, *list_box_notes(boxes, name)), f"{name}.jsonl"
     listed, count = tuple(beside.rows), len(beside.described)
     return Proposal(place, name, suffixes, root, file, columns, best, others, count, root, listed, notes, boxes)
 
@@ -333,7 +336,7 @@ def _find_said(files: Sequence[InputFile]) -> tuple[Beside, list[str]]:
     if not beside.described and (labelled := name_by_folders(taken)):
         named = "the caption of each picture is the name of its folder: change it in the list"
         return Beside(labelled, ()), [named, *list_unread_files(taken), *notes]
-    return beside, notes
+    return beside, [*list_unread_files(taken), *notes]
 
 
 def _tell_of_pictures(files: Sequence[InputFile]) -> bool:
@@ -359,9 +362,7 @@ def _list_notes(
         return
     if best.unread:
         yield f"columns that are not read: {', '.join(sorted(best.unread))}"
-    if len(best.pages) < best.tried:
-        none = best.tried - len(best.pages)
-        yield f"{none} of {best.rows} {'gives' if none == 1 else 'give'} no sample; {best.why}"
+    yield from _note_lost_rows(best)
     if best.imageless:
         yield IMAGELESS
     pictures = sum(count for one, (count, _) in suffixes.items() if one in KNOWN)
@@ -370,6 +371,12 @@ def _list_notes(
     if hold_marked_images(best.pages):
         yield f"images that stand in texts as Markdown or HTML stay text; {PAGES}"
     yield from _note_images(best, images, root)
+
+
+def _note_lost_rows(best: Attempt) -> Iterator[str]:
+    """How many of the rows that were looked at give no sample, and why."""
+    if none := best.tried - len(best.pages):
+        yield f"{none} of {best.rows} {'gives' if none == 1 else 'give'} no sample; {best.why}"
 
 
 def _note_images(best: Attempt, images: str | None, root: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ pictures, `a_1.png` and `a_2.png` beside `a.json`. Of a scan it may be what an O
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -16,10 +17,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vlmill.pipeline.inputs.files import InputFile, open_input
+from vlmill.pipeline.proposal.attempts import FORMATS
 from vlmill.pipeline.proposal.hocr import read_hocr
 from vlmill.pipeline.proposal.page_texts import list_read_pages, read_page_text
 from vlmill.pipeline.proposal.place_names import get_suffix
 from vlmill.pipeline.sources.conversation import FROM
+from vlmill.pipeline.sources.formats.packed import strip_packing
 from vlmill.pipeline.sources.known_keys import PICTURES
 
 KNOWN = frozenset(f".{suffix}" for suffix in PICTURES)
@@ -28,6 +31,11 @@ SAID = (".txt", ".json", ".hocr")
 """How files end that say something of one picture, the first before the next."""
 READ = frozenset({*SAID, ".md", ""})
 """How files end that say something of pictures, and those that are about the whole folder."""
+
+ROWS = FORMATS.keys() - {".json", ".pdf"}
+"""How files of rows end; beside them pictures are what rows name. A stray file of any other form says nothing."""
+UNDECODED = frozenset({".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps"})
+"""How pictures end that nothing here decodes."""
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "images", "img", "pictures"})
 """Names of folders that say nothing of a picture."""
@@ -55,7 +63,7 @@ def has_sidecars(files: Sequence[InputFile]) -> bool:
     talks = [file for file in left if drop_suffix(file.name) in numbered]
     if len(talks) > 1 and all(map(_read_talk, talks[:LOOKED_AT])):
         beside |= {file.name for file in talks}
-    others = {get_suffix(file.name) for file in files} - {*KNOWN, *READ}
+    others = {strip_packing(get_suffix(file.name)) for file in files} & ROWS
     return len(beside) > len(data) / 2 and not others
 
 
@@ -70,6 +78,7 @@ class Beside:
     numeric: int = 0  # `.txt` files without a letter, such as boxes for detectors: no captions
     read: int = 0  # pages whose text was made of the words and lines of OCR
     broken: Sequence[str] = ()  # `.json` files that hold no JSON
+    other: Sequence[str] = ()  # files in another encoding than UTF-8
 
     @property
     def described(self) -> list[Mapping[str, Any]]:
@@ -92,6 +101,11 @@ class Beside:
             )
         if self.broken:
             yield f"{len(self.broken):,} .json files are no JSON and say nothing: {_name_some(self.broken)}"
+        if self.other:
+            yield (
+                f"{len(self.other):,} files are not in UTF-8 and say nothing: {_name_some(self.other)}; convert them, "
+                "such as with: iconv -f LATIN1 -t UTF-8 FILE > OTHER"
+            )
         if self.read:
             yield (
                 f"the texts of {self.read:,} pages were made of the words and lines in results of OCR, in their order "
@@ -129,15 +143,17 @@ def match_files(files: Sequence[InputFile]) -> dict[tuple[str, str], InputFile]:
 def list_described(files: Sequence[InputFile]) -> Beside:
     """The pictures among files, with what is said of each."""
     matched = match_files(files)
-    rows, broken, numeric, read = list[Mapping[str, Any]](), list[str](), 0, 0
+    rows, broken, other, numeric, read = list[Mapping[str, Any]](), list[str](), list[str](), 0, 0
     for name in (file.name for file in files if get_suffix(file.name) in KNOWN):
+        strange = [one for suffix in SAID if (one := matched.get((name, suffix))) and _read_text(one) is None]
+        other += [file.name for file in strange]
         said = _read_json(matched[name, ".json"]) if (name, ".json") in matched else {}
-        broken += [matched[name, ".json"].name] if said is None else []
+        broken += [matched[name, ".json"].name] if said is None and not strange else []
         if not said and (name, ".hocr") in matched:
-            said = read_hocr(_read_text(matched[name, ".hocr"]))
+            said = read_hocr(_read_text(matched[name, ".hocr"]) or "")
         text = read_page_text(said)
         read += bool(text)
-        caption = _read_text(matched[name, ".txt"]).strip() if (name, ".txt") in matched else ""
+        caption = (_read_text(matched[name, ".txt"]) or "").strip() if (name, ".txt") in matched else ""
         if caption and not LETTER.search(caption):
             caption, numeric = "", numeric + 1
         told = _describe_page(said, text) if text else said if isinstance(said, dict) else _name_turns(said)
@@ -150,7 +166,7 @@ def list_described(files: Sequence[InputFile]) -> Beside:
     rows = [row for row in rows if row["image"] not in together]
     rows += [{"image": list(shown), **said} for _, shown, said in talks]
     left = [file.name for file in alone if file.name not in {name for name, *_ in talks}]
-    return Beside(rows, left, numeric, read, broken)
+    return Beside(rows, left, numeric, read, broken, list(dict.fromkeys(other)))
 
 
 def _match_numbered(
@@ -226,10 +242,22 @@ def name_by_folders(files: Sequence[InputFile]) -> list[Mapping[str, Any]]:
 def list_unread_files(files: Sequence[InputFile]) -> list[str]:
     """What a person should know of files beside pictures that nothing reads, such as metadata in YAML."""
     counts = Counter(suffix for file in files if (suffix := get_suffix(file.name)) not in {*KNOWN, *READ})
-    if not counts:
-        return []
-    named = ", ".join(f"{number:,} {suffix}" for suffix, number in sorted(counts.items()))
-    return [f"files of other forms are not read ({named}): where they say what pictures show, make JSON Lines of them"]
+    notes = list_undecoded(counts)
+    if named := _name_counts({suffix: number for suffix, number in counts.items() if suffix not in UNDECODED}):
+        notes.append(
+            f"files of other forms are not read ({named}): where they say what pictures show, make JSON Lines of them"
+        )
+    return notes
+
+
+def list_undecoded(counts: Mapping[str, int]) -> list[str]:
+    """What to do about pictures that nothing here decodes; `counts` has files by how their names end."""
+    named = _name_counts({suffix: number for suffix, number in counts.items() if suffix.lower() in UNDECODED})
+    return [f"pictures of these forms are not read ({named}): convert them to JPEG or PNG first"] if named else []
+
+
+def _name_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {suffix}" for suffix, number in sorted(counts.items()))
 
 
 def _name_some(names: Sequence[str]) -> str:
@@ -270,15 +298,22 @@ def _describe_page(said: Any, text: str) -> Mapping[str, Any]:
     return {**simple, "text": text}
 
 
-def _read_text(file: InputFile) -> str:
-    """The text in a file, without the mark of its encoding that editors on Windows put first."""
+def _read_text(file: InputFile) -> str | None:
+    """The text in a file, without the mark of its encoding that editors on Windows put first.
+
+    That mark tells UTF-16; of any other encoding than UTF-8 nothing can be said, and there is None.
+    """
     with open_input(file) as path:
-        return path.read_text("utf-8-sig", "replace")
+        data = path.read_bytes()
+    try:
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError:
+        return None
 
 
 def _read_json(file: InputFile) -> Any:
     """What a file holds; None where it is no JSON."""
     try:
-        return json.loads(_read_text(file))
+        return json.loads(_read_text(file) or "")
     except (ValueError, RecursionError):
         return None

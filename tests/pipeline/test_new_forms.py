@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import datasets
 import pytest
@@ -155,6 +156,62 @@ def test_pictures_with_json_beside_them_become_a_table(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "stray", ["Thumbs.db", "desktop.ini", ".DS_Store", "IMG_1.HEIC", "backup.zip", "a.docx", "a.pdf"]
+)
+def test_a_stray_file_does_not_part_pictures_from_the_json_beside_them(stray, tmp_path):
+    for row in range(3):
+        (tmp_path / f"{row}.jpg").write_bytes(picture(row))
+        (tmp_path / f"{row}.json").write_text(json.dumps({"question": f"What is {row}?", "answer": f"It is {row}."}))
+    clean = examine_place(str(tmp_path))
+    (tmp_path / stray).write_bytes(b"no rows")
+    found = examine_place(str(tmp_path))
+    assert (found.chosen.options, found.listed) == (clean.chosen.options, clean.listed)
+    assert found.chosen.options == {"image": "image", "question": "question", "answer": "answer"}
+    known = stray == ".DS_Store" or any(f"1 {Path(stray).suffix.lower()}" in note for note in found.notes)
+    assert known
+    rows = [{"image": f"{row}.jpg", "caption": "From a list. " * 9} for row in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert examine_place(str(tmp_path)).chosen.options == {"image": "image", "caption": "caption"}
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".json"])
+def test_what_stands_beside_a_picture_in_utf_16_is_read_and_in_another_encoding_it_says_nothing(suffix, tmp_path):
+    said = "Die Bremsscheibe ist abgenutzt, größer als 2 mm."
+    said = said if suffix == ".txt" else json.dumps({"caption": said}, ensure_ascii=False)
+    codecs = {"plain": "utf-8", "mark": "utf-8-sig", "wide": "utf-16", "old": "latin-1"}
+    for name, codec in codecs.items():
+        (tmp_path / f"{name}.jpg").write_bytes(picture(1))
+        (tmp_path / f"{name}{suffix}").write_bytes(said.encode(codec))
+    found = examine_place(str(tmp_path))
+    told = {row["image"]: row.get("caption") for row in found.listed}
+    caption = "Die Bremsscheibe ist abgenutzt, größer als 2 mm."
+    assert told == {"mark.jpg": caption, "old.jpg": None, "plain.jpg": caption, "wide.jpg": caption}
+    assert any(f"1 files are not in UTF-8 and say nothing: old{suffix}; convert them" in note for note in found.notes)
+    assert not any("no JSON" in note for note in found.notes)
+
+
+def test_rows_beside_pictures_that_give_no_sample_are_noted_with_the_reason(tmp_path):
+    for row in range(4):
+        (tmp_path / f"{row}.jpg").write_bytes(picture(row))
+        (tmp_path / f"{row}.txt").write_text(f"A shape {row}.")
+    (tmp_path / "3.txt").unlink()
+    (tmp_path / "3.json").write_text(json.dumps({"question": "What?", "answer": "A shape."}))
+    found = examine_place(str(tmp_path))
+    assert found.notes == ("1 of the first 4 rows gives no sample; row 3: no text",)
+
+
+def test_pictures_that_nothing_decodes_are_named_with_what_to_do(tmp_path):
+    for row in range(3):
+        (tmp_path / f"{row}.heic").write_bytes(b"....ftypheic")
+        (tmp_path / f"{row}.txt").write_text("A shape.")
+    with pytest.raises(api.SourceError, match=r"are not read \(3 \.heic\): convert them to JPEG or PNG first"):
+        examine_place(str(tmp_path))
+    (tmp_path / "3.jpg").write_bytes(picture(3))
+    (tmp_path / "3.txt").write_text("A shape.")
+    assert any("(3 .heic): convert them" in note for note in examine_place(str(tmp_path)).notes)
+
+
 def write_pictures(folder, count=6):
     """Pictures `000.png` and so on."""
     folder.mkdir(parents=True)
@@ -284,7 +341,7 @@ def test_words_that_ocr_read_on_a_picture_are_not_offered_as_rows(tmp_path, caps
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(picture(number, (90, 60)))
         (tmp_path / f"{number}.json").write_text(json.dumps({"width": 90, "words": words}))
-    (tmp_path / "book.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "book.csv").write_text("a,b\n")  # with rows of another form nothing is beside pictures
     assert vlmill("new", tmp_path, "--out", tmp_path / "recipe.yaml") == 1
     said = "".join(capsys.readouterr())
     assert OF_A_PAGE in said
