@@ -65,9 +65,9 @@ class Dedupe:
     same_addresses: bool = False
     """Whether of web documents with the same set of image addresses one is kept, as OBELICS was cleaned."""
     pairs: Literal["image", "image_and_text"] = "image_and_text"
-    """What makes two pairs of an image and a caption (kinds `pairs` and `pairs_wds`) the same. `image_and_text`: both,
-    as in COYO-700M. `image`: the picture, or one like it; the pair of the source with the lowest priority number is
-    kept, of these the one with the most different words in its caption."""
+    """What makes two pairs of an image and a caption (kinds `pairs` and `pairs_wds`, and tables with `caption`) the
+    same. `image_and_text`: both, as in COYO-700M. `image`: the picture, or one like it; the pair of the source with the
+    lowest priority number is kept, of these the one with the most different words in its caption."""
     containment: Annotated[float, Field(ge=FLOORS["contained"], le=1)] | None = None
     """A document is dropped if a longer one holds this share of its shingles; null: containment is not looked for."""
     paragraphs: Annotated[int, Field(ge=LEAST)] | None = None

@@ -34,7 +34,7 @@ from vlmill.pipeline.recipe.custom_sources import HINT, CustomSource, name_custo
 from vlmill.pipeline.signals import DERIVED, SIGNALS, Clusters, Signal
 from vlmill.pipeline.signals.ask import Ask
 from vlmill.pipeline.signals.custom import CustomSignal, name_custom_signal, place_custom_signal
-from vlmill.pipeline.sources import SOURCES, OnBadFile, Source
+from vlmill.pipeline.sources import SOURCES, OnBadFile, Source, show_captions
 from vlmill.pipeline.sources.options import add_kind
 from vlmill.pipeline.steps.image_stats import ComputeImageStats
 from vlmill.pipeline.steps.read import MAX_CHARACTERS
@@ -373,7 +373,7 @@ class Recipe:
             partitions=partitions,
             priority={name: source.priority for name, source in self.sources.items()},
             filters=self.verdict_steps(),
-            captioned=[name for name, source in self.sources.items() if source.options.captions],
+            captioned=[name for name, source in self.sources.items() if show_captions(source.options)],
             thing="text" if self._find_semantic()[0] == "texts" else "image",
         )
 

@@ -30,7 +30,7 @@ from vlmill.pipeline.sources.table import TableSource, WebTableSource
 from vlmill.pipeline.sources.web_documents import FileDocuments, WebDocuments
 from vlmill.pipeline.sources.websight import WebSight
 
-__all__ = ["SOURCES", "OnBadFile", "Page", "Picture", "Source", "SourceRow"]
+__all__ = ["SOURCES", "OnBadFile", "Page", "Picture", "Source", "SourceRow", "show_captions"]
 
 SOURCES: Mapping[str, type[Source]] = {
     "cauldron": Cauldron,
@@ -57,3 +57,8 @@ SOURCES: Mapping[str, type[Source]] = {
     "web_table": WebTableSource,
     "websight": WebSight,
 }
+
+
+def show_captions(source: Source) -> bool:
+    """Whether each row is an image with its caption: by its kind, or by the option of a table that names captions."""
+    return source.captions or (isinstance(source, TableSource) and bool(source.caption))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import vlmill as api
 from tests.helpers.small import vlmill
 from tests.helpers.upstream import encoded
 from tests.pipeline.test_dedupe import document, page, pair, quiz, reasons, run
@@ -18,7 +20,8 @@ from tests.pipeline.test_dedupe_text import prose
 from vlmill.pipeline.core.reasons import Reason
 from vlmill.pipeline.core.sample import WHOLE_SAMPLE
 from vlmill.pipeline.dedupe import Dedupe
-from vlmill.pipeline.sources import SOURCES
+from vlmill.pipeline.sources import SOURCES, show_captions
+from vlmill.pipeline.sources.table import TableSource, WebTableSource
 
 CAPTIONS = ["a dog", "a dog on a lawn", "dog dog dog dog dog dog", "A brown dog runs over the lawn of a park", "dog"]
 
@@ -94,6 +97,29 @@ def test_a_mistake_in_the_option_names_what_is_allowed():
 
 def test_the_sources_of_pairs_are_those_that_say_so():
     assert {kind for kind, source in SOURCES.items() if source.captions} == {"pairs", "pairs_wds"}
+    asked = {"question": "q", "answer": "a"}
+    for kind in (TableSource, WebTableSource):
+        assert show_captions(kind(image="image", caption="text"))
+        assert not show_captions(kind(image="image", **asked))
+    assert not show_captions(TableSource(**asked))
+
+
+@pytest.mark.parametrize("captioned", [True, False])
+def test_a_table_of_captions_keeps_one_of_each_picture_and_without_captions_it_is_said(captioned, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(encoded(drawing(1)))
+    rows = [{"image": "a.png", "question": f"What is {row}?", "text": text} for row, text in enumerate(CAPTIONS)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"caption": "text"} if captioned else {"question": "question", "answer": "text"}
+    source = {"kind": "table", "files": "rows.jsonl", "options": {"image": "image", **options}}
+    recipe = {"name": "shots", "sources": {"shots": source}, "dedupe": {"pairs": "image"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    said = "dedupe.pairs: image is about pairs of an image and a caption, and no source has any"
+    assert vlmill("check", tmp_path / "recipe.yaml") == 0
+    assert (said in " ".join(capsys.readouterr().out.split())) != captioned
+    assert vlmill("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--workers", 0) == 0
+    assert (said in " ".join(capsys.readouterr().out.split())) != captioned
+    funnel = api.open_run(tmp_path / "run").status().funnel
+    assert funnel["shots"]["samples"].kept == (1 if captioned else len(CAPTIONS))
 
 
 def test_a_build_keeps_one_pair_of_each_picture_of_its_pair_sources(tmp_path, capsys):
