@@ -119,7 +119,7 @@ def test_a_table_of_captions_keeps_one_of_each_picture_and_without_captions_it_i
     assert vlmill("build", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--workers", 0) == 0
     assert (said in " ".join(capsys.readouterr().out.split())) != captioned
     funnel = api.open_run(tmp_path / "run").status().funnel
-    assert funnel["shots"]["samples"].kept == (1 if captioned else len(CAPTIONS))
+    assert funnel["shots"]["samples"]["kept"] == (1 if captioned else len(CAPTIONS))
 
 
 def test_a_build_keeps_one_pair_of_each_picture_of_its_pair_sources(tmp_path, capsys):
