@@ -24,6 +24,9 @@ DIGESTS = "digests.json"
 RESULT = "result.json"
 """In a stage's folder, written last: identity and scores."""
 
+SCORING = "scoring-"
+"""How files in a stage's folder begin that hold what was scored before a scoring came to its end."""
+
 CURE = (
     "Delete what has changed: a training goes on from the checkpoint before, and a stage without result.json is "
     "scored anew"
@@ -111,7 +114,7 @@ def _list_result_files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         skipped = name.parts[0] in {"checkpoints", DIGESTS, RESULT} or any(part.startswith(".") for part in name.parts)
-        if path.is_file() and not skipped and not name.name.startswith("scoring-"):
+        if path.is_file() and not skipped and not name.name.startswith(SCORING):
             yield str(name)
 
 

@@ -181,7 +181,7 @@ def write_answers(path: Path, found: Sequence[HeldOut]) -> None:
 
 def read_answers(path: Path) -> list[HeldOut]:
     """What `write_answers` wrote."""
-    return [parse_block(HeldOut, json.loads(line), path.name) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [parse_block(HeldOut, json.loads(line), path.name) for line in path.read_bytes().splitlines()]
 
 
 def list_turns(nodes: Sequence[Node]) -> Iterator[Turn]:

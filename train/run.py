@@ -28,6 +28,7 @@ from vlmill.pipeline.images.connector import NUMBERED
 from vlmill.pipeline.recipe.lock import explain_unbuilt, read_locked_recipe
 from vlmill.pipeline.recipe.other_names import offer_names
 from vlmill.train import adapters, checkpoint, new_rows
+from vlmill.train.answers import ANSWERS
 from vlmill.train.data import Reader, open_reader
 from vlmill.train.device import prepare_torch, take_device
 from vlmill.train.digests import RESULT, check_export, read_result, write_result
@@ -50,9 +51,6 @@ from vlmill.train.stage_folder import (
     share_stage_folder,
 )
 from vlmill.train.steps import count_steps
-
-ANSWERS = "held_out.jsonl"
-"""What the trained stage made of each held-out sample."""
 
 
 @dataclass(frozen=True)

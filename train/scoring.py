@@ -22,14 +22,12 @@ from vlmill.mixtures.reader import PlannedMixture, Segment
 from vlmill.pipeline.core.keys import DIGITS, hash_file, hash_value
 from vlmill.pipeline.core.progress import Watcher
 from vlmill.train.data import Reader
+from vlmill.train.digests import SCORING
 from vlmill.train.distributed import ProcessGroup
 from vlmill.train.evaluate import HeldOut, score_samples, split_batches
 
 VERSION = 1
 """Raise it when the same weights, samples and settings come to other answers or losses."""
-
-PARTIAL = "scoring-"
-"""Begins the names of files with what a scoring has found so far."""
 
 SAMPLES = TypeAdapter(list[HeldOut])
 
@@ -61,7 +59,7 @@ class Scorer:
             folder: of the stage; nothing is kept where it cannot be written.
         """
         (identity, *_) = self.group.gather(self._describe(weights) if self.group.leads else "")
-        return PartialScores(folder / f"{PARTIAL}{identity[:DIGITS]}.jsonl", identity)
+        return PartialScores(folder / f"{SCORING}{identity[:DIGITS]}.jsonl", identity)
 
     def score_held_out(self, limit: int, kept: PartialScores, watcher: Watcher | None = None) -> list[HeldOut]:
         """What the model makes of up to `limit` held-out samples of each source, in their order, on every rank.
@@ -131,7 +129,7 @@ class PartialScores:
 
 def remove_partial_scores(folder: Path) -> None:
     """Remove what scorings have kept in `folder`."""
-    for path in folder.glob(f"{PARTIAL}*.jsonl"):
+    for path in folder.glob(f"{SCORING}*.jsonl"):
         path.unlink(missing_ok=True)
 
 

@@ -51,6 +51,7 @@ from vlmill.pipeline.takedown import Matches, Redact, TakedownList, make_redacti
 from vlmill.pipeline.takedown.rules import LIST, parse_rules, spell_address
 from vlmill.pipeline.takedown.steps import hash_text, match_partition
 from vlmill.pipeline.verdicts.apply import apply_verdicts
+from vlmill.train.digests import read_result, write_result
 
 WEB, QUIZ, PAPER = "web/web.parquet#0", "quiz/quiz.parquet#6", "papers/papers.tar#0.1"
 
@@ -281,6 +282,26 @@ def test_the_stages_are_named_and_a_trained_model_is_said_to_be_as_it_was(run, c
         f"{run}/train/align, then vlmill train {run} --stage align" in text
     )
     assert (run / "mixtures/align/mixture.lock.json").read_bytes() != lock
+
+
+def test_what_a_trained_stage_answered_goes_with_its_sample_and_the_scores_stay(run):
+    stage, odd = run / "train/align", "a text of two\u2028lines\x85here"
+    lines = [{"id": name, "answers": [{"question": odd, "reference": odd}]} for name in (WEB, "web/web.parquet#1")]
+    stage.mkdir(parents=True)
+    (stage / "held_out.jsonl").write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
+    (stage / "scoring-0123.jsonl").write_text("what an interrupted scoring left")
+    write_result(stage, {"scores": {"web": 1.5}})
+    assert takedown(run, "--id", WEB) == 0
+    assert [json.loads(line) for line in (stage / "held_out.jsonl").read_bytes().splitlines()] == lines[1:]
+    assert read_result(stage) == {"scores": {"web": 1.5}}
+    assert not list(stage.glob("scoring-*"))
+    assert vlmill("verify", run) == 0
+    before = (stage / "held_out.jsonl").stat().st_mtime_ns
+    assert takedown(run) == 0
+    assert (stage / "held_out.jsonl").stat().st_mtime_ns == before
+    (stage / "held_out.jsonl").write_text(json.dumps(lines[0]) + "\n")  # as earlier versions left it
+    assert takedown(run) == 0
+    assert not (stage / "held_out.jsonl").read_text()
 
 
 def test_of_a_stage_that_was_not_trained_no_takedown_says_to_train_it_again(run, capsys):

@@ -27,7 +27,15 @@ from vlmill import open_run
 from vlmill.mixtures.reader import PlannedMixture
 from vlmill.pipeline.core.errors import RecipeError, StoreError
 from vlmill.train import loop
-from vlmill.train.evaluate import HeldOut, Score, make_score_table, read_answers, summarise_scores, write_answers
+from vlmill.train.evaluate import (
+    Answered,
+    HeldOut,
+    Score,
+    make_score_table,
+    read_answers,
+    summarise_scores,
+    write_answers,
+)
 from vlmill.train.run import evaluate_stage, train_stages
 
 RATES = {"text": 3e-3, "vision": 3e-3, "projector": 3e-3}
@@ -167,7 +175,8 @@ def test_the_command_shows_what_is_asked_for(run, capsys):
 
 
 def test_samples_come_back_as_they_were_written(tmp_path):
-    found = [HeldOut("web", "web/a#1", 1.5, 3, ()), HeldOut("quiz", "quiz/b#2", 0.25, 1, ())]
+    odd = Answered("a question of two\u2028lines", "an answer\x85of two", "a\x0breference")
+    found = [HeldOut("web", "web/a#1", 1.5, 3, ()), HeldOut("quiz", "quiz/b#2", 0.25, 1, (odd,))]
     write_answers(tmp_path / "held_out.jsonl", found)
     assert read_answers(tmp_path / "held_out.jsonl") == found
 

@@ -17,10 +17,11 @@ from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.train.ablation import paired
 from vlmill.train.ablation.power import POWER, estimate_variation, find_detectable
 from vlmill.train.ablation.spec import Spec
+from vlmill.train.answers import ANSWERS
 from vlmill.train.digests import check_result_file
 from vlmill.train.evaluate import HeldOut, read_answers
 from vlmill.train.metrics import METRICS
-from vlmill.train.run import ANSWERS, find_final_checkpoint
+from vlmill.train.run import find_final_checkpoint
 
 MEASURES = ("loss", *METRICS)
 NOT_FLAT = ("p", "corrected", "detectable")

@@ -29,8 +29,10 @@ from vlmill.pipeline.recipe.mapping import LOCK as RECIPE
 from vlmill.pipeline.recipe.mapping import read_held_code
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.takedown_forecast import Forecast, forecast_takedown
+from vlmill.pipeline.reports.taken_down import list_taken_down
 from vlmill.pipeline.reports.trace import find_id
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
+from vlmill.train.answers import forget_answers, list_answered
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,10 +141,19 @@ def _carry_out(root: Path, recipe: Recipe, rules: TakedownList, pool: Executor, 
             finally:  # even if a mixture cannot be made of what is left, the shards that held it are removed
                 remove_unused(root, run.folders)
             write_card(root)
+            _forget_answers(root, recipe)
             clear_unbuilt(root)
             after = _read_locks(root, recipe)
     changed = [name for name in after if after[name] != before.get(name)]
     return {name: (root / "train" / name).exists() for name in changed}
+
+
+def _forget_answers(root: Path, recipe: Recipe) -> None:
+    """Leave what was taken down out of what trained stages made of held-out samples."""
+    if stages := list_answered(root):
+        gone = frozenset(list_taken_down(root, recipe))
+        for stage in stages:
+            forget_answers(stage, gone)
 
 
 def _read_locks(root: Path, recipe: Recipe) -> dict[str, bytes]:
