@@ -53,6 +53,13 @@ def takedown(
             "copies of its images and of its document's text.",
         ),
     ] = None,
+    row_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="All samples and lost rows whose rows have this id in an input file, in every source; as --id.",
+        ),
+    ] = None,
     domain: Annotated[
         list[str] | None, typer.Option(metavar="HOST", help="Images and documents of a host and its sub-domains.")
     ] = None,
@@ -78,14 +85,16 @@ def takedown(
         vlmill takedown run --url http://img.example.org/7.png --dry-run
         vlmill takedown run --domain example.org --domain example.net
         vlmill takedown run --id web/part-0.parquet#12
+        vlmill takedown run --row-id TICKET-4711
         vlmill takedown run --sha256 $(sha256sum picture.jpg | cut -d" " -f1)
     """
-    from vlmill.api.takedown import resolve_ids, take_down
+    from vlmill.api.takedown import list_rows, resolve_ids, take_down
     from vlmill.pipeline.takedown.rules import LIST, parse_rules
 
+    ids = [*resolve_ids(directory, id_ or []), *list_rows(directory, row_id or [])]
     removed = take_down(
         directory,
-        parse_rules(url or [], sha256 or [], resolve_ids(directory, id_ or []), domain or []),
+        parse_rules(url or [], sha256 or [], ids, domain or []),
         dry_run=dry_run,
         workers=workers,
         ray=ray,

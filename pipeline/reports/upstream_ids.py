@@ -5,6 +5,7 @@ Reads columns of the raw tables.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from vlmill.pipeline.engine.partition_tables import list_raw_tables
 from vlmill.pipeline.recipe.lock import read_locked_recipe
 from vlmill.pipeline.recipe.mapping import LOCK
 
-NAMED = 3
+NAMED = 20
 """Ids that an error names, of those of one id upstream."""
+ALL = "; vlmill takedown {root} --row-id {name} takes all of them down"
 
 
 def find_named_sample(root: Path, name: str) -> SampleId | None:
@@ -41,19 +43,25 @@ def find_named_sample(root: Path, name: str) -> SampleId | None:
     """
     if not (root / LOCK).is_file():
         return None
-    for what, listed in (("the id", _list_by_id), ("the address or image", _list_by_address)):
+    for what, listed in (("the id", list_by_row_id), ("the address or image", _list_by_address)):
         found = list(dict.fromkeys(listed(root, name)))
         if len(found) > 1:
             raise StoreError(
                 f"{len(found):,} samples or lost rows have {what} {name!r} in their input files; name one by its id "
                 f"here: {', '.join(map(str, found[:NAMED]))}{describe_more(len(found) - NAMED, 'id')}"
+                f"{ALL.format(root=root, name=shlex.quote(name)) if listed is list_by_row_id else ''}"
             )
         if found:
             return found[0]
     return None
 
 
-def _list_by_id(root: Path, upstream_id: str) -> Iterator[SampleId]:
+def list_by_row_id(root: Path, upstream_id: str) -> Iterator[SampleId]:
+    """The samples and refused rows of all rows with this id in their input file.
+
+    Raises:
+        StoreError: a source was not read to its end.
+    """
     for path in _list_tables(root, SAMPLES_FILE, REFUSED_FILE):
         if "upstream_id" not in pq.read_schema(path).names:  # of an earlier version of `read`
             continue

@@ -38,7 +38,7 @@ def test_one_thing_to_take_down_needs_no_list(run, monkeypatch, rule, value):
     assert getattr(asked[0], rule) == (value,)
 
 
-@pytest.mark.parametrize("rule", ["urls", "ids", "domains", "sha256", "trust_code", "filters"])
+@pytest.mark.parametrize("rule", ["urls", "ids", "row_ids", "domains", "sha256", "trust_code", "filters"])
 @pytest.mark.parametrize("value", [[None], 7, b"text"])
 def test_what_is_no_text_is_not_taken_down(run, rule, value):
     with pytest.raises(TypeError, match=f"{rule}: .* give a text or a list of texts"):

@@ -791,6 +791,31 @@ def test_what_stands_later_in_the_place_of_what_was_taken_down_can_be_taken_down
     assert vlmill("verify", root) == 0
 
 
+def test_all_rows_of_one_id_go_from_every_source_and_none_of_another(tmp_path, capsys):
+    ids = ["T-1", "T-2", "T 3", "T-1", "T-10"]
+    names = dict(zip(range(1, 6), ids, strict=True))
+    for source in ("talk", "more"):
+        write_tickets(tmp_path / f"{source}.jsonl", names, names.get)  # the third row of each is no conversation
+    sources = {name: {"kind": "llava", "files": f"{name}.jsonl"} for name in ("talk", "more")}
+    recipe, root = write_recipe(tmp_path, sources=sources, filters=[], stages=[], dedupe=None), tmp_path / "run"
+    assert build(recipe, root) == 0
+    assert takedown(root, "--id", "T-1") == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "4 samples or lost rows have the id 'T-1' in their input files" in error
+    assert "more/more.jsonl#0, more/more.jsonl#3, talk/talk.jsonl#0, talk/talk.jsonl#3; vlmill takedown" in error
+    assert takedown(root, "--row-id", "T-1", "--row-id", "T 3", "--dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    four = {f"{name}/{name}.jsonl#{row}" for name in ("talk", "more") for row in (0, 3)}
+    assert ({*found["samples"]}, {*found["refused"]}) == (four, {"more/more.jsonl#2", "talk/talk.jsonl#2"})
+    assert takedown(root, "--row-id", "T-1", "--row-id", "T 3") == 0
+    texts = " ".join(contents(root)[1])
+    assert [number for number in names if f"Door {number} is bent." in texts] == [2, 5]
+    capsys.readouterr()
+    for name, error in (("T 3", "T 3 was taken down: it stands as"), ("T-7", "no row of the run has the id 'T-7'")):
+        assert takedown(root, "--row-id", name) == 1
+        assert error in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_row_that_was_taken_down_is_said_to_be_by_its_own_id(tmp_path, capsys):
     sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
     write_tickets(tmp_path / "rows.jsonl", range(1, 9), lambda number: f"T-{number}")

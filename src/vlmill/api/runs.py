@@ -332,6 +332,7 @@ class Run(RunExports):
         urls: str | Sequence[str] = (),
         sha256: str | Sequence[str] = (),
         ids: str | Sequence[str] = (),
+        row_ids: str | Sequence[str] = (),
         domains: str | Sequence[str] = (),
         dry_run: bool = False,
         workers: int | None = None,
@@ -352,6 +353,8 @@ class Run(RunExports):
             sha256: Of the bytes of images as they came.
             ids: Of samples, as `trace` takes them, which go with exact copies of their images and of their document's
                 text.
+            row_ids: Ids that rows have in their input files: all samples and lost rows of such rows go, in every
+                source.
             domains: Hosts, with their sub-domains.
             dry_run: Find what would go, and change nothing.
             workers: As in `build`.
@@ -364,7 +367,7 @@ class Run(RunExports):
             StoreError: a value is not of its form, an id is not in the run, or the run is not complete.
             RecipeError: code of custom filters would have to run and was not named.
         """
-        from vlmill.api.takedown import resolve_ids, take_down
+        from vlmill.api.takedown import list_rows, resolve_ids, take_down
 
         check_workers(workers)
         return take_down(
@@ -372,7 +375,10 @@ class Run(RunExports):
             parse_rules(
                 list_texts("urls", urls),
                 list_texts("sha256", sha256),
-                resolve_ids(self.folder, list_texts("ids", ids)),
+                [
+                    *resolve_ids(self.folder, list_texts("ids", ids)),
+                    *list_rows(self.folder, list_texts("row_ids", row_ids)),
+                ],
                 list_texts("domains", domains),
             ),
             dry_run=dry_run,

@@ -31,6 +31,8 @@ from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.reports.takedown_forecast import Forecast, forecast_takedown
 from vlmill.pipeline.reports.taken_down import list_taken_down
 from vlmill.pipeline.reports.trace import find_id
+from vlmill.pipeline.reports.upstream_ids import list_by_row_id
+from vlmill.pipeline.takedown.marks import find_marked
 from vlmill.pipeline.takedown.rules import LIST, TakedownList
 from vlmill.train.answers import forget_answers, list_answered
 
@@ -59,6 +61,25 @@ def resolve_ids(folder: Path, names: Sequence[str]) -> list[str]:
         StoreError: a name is of no sample, or of several.
     """
     return [str(find_id(folder, name)) for name in names]
+
+
+def list_rows(folder: Path, names: Sequence[str]) -> list[str]:
+    """The ids of all samples and lost rows whose rows have one of these ids in their input files.
+
+    Raises:
+        StoreError: no row has one of them.
+    """
+    found = {name: list(map(str, list_by_row_id(folder, name))) for name in names}
+    for name, ids in found.items():
+        if not ids:
+            gone = find_marked(TakedownList.read(folder).rows, name)
+            raise StoreError(
+                f"{name} was taken down: it stands as {gone} on {folder / LIST}"
+                if gone
+                else f"no row of the run has the id {name!r} in its input file, and what was taken down has none any "
+                "more; the option id of a source says which column has the ids of its rows"
+            )
+    return [one for ids in found.values() for one in ids]
 
 
 def take_down(
@@ -91,7 +112,7 @@ def take_down(
     code = find_named_code(filters, trust_code, read_held_code(folder / RECIPE))
     recipe, before = read_locked_recipe(folder, code), TakedownList.read(folder)
     if not (asked or before):
-        raise StoreError("say what to take down: --url, --sha256, --id or --domain")
+        raise StoreError("say what to take down: --url, --sha256, --id, --row-id or --domain")
     unnamed = list_untrusted(recipe.custom_filters)
     if unnamed and not dry_run:  # partitions that are made again are filtered again
         raise RecipeError(explain_refusal(str(folder / RECIPE), unnamed, command))

@@ -29,7 +29,7 @@ VALUES = {
 """Options of one value -> the argument."""
 
 LISTS = {"domain": "domains", "filter": "filters", "id": "ids", "sha256": "sha256", "trust-code": "trust_code"}
-LISTS |= {"url": "urls"}
+LISTS |= {"url": "urls", "row-id": "row_ids"}
 """Options that may be given several times -> the argument, a list."""
 
 PAIRS = {"set": "settings", "source": "sources"}
