@@ -34,7 +34,8 @@ class JsonShard:
         self._count += 1
         remarks = ["marks_in_texts" for message in record.messages if message.has_mark]
         systems = [message for message in record.messages if self._llava and message.role == "system"]
-        return [*remarks, *("system_prompts" for _ in systems)]
+        repeated = record.weight not in {None, 1}
+        return [*remarks, *("system_prompts" for _ in systems), *(["weights"] if repeated else [])]
 
     def close(self) -> None:
         """End the array."""
@@ -47,7 +48,7 @@ class LlavaExport:
     """`--to llava`."""
 
     name: ClassVar[str] = "llava"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     suffix: ClassVar[str] = ".json"
     about: ClassVar[str] = (
         "LLaVA, LLaVA-NeXT and LLaVA-OneVision read it: `--data_path FOLDER/mixture.yaml --image_folder FOLDER`. "
@@ -94,7 +95,7 @@ class MessagesExport:
     """`--to messages`."""
 
     name: ClassVar[str] = "messages"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     suffix: ClassVar[str] = ".jsonl"
     about: ClassVar[str] = (
         "LLaMA-Factory reads it with `dataset_dir: FOLDER`, `media_dir: FOLDER` and the names in `dataset_info.json`; "

@@ -32,6 +32,9 @@ REMARKS = {
     "them all the same.",
     "marks_in_texts": f"The letters {MARK} in a text are written {SPLIT_MARK}, since they would stand for a picture.",
     "system_prompts": "System prompts are turns `from: system`, which the code of LLaVA leaves out.",
+    "weights": "Samples that the plan shows several times stand once here, with `weight`, and no list of this format "
+    "says how often to show them: a trainer that passes over the files mixes by their sizes and not by the shares of "
+    "the recipe. `--order plan` has each as often as the plan does.",
     "other_pictures": "Images of which the image policy has several pictures are exported as the one from which tiles "
     "are cut; the others are the same image, smaller, or quarters of it.",
 }

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import tarfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import datasets
@@ -22,7 +23,7 @@ from vlmill.mixtures.export.folder import ExportFolder
 from vlmill.mixtures.export.formats import FORMATS
 from vlmill.mixtures.export.parquet import FEATURES, SCHEMA
 from vlmill.mixtures.export.pictures import make_picture
-from vlmill.mixtures.export.record import ExportMessage, Record
+from vlmill.mixtures.export.record import REMARKS, ExportMessage, Record
 from vlmill.pipeline.core.yaml_format import format_yaml
 from vlmill.pipeline.sources.conversation import ConversationImage, Picture, read_marked_page
 
@@ -267,3 +268,16 @@ def test_a_shard_says_how_large_it_is(written):
     assert written.size > 100
     if written.name != "parquet":
         assert written.size <= written.path.stat().st_size
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_without_weights_say_how_many_records_the_plan_repeats(form, tmp_path):
+    folder = ExportFolder(tmp_path, "key")
+    folder.scratch.mkdir()
+    file = FORMATS[form].open_shard(tmp_path / f"00000{FORMATS[form].suffix}", folder)
+    plain = replace(RECORDS[2], sequence=None)
+    remarks = [list(file.add(replace(plain, id=f"web/b.parquet#{n}", weight=n))) for n in (1, 2, 3)]
+    file.close()
+    repeated = ["weights"] if form in {"llava", "messages"} else []
+    assert remarks == [[], repeated, repeated]
+    assert {*repeated} <= {*REMARKS}
