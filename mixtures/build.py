@@ -67,7 +67,9 @@ def read_stage_mixture(
     entries = list_members(recipe, mixture, where)
     for name in mixture.held_out:
         if name not in entries:
-            raise RecipeError(f"{where}.held_out: {name!r} is no entry of this mixture; {suggest_names(name, entries)}")
+            known = f"this stage does not train on it: leave it out here, or hold it out whole: {{{name}: 1}}"
+            advice = known if name in recipe.sources else suggest_names(name, entries)
+            raise RecipeError(f"{where}.held_out: {name!r} is no entry of this mixture; {advice}")
     return mixture.scaled(recipe.scale, read)
 
 

@@ -55,6 +55,10 @@ FAULTS = {
     "unknown kind": ({"sources.quiz.kind": "cauldro"}, "sources.quiz.kind: 'cauldro' is unknown"),
     "unknown filter": ({"filters.languag.drop": "[zh]"}, "filters.languag: 'languag' is unknown"),
     "unknown mixture source": ({"stages.align.mixture.shares.wep": "1"}, "no source 'wep'"),
+    "held out of a stage that does not train on it": (
+        {"stages.align.mixture.shares": "{web: 1}", "stages.align.mixture.held_out": "{quiz: 0.1}"},
+        "stages.align.mixture.held_out: 'quiz' is no entry of this mixture; this stage does not train on it: leave it",
+    ),
     "unknown held-out entry": (
         {"stages.align.mixture.held_out": "{wep: 0.1}"},
         "stages.align.mixture.held_out: 'wep' is no entry of this mixture; did you mean 'web'?",

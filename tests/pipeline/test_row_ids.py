@@ -200,6 +200,22 @@ def test_a_run_finds_samples_and_losses_by_the_id(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
+    ("kind", "row", "options", "said"),
+    [
+        ("table", {"lgo": [{"role": "user", "content": "What?"}]}, {"turns": "log"}, "the row has 'lgo' and no 'log'"),
+        ("table", {"asked": "What?", "siad": "That."}, ASKED, "no said; the row has 'siad' and no 'said'"),
+        ("chat", {"mesages": TALK["messages"]}, {}, "the row has 'mesages' and no 'messages'"),
+        ("web_documents", {"txts": ["A text."], "images": [None]}, {}, "the row has 'txts' and no 'texts'"),
+        ("table", {"asked": "What?", "other": "That."}, ASKED, "no said"),
+    ],
+)
+def test_a_row_with_a_misspelt_key_is_lost_with_the_key_that_it_has(kind, row, options, said, tmp_path):
+    fine = {"table": {**ROWS[0], "log": TALK["messages"]}, "chat": TALK}.get(kind, LISTS)
+    lost = read(json_lines(tmp_path / "a.jsonl", [fine, row]), kind, **options)[1]
+    assert [detail.endswith(said) for _, detail in lost.failed] == [True]
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [(1234567.0, "1234567"), (0.1234567, "0.1234567"), (2.5, "2.5"), (1e300, "1e+300"), (-3.0, "-3"), (7, "7")],
 )

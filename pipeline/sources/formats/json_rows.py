@@ -12,8 +12,9 @@ import codecs
 import json
 import mmap
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +44,12 @@ class JsonSource(KeyedSource, Protocol):
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """What it needs, each thing by the names of which a row has one."""
         ...
+
+    def explain_absence(self, row: Mapping[str, Any]) -> str:
+        """A key of the row that is nearly called like one that it needs and lacks."""
+        lacking = (names for names in self.keys() if not any(name in row for name in names))
+        near = [(found[0], name) for names in lacking for name in names if (found := get_close_matches(name, row, n=1))]
+        return f"; the row has {near[0][0]!r} and no {near[0][1]!r}" if near else ""
 
     def reads(self) -> Collection[str]:
         """All of these names."""

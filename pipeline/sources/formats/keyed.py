@@ -48,6 +48,11 @@ class KeyedSource(Source, Protocol):
         """The id that a row has in the input file; empty where it has none."""
         return format_id(find_place(row, self.id)) if self.id else read_upstream_id(row)
 
+    def explain_absence(self, row: Mapping[str, Any]) -> str:
+        """What to add to the reason why there is no sample, where a row may lack a key that is needed; or nothing."""
+        del row
+        return ""
+
     def unread(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The keys that say something and are not read.
 
@@ -66,7 +71,12 @@ class KeyedSource(Source, Protocol):
 
         def page(row: Mapping[str, Any]) -> Page:
             left = self.unread(row)
-            made = self.page(row)
+            try:
+                made = self.page(row)
+            except UnreadableRow as unfit:
+                if more := self.explain_absence(row):
+                    raise UnreadableRow(f"{unfit}{more}", unfit.reason, unfit.raw) from unfit
+                raise
             if not isinstance(made, Page):
                 raise UnreadableRow(find_page_fault(made) or "")
             return replace(made, unread=tuple(sorted({*made.unread, *left, *also})))
