@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,17 +63,22 @@ def new(
     from vlmill.pipeline.proposal.recipe_text import name_recipe
     from vlmill.pipeline.proposal.table import explain_nothing, make_proposal_table
 
-    proposals = _examine_places(places, column or [])
+    proposals, faults = _examine_places(places, column or [])
     name = name_recipe([found.name for found in proposals])
     path = out or Path(f"{name}.yaml")
     if as_json:
         told = [_describe_proposal(found, path) for found in proposals]
-        print_json(told[0] if len(told) == 1 else {"places": told, "recipe": str(path)})
+        print_json(told[0] if len(places) == 1 else {"places": told, "recipe": str(path)})
     else:
         for found in proposals:
+            if len(proposals) > 1:
+                console.print(f"source {found.name}: {found.place}", markup=False, soft_wrap=True)
             console.print(make_proposal_table(found))
-    if unread := [explain_nothing(found) for found in proposals if found.chosen is None]:
-        raise SourceError("\n".join(unread))
+    faults |= {found.place: explain_nothing(found) for found in proposals if found.chosen is None}
+    if faults:
+        read = [place for place in places if place not in faults]
+        others = f"the others can be read: vlmill new {' '.join(map(shlex.quote, read))}"
+        raise SourceError("\n".join([*faults.values(), *([others] if read else [])]))
     listings = _write_recipe(proposals, path)
     if as_json:
         return
@@ -87,16 +93,22 @@ def new(
     )
 
 
-def _examine_places(places: list[str], column: list[str]) -> list[Proposal]:
-    """What is in each of these places, under a name of its own."""
+def _examine_places(places: list[str], column: list[str]) -> tuple[list[Proposal], dict[str, str]]:
+    """What is in each of these places, under a name of its own; and of those that cannot be read why."""
     from vlmill.pipeline.proposal.proposal import examine_place
 
     if column and len(places) > 1:
         raise SourceError("--column is for one path: look at that path alone, and move its source into the recipe")
     found: list[Proposal] = []
+    faults = dict[str, str]()
     for place in places:
-        found.append(examine_place(place, _read_columns(column) or None, [one.name for one in found]))
-    return found
+        try:
+            found.append(examine_place(place, _read_columns(column) or None, [one.name for one in found]))
+        except SourceError as error:
+            if len(places) == 1:
+                raise
+            faults[place] = str(error)
+    return found, faults
 
 
 def _print_samples(found: Proposal) -> None:

@@ -23,8 +23,7 @@ from vlmill.pipeline.dedupe.hashing import GOLDEN, mix_bits
 SHINGLE = 5
 """Tokens per shingle."""
 BANDS, ROWS = 20, 6
-"""MinHash bands and hashes per band: texts of similarity 0.8 share a band with probability 0.998, of 0.7 with 0.92, of
-0.3 with 0.01."""
+"""MinHash bands and hashes per band; `find_probability` says which texts share a band."""
 WINDOW = 16
 """Shingles of which one is a fingerprint: a power of two."""
 TAIL = 0x40000
@@ -90,6 +89,11 @@ def choose_fingerprints(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     while 2 * width <= min(WINDOW, hashes.size):
         least, width = np.minimum(least[:-width], least[width:]), 2 * width
     return mix_bits(np.unique(least if hashes.size >= WINDOW else hashes.min(keepdims=True)))
+
+
+def find_probability(similarity: float) -> float:
+    """How probable it is that two texts of a Jaccard index share a band, and so are measured: 0.998 at 0.8. Pure."""
+    return float(1 - (1 - similarity**ROWS) ** BANDS)
 
 
 def hash_bands(shingles: NDArray[np.uint32]) -> NDArray[np.uint64]:

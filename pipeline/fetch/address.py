@@ -213,6 +213,8 @@ UNFETCHED = "will not be fetched"
 def find_private_host(url: str, allowed: Collection[str]) -> str:
     """The host of an address that `resolve_host` is sure to refuse, or an empty text. A pure function: nobody is asked.
 
+    It has its port, as `allow_hosts` takes it, unless that is the scheme's own.
+
     Sure are IP addresses that are not public, and names that are for this machine or network (RFC 6761, RFC 6762 and
     ICANN's `internal`), unless `allowed` has them. A malformed address has no host.
     """
@@ -226,4 +228,4 @@ def find_private_host(url: str, allowed: Collection[str]) -> str:
         private = not is_public(target.host)
     except ValueError:  # a name
         private = target.host.rpartition(".")[2] in LOCAL_NAMES
-    return target.host if private else ""
+    return (target.host if target.port == PORTS[target.scheme] else target.endpoint) if private else ""

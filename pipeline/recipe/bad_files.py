@@ -20,11 +20,15 @@ MISSING = re.compile(r"(?:column|no row has) '(?P<column>.+?)'(?: or |;| is miss
 
 @contextmanager
 def explain_bad_file(recipe: Recipe, name: str) -> Iterator[None]:
-    """A BadFileError about files of a source or benchmark, with what `list_bad_files` adds."""
+    """A BadFileError about files of a source or benchmark, with what `list_bad_files` adds, and how to go without."""
     try:
         yield
     except BadFileError as error:
-        raise BadFileError(*list_bad_files(recipe, name, error.faults)) from error
+        ends = name in recipe.sources and recipe.sources[name].on_bad_file == "error"
+        damaged = ends and not any(map(MISSING.search, error.faults))
+        way = f"; to go on with the other files: --set sources.{name}.on_bad_file=skip" if damaged else ""
+        *others, last = list_bad_files(recipe, name, error.faults)
+        raise BadFileError(*others, f"{last}{way}") from error
 
 
 def list_bad_files(recipe: Recipe, name: str, faults: Sequence[str]) -> tuple[str, ...]:

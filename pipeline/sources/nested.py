@@ -47,13 +47,31 @@ def list_beside(row: Mapping[str, Any], names: Collection[str], *, pictured: boo
     """
     left = set[str]()
     for place, keys_read in group_keys(row, names).items():
-        for held in list_objects(find_place(row, place)):
+        found = parse_object(find_place(row, place))
+        if isinstance(found, list) and any(isinstance(item, Mapping) for item in found):
+            check_objects(place, found, keys_read)
+        for held in list_objects(found):
             try:
                 left.update(f"{place}.{key}" for key in list_unread(held, keys_read, pictured=pictured))
             except UnreadableRow as unfit:
                 read = f"the options read {', '.join(sorted(keys_read))} there"
                 raise UnreadableRow(f"within {place}: {unfit}; {read}", unfit.reason) from unfit
     return tuple(sorted(left))
+
+
+def check_objects(place: str, found: Any, keys: Collection[str]) -> None:
+    """Raise UnreadableRow where a list at a place holds what is no object, which nothing reads there.
+
+    Args:
+        place: Its dotted name.
+        found: What is there.
+        keys: What is read in each object; places in a list of values are by number.
+    """
+    found = parse_object(found)
+    for number, item in enumerate(found if isinstance(found, list) and not all(map(str.isdecimal, keys)) else ()):
+        if not isinstance(item, Mapping) and (has_value(item) or is_number(item)):
+            wanted = f"expected an object with {' or '.join(sorted(keys))}"
+            raise UnreadableRow(f"item {number} of {place} is {type(item).__name__}, {wanted}: {item!s:.80}")
 
 
 def group_keys(row: Mapping[str, Any], names: Collection[str]) -> dict[str, set[str]]:

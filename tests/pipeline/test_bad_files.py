@@ -63,6 +63,20 @@ def test_all_bad_files_of_all_sources_are_named_with_the_way_to_go_on_without_th
         assert f"--set sources.{source}.on_bad_file=skip" in said
 
 
+def test_check_says_how_to_go_on_without_a_damaged_file(tmp_path, capsys):
+    whole = pa.table({"caption": ["A dog."] * 9, "image": [None] * 9})
+    pq.write_table(whole, tmp_path / "1.parquet")
+    (tmp_path / "0.parquet").write_bytes((tmp_path / "1.parquet").read_bytes()[:99])
+    source = {"kind": "table", "files": "*.parquet", "options": {"image": "image", "caption": "caption"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "cut", "sources": {"rows": source}}))
+    assert vlmill("check", tmp_path / "recipe.yaml") == 1
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert said.count("to go on with the other files: --set sources.rows.on_bad_file=skip") == 1
+    options = "--set", "sources.rows.options={image: image, caption: captoin}"
+    assert vlmill("check", tmp_path / "recipe.yaml", *options, "--set", "sources.rows.files=1.parquet") == 1
+    assert "on_bad_file" not in "".join(capsys.readouterr())
+
+
 def test_a_source_that_skips_bad_files_counts_them_and_shows_what_is_wrong(recipe, tmp_path, capsys):
     skips = ("--set", "sources.talk.on_bad_file=skip", "--set", "sources.pairs.on_bad_file=skip")
     root = tmp_path / "run"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.helpers.small import vlmill, write_recipe
 from tests.helpers.upstream import cauldron, picture
+from tests.pipeline.test_check import read_check
 from vlmill.pipeline.checks import sample_costs
 from vlmill.pipeline.checks.estimate import RunEstimate, SourceEstimate, extrapolate_pairs, make_work
 from vlmill.pipeline.checks.estimate_table import list_dedupe_costs
@@ -79,3 +80,12 @@ def test_sources_whose_time_is_mostly_dedupe_are_named_the_longest_first():
     lines = list(list_dedupe_costs(RunEstimate((make("a", 9, 1), make("b", 1, 9), make("c", 600, 1)), 1)))
     assert [line.split()[4] for line in lines] == ["c", "a"]
     assert "about 10,000 pairs to compare, 10 min of one worker" in lines[0]
+
+
+@pytest.mark.parametrize(("text", "said"), [(0.5, "about 27% are found"), (0.65, "about 79% are found"), (0.7, "")])
+def test_check_says_how_many_texts_a_low_threshold_finds(text, said, tmp_path, capsys):
+    status, found, error = read_check(capsys, write_recipe(tmp_path, dedupe={"text": text}))
+    assert status == 0, error
+    told = [line for line in found["warnings"] if line.startswith("dedupe.text")]
+    assert len(told) == bool(said)
+    assert all(said in line for line in told)

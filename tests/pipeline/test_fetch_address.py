@@ -192,7 +192,9 @@ def test_a_redirect_is_relative_to_where_it_came_from_and_may_hold_raw_utf_8():
 @pytest.mark.parametrize(
     ("url", "host"),
     [
-        ("http://127.0.0.1:8000/a.png", "127.0.0.1"),
+        ("http://127.0.0.1:8000/a.png", "127.0.0.1:8000"),
+        ("http://127.0.0.1:80/a.png", "127.0.0.1"),
+        ("http://[fd00::1]:81/a.png", "[fd00::1]:81"),
         ("http://[fd00::1]/a.png", "fd00::1"),
         ("http://LocalHost/a.png", "localhost"),
         ("http://images.internal/a.png", "images.internal"),

@@ -59,6 +59,22 @@ def test_columns_whose_names_say_nothing_are_named_on_the_command_line(tmp_path,
     assert source.options == TableSource(image="foto", question=("said_a", "more"), answer="said_b")
 
 
+@pytest.mark.parametrize("broken", ["unknown.bin", "odd.jsonl"])
+def test_one_path_that_cannot_be_read_does_not_hide_what_the_others_are(broken, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b.jsonl", "c.jsonl"):
+        json_lines(tmp_path / name, ask("question", "answer"))
+    (tmp_path / "unknown.bin").write_bytes(b"no rows")
+    json_lines(tmp_path / "odd.jsonl", [{"x": row} for row in ROWS])
+    assert vlmill("new", "a b.jsonl", broken, "c.jsonl") == 1
+    shown = capfd.readouterr()
+    assert f"{broken}: no kind" in shown.err
+    assert "the others can be read: vlmill new 'a b.jsonl' c.jsonl" in " ".join(shown.err.split())
+    assert "source a_b: a b.jsonl" in shown.out
+    assert not list(tmp_path.glob("*.yaml"))
+    assert vlmill("new", "a b.jsonl", "c.jsonl") == 0
+
+
 @pytest.mark.parametrize(("end", "mark"), [(".tsv", "\t"), (".csv", ",")])
 def test_a_table_without_a_header_loses_no_row_and_has_its_columns_by_number(end, mark, tmp_path):
     lines = [f"Shape {row}{mark}https://img.test/{row}.jpg\n" for row in ROWS]

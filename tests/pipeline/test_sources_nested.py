@@ -162,6 +162,15 @@ def test_an_object_in_place_of_an_image_is_refused_with_the_name_of_what_is_in_i
         assert len(found.pages) == 1
 
 
+@pytest.mark.parametrize("item", ["c.jpg", 7, ["c.jpg"]])
+def test_what_is_no_object_among_objects_that_are_read_loses_the_row(item, tmp_path):
+    path = json_lines(tmp_path / "a.jsonl", [ROW, {**ROW, "media": [*ROW["media"], item]}])
+    fine, lost = read(path, **OPTIONS)
+    assert len(fine.pages) == 1
+    kind = type(item).__name__
+    assert details(lost) == [f"item 2 of media is {kind}, expected an object with rel: {item}"]
+
+
 def test_images_of_a_turn_stand_in_that_turn(tmp_path):
     log = [
         {"role": "user", "content": "First?", "files": ["a.png", "b.png"]},
@@ -362,6 +371,34 @@ def read_blocks(folder, blocks, images="blocks.path", texts="blocks.text"):
             "blocks.text",
             Reason.UNSUPPORTED_MEDIA,
             "part 3 of blocks has no path: it has type, where",
+        ),
+        (
+            ["Words without an object.", *BLOCKS],
+            "blocks.path",
+            "blocks.text",
+            Reason.BAD_ROW,
+            "item 0 of blocks is str, expected an object with path or text: Words without an object.",
+        ),
+        (
+            ["Words alone.", "And more."],
+            "blocks.path",
+            "blocks.text",
+            Reason.BAD_ROW,
+            "item 0 of blocks is str, expected an object with path or text: Words alone.",
+        ),
+        (
+            [*BLOCKS, {"type": "text", "body": "Words under another key."}],
+            "blocks.path",
+            "blocks.text",
+            Reason.BAD_ROW,
+            "part 3 of blocks has no text: it has type, body",
+        ),
+        (
+            [*BLOCKS, {"txt": "Words under a misspelt key."}],
+            "blocks.path",
+            "blocks.text",
+            Reason.BAD_ROW,
+            "part 3 of blocks has no text: did you mean 'txt'? it has txt",
         ),
         (
             [*BLOCKS, {"figure": "b.png"}],

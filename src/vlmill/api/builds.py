@@ -28,7 +28,7 @@ from vlmill.mixtures.report.card import remove_card, write_card
 from vlmill.mixtures.report.grouped import group_notes
 from vlmill.pipeline.checks.changed_inputs import find_changed_inputs
 from vlmill.pipeline.checks.forecast import StepForecast, describe_causes
-from vlmill.pipeline.checks.idle_settings import warn_of_idle_settings
+from vlmill.pipeline.checks.odd_settings import warn_of_odd_settings
 from vlmill.pipeline.core.collector import collect_rarely
 from vlmill.pipeline.core.errors import RecipeError, StoreError, VlmillError
 from vlmill.pipeline.core.event_log import EventLog
@@ -279,7 +279,7 @@ def _list_notes(root: Path, recipe: Recipe, until: str | None, shown: Path) -> I
     if until != "survey":
         yield from list_warnings(root, recipe)
         yield from list_silent_signals(root, recipe)
-        yield from warn_of_idle_settings(recipe)
+        yield from warn_of_odd_settings(recipe)
     if recipe.stages and until in (None, "mixture"):
         for stage, stats in read_stats(root, None).items():
             yield from (f"{stage}: {note}" for note in group_notes(stats["notes"]))

@@ -39,8 +39,8 @@ from vlmill.pipeline.checks.forecast import (
     list_forecast_steps,
     make_forecast_table,
 )
-from vlmill.pipeline.checks.idle_settings import warn_of_idle_settings
 from vlmill.pipeline.checks.lacking_tokens import warn_of_lacking_tokens
+from vlmill.pipeline.checks.odd_settings import warn_of_odd_settings
 from vlmill.pipeline.checks.sample_costs import open_child
 from vlmill.pipeline.checks.signal_costs import estimate_clusters, estimate_signals, list_countable
 from vlmill.pipeline.core.errors import RecipeError, SourceError, VlmillError, list_errors, list_faults, raise_errors
@@ -202,7 +202,7 @@ def check_readable(found: ReadableRecipe, out: Path | None, workers: int | None)
     warnings = (
         *warn_of_lacking_tokens(recipe, found.base),
         *_list_odd_shares(recipe),
-        *warn_of_idle_settings(recipe),
+        *warn_of_odd_settings(recipe),
         *warn_of_short_plans(recipe, {} if any(one.faults for one in estimates) else stages),
         *(
             said
