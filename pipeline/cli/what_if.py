@@ -17,6 +17,7 @@ from vlmill.pipeline.cli.arguments import (
     parse_pairs,
     print_json,
 )
+from vlmill.pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from vlmill.pipeline.reports.what_if import WhatIfAnswer
@@ -58,10 +59,16 @@ def what_if(
     from vlmill.pipeline.recipe.mapping import LOCK, find_run, read_held_code
     from vlmill.pipeline.reports.what_if import answer_what_if, make_build_command
     from vlmill.pipeline.reports.what_if_table import NOTHING, make_tables
+    from vlmill.pipeline.reports.what_if_verdicts import BUILD
 
-    held = read_held_code(find_run(recipe, out) / LOCK)
+    found = find_run(recipe, out)
+    held = read_held_code(found / LOCK)
     filters = find_named_code(filter_ or [], trust_code or [], held)
-    root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), filters, get_command(context))
+    command = make_build_command(recipe, found, held, filter_ or [], trust_code or [], set_ or [])
+    try:
+        root, answer = answer_what_if(recipe, out, parse_pairs(set_, "--set"), filters, get_command(context))
+    except RecipeError as error:
+        raise RecipeError(*(fault.replace(BUILD, command) for fault in error.faults)) from error
     if as_json:
         print_json(_make_json(root, answer))
         return
@@ -70,7 +77,6 @@ def what_if(
     if not answer.changes:
         console.print(NOTHING)
     else:
-        command = make_build_command(recipe, root, held, filter_ or [], trust_code or [], set_ or [])
         console.print(f"To apply it: {command}", markup=False, soft_wrap=True)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)

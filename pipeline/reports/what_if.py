@@ -42,6 +42,7 @@ from vlmill.pipeline.recipe.validate import validate_recipe
 from vlmill.pipeline.reports.alike import group_alike
 from vlmill.pipeline.reports.what_if_table import NOTHING, make_tables
 from vlmill.pipeline.reports.what_if_verdicts import (
+    BUILD,
     WhatIfPartition,
     enter_decontamination,
     enter_dedupe,
@@ -225,8 +226,7 @@ def _select_benchmarks(data: Mapping[str, Any]) -> dict[str, Any]:
 def _check_held(now: Recipe, data: Mapping[str, Any]) -> None:
     if data.get("decontaminate") is not None and now.decontaminate is None:
         raise RecipeError(
-            "decontaminate: this run was compared with no benchmark, so nothing was found; build it with: vlmill "
-            "build RECIPE --accept-changes"
+            f"decontaminate: this run was compared with no benchmark, so nothing was found; build it with: {BUILD}"
         )
 
 
@@ -245,8 +245,7 @@ def _check_answered(before: Mapping[str, Any], after: Mapping[str, Any]) -> None
     if others(before) != others(after):
         raise RecipeError(
             "what-if answers for filters, dedupe and the priorities of sources, and for decontaminate.action; this "
-            "has to be built, with vlmill build RECIPE --accept-changes:\n"
-            + list_differences(others(before), others(after))
+            f"has to be built, with {BUILD}:\n" + list_differences(others(before), others(after))
         )
 
 

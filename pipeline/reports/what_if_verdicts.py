@@ -23,6 +23,9 @@ from vlmill.pipeline.filters import CustomFilter, FilterStep, ReadsLists, Thresh
 from vlmill.pipeline.recipe.schema import Recipe
 from vlmill.pipeline.steps.quantiles import ComputeQuantiles
 
+BUILD = "vlmill build RECIPE --accept-changes"
+"""The build that answers what tables cannot, in messages; the command line puts its own in its place."""
+
 
 @dataclass(frozen=True)
 class WhatIfPartition:
@@ -138,10 +141,7 @@ def enter_dedupe(
     """Enter the verdicts of dedupe, resolving anew if anything before or in it changed; return notes."""
     before, after = now.dedupe, then.dedupe
     if before is None and after is not None:
-        raise RecipeError(
-            "dedupe: this run has none, so there are no pairs to resolve; build it with: vlmill build RECIPE "
-            "--accept-changes"
-        )
+        raise RecipeError(f"dedupe: this run has none, so there are no pairs to resolve; build it with: {BUILD}")
     if before is None:
         return []
     if not enter_resolved(root, now, partitions):
@@ -158,15 +158,11 @@ def enter_dedupe(
             partition.then["dedupe"] = partition.now["dedupe"]
         return []
     if (before.buckets, before.cap) != (after.buckets, after.cap):
-        raise RecipeError(
-            "dedupe: other buckets or another cap find other pairs; build them with: vlmill build RECIPE "
-            "--accept-changes"
-        )
+        raise RecipeError(f"dedupe: other buckets or another cap find other pairs; build them with: {BUILD}")
     _check_semantic(before, after)
     if before.containment is None and after.containment is not None:
         raise RecipeError(
-            "dedupe.containment: this run has not looked for texts that stand in others; build it with: vlmill build "
-            "RECIPE --accept-changes"
+            f"dedupe.containment: this run has not looked for texts that stand in others; build it with: {BUILD}"
         )
     _resolve_duplicates(root, then, after, partitions, folder / "resolve")
     return []
@@ -191,7 +187,7 @@ def _check_semantic(before: Dedupe, after: Dedupe) -> None:
     if then is None or (then.of, then.within, then.floor) != (now.of, now.within, now.floor):
         raise RecipeError(
             "dedupe.semantic: what-if answers for other values of `min` and `sources`, and for none; other vectors, "
-            "clusters or a lower floor have to be compared: vlmill build RECIPE --accept-changes"
+            f"clusters or a lower floor have to be compared: {BUILD}"
         )
 
 

@@ -68,6 +68,14 @@ def test_containment_that_was_not_looked_for_is_a_matter_for_a_build(folder):
         answer_what_if(str(folder / "run"), None, {"dedupe.containment": "0.8"}, [])
 
 
+@pytest.mark.parametrize("change", ["dedupe.containment=0.8", "dedupe.buckets=9", "seed=7"])
+def test_what_has_to_be_built_is_said_with_the_whole_command(change, folder, capfd):
+    run, recipe = folder / "run", folder / "recipe.yaml"
+    assert vlmill("what-if", recipe, "--out", run, "--set", change) == 1
+    command = f"vlmill build {recipe} --out {run} --accept-changes --set={change}"
+    assert command in " ".join(capfd.readouterr().err.split())
+
+
 def test_reasons_and_examples_say_what_goes_and_what_comes_back(folder):
     _, answer = answer_what_if(str(folder / "run"), None, {"language.drop": "[en]"}, [])
     assert answer.asked == ("language",)
