@@ -120,6 +120,8 @@ def takedown(
 
 def _print_forecast(announced: Takedown, goes: str) -> None:
     """Print what is removed and what stays."""
+    from vlmill.pipeline.takedown.marks import list_placed
+
     found = announced.forecast
     console.print(
         f"{goes}: {len(found.samples):,} samples, {len(found.images):,} images, which {len(found.losing):,} other "
@@ -142,6 +144,15 @@ def _print_forecast(announced: Takedown, goes: str) -> None:
             console.print(f"nothing here falls under {rule}; the list keeps it out of later builds", markup=False)
             if rule.startswith("url ") and "://" not in rule:
                 console.print(UNADDRESSED, markup=False, soft_wrap=True)
+    here = {*found.samples, *found.refused}
+    if placed := [name for name in list_placed(found.rules.ids, found.rules.rows) if name in here]:
+        console.print(
+            f"{len(placed):,} of these have no id of their own in the input file, so they are known by their place: "
+            "another row that moves into it later stays out as well. Where you take one out of the input file, leave a "
+            "row without content there",
+            soft_wrap=True,
+        )
+        _print_lines(iter(placed))
     if found.near:
         console.print(f"{len(found.near):,} samples were dropped as duplicates of what is removed, and may come back:")
         _print_lines(

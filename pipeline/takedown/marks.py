@@ -30,6 +30,17 @@ def parse_marked(text: str) -> tuple[SampleId, str]:
     return SampleId.parse(name), mark
 
 
+def list_placed(ids: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """Those of the ids on a list that are not known by an id in the input file: what stands in their place later goes.
+
+    Args:
+        ids: Of samples.
+        rows: The entries of the list that say by what rows are known.
+    """
+    known = {str(name) for name, mark in map(parse_marked, rows) if mark.startswith("id:")}
+    return [name for name in ids if name not in known]
+
+
 def mark_id(upstream_id: str, page: int) -> str:
     """The mark of a row, or of one of its pages, by the id that it has in its input file."""
     return f"id:{_hash_parts([upstream_id, str(page)])}"

@@ -816,6 +816,24 @@ def test_all_rows_of_one_id_go_from_every_source_and_none_of_another(tmp_path, c
         assert error in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_rows_without_an_id_of_their_own_are_said_to_be_known_by_their_place(own, tmp_path, capsys):
+    sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
+    names = (lambda number: f"T-{number}") if own else None
+    write_tickets(tmp_path / "rows.jsonl", [1, 2, 4, 5], names)
+    recipe, root = write_recipe(tmp_path, sources=sources, filters=[], stages=[], dedupe=None), tmp_path / "run"
+    assert build(recipe, root) == 0
+    capsys.readouterr()
+    assert takedown(root, "--id", "talk/rows.jsonl#1") == 0
+    told = said(capsys)
+    assert ("1 of these have no id of their own in the input file" in told) != own
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join([lines[0], "{}", *lines[2:]]) + "\n")
+    assert build(recipe, root, "--accept-changes") == 0
+    texts = " ".join(contents(root)[1])
+    assert [number for number in (1, 2, 4, 5) if f"Door {number} is bent." in texts] == [1, 4, 5]
+
+
 def test_a_row_that_was_taken_down_is_said_to_be_by_its_own_id(tmp_path, capsys):
     sources = {"talk": {"kind": "llava", "files": "rows.jsonl"}}
     write_tickets(tmp_path / "rows.jsonl", range(1, 9), lambda number: f"T-{number}")
