@@ -34,7 +34,7 @@ REMARKS = {
     "system_prompts": "System prompts are turns `from: system`, which the code of LLaVA leaves out.",
     "weights": "Samples that the plan shows several times stand once here, with `weight`, and no list of this format "
     "says how often to show them: a trainer that passes over the files mixes by their sizes and not by the shares of "
-    "the recipe. `--order plan` has each as often as the plan does.",
+    "the recipe. An export in the order of the plan has each as often as the plan does.",
     "other_pictures": "Images of which the image policy has several pictures are exported as the one from which tiles "
     "are cut; the others are the same image, smaller, or quarters of it.",
 }

@@ -94,8 +94,8 @@ def test_images_are_requested_by_the_rules_of_fetching(tmp_path):
     )
     assert [one.traced.outcome.sample for one in found.samples] == [Reason.FORBIDDEN_ADDRESS, Reason.BAD_URL]
     assert found.notes[0] == (
-        "pairs: images at 127.0.0.1 will not be fetched: no public host. If it is yours, allow it: "
-        "--set 'sources.pairs.fetch.allow_hosts=[127.0.0.1]'"
+        "pairs: images at 127.0.0.1:9 will not be fetched: no public host. If it is yours, allow it: "
+        "--set 'sources.pairs.fetch.allow_hosts=[127.0.0.1:9]'"
     )
 
 
